@@ -1,0 +1,127 @@
+"""The values that describe a measurement, and the key that names it.
+
+Everything here is frozen, plain and JSON-ready. A record's key is a hash of what determines its numbers and of
+nothing else: not the batch size, the number of processes, the machine or the date.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rbp_lab.stats import DocumentTable, RankStats
+
+# Raised whenever the meaning of a stored number changes, so that old records are measured anew rather than misread.
+RECORD_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ParamCounts:
+    """Parameter counts of a causal LM; a tensor shared by several modules counts once.
+
+    total: every parameter.
+    embedding: token and learned position embeddings.
+    head: the output projection, 0 when it is tied to the token embedding (already in ``embedding``).
+    non_embedding: total − embedding − head, the model size S of [RBP] (arXiv 2510.20387, section 4).
+    """
+
+    total: int
+    embedding: int
+    head: int
+
+    @property
+    def non_embedding(self) -> int:
+        return self.total - self.embedding - self.head
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model from its files, without its weights.
+
+    name, family: as in the config. path, revision: where it came from (hub id or directory; commit for the hub).
+    fingerprint: identifies the weights and the tokenizer (hub commit, or a hash over the files of a directory).
+    architecture: the transformers class. stored_dtype: the checkpoint's own dtype, None when it states none.
+    vocab_rows: V, rows of the head. tokenizer_size: ids the tokenizer can produce; rows beyond are padding.
+    max_positions: longest input the architecture states, None when it states none.
+    training_tokens: tokens seen in training when known (ladder models, checkpoints).
+    """
+
+    name: str
+    family: str
+    path: str
+    revision: str | None
+    fingerprint: str
+    architecture: str
+    stored_dtype: str | None
+    vocab_rows: int
+    tokenizer_size: int
+    max_positions: int | None
+    params: ParamCounts
+    training_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The corpus that was scored. fingerprint: hash over ids and texts of the selected documents, in order."""
+
+    name: str
+    fingerprint: str
+    num_documents: int
+    source: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ScoringSpec:
+    """Every choice that changes the numbers beyond model and corpus.
+
+    dtype: of weights and activations of the body. tf32: whether CUDA products in fp32 may use TF32.
+    logits: "float32" (head product in fp32) or "model" (rounded to the body's dtype, as the model itself would).
+    candidates: "rows" (every row of the head competes, as in the paper) or "tokenizer" (padded rows masked).
+    protocol: the fields of ``blocks.Protocol``. thresholds, window_lengths: of the per-document and window tables.
+    attention: attention implementation asked of transformers, None for its default.
+    """
+
+    dtype: str
+    tf32: bool
+    logits: str
+    candidates: str
+    protocol: dict[str, Any]
+    thresholds: tuple[int, ...]
+    window_lengths: tuple[int, ...]
+    attention: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One finished measurement: what was measured, the sufficient statistics, and where they came from.
+
+    key: ``record_key(model, dataset, scoring)``. stats: corpus totals. documents: one row per document.
+    document_names: names of the documents by ``document_id``. summary: headline numbers for a reader (recomputable
+    from ``stats``). provenance: versions, machine, date, duration; never part of the key.
+    """
+
+    key: str
+    model: ModelInfo
+    dataset: DatasetInfo
+    scoring: ScoringSpec
+    stats: RankStats
+    documents: DocumentTable
+    document_names: tuple[str, ...]
+    summary: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def record_key(model: ModelInfo, dataset: DatasetInfo, scoring: ScoringSpec) -> str:
+    """Hexadecimal hash (16 digits) of what determines a measurement's numbers.
+
+    Two requests with the same key would give the same record; display names, batch size and world size do not enter.
+    """
+    what = {
+        "version": RECORD_VERSION,
+        "model": {"fingerprint": model.fingerprint, "vocab_rows": model.vocab_rows, "tokenizer": model.tokenizer_size},
+        "dataset": {"fingerprint": dataset.fingerprint},
+        "scoring": asdict(scoring),
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
