@@ -1,0 +1,299 @@
+"""Sufficient statistics of a corpus under a model: a commutative monoid of integers.
+
+Batched, sharded, distributed, interrupted and resumed measurements are all the same operation, ``a + b``. Counts are
+int64 and sums of nll and entropy are held in fixed point (int64 multiples of 2**-24 nats), so the result does not
+depend, to the last bit, on the order of addition.
+
+Legend: V vocabulary rows, W window lengths, K thresholds, M documents, n scored tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+# One fixed-point unit in nats. float32 scores carry 24 significant bits, so rounding to 2**-24 adds less than 3e-8
+# nats to a token; 2**63 units are 5.5e11 nats, enough for 10^10 tokens.
+UNIT = 2.0**-24
+# Larger nll or entropy (in nats) would eat the headroom of the fixed point; real logits stay far below.
+MAX_NATS = 2.0**20
+
+
+@dataclass(frozen=True, eq=False)
+class DocumentScores:
+    """Scores of whole documents, the input of both tables below.
+
+    Per document [M]: document_id int64, unique; num_scored int64; num_bytes int64 (bytes of the scored text, 0 when
+    unknown). Per scored token, documents one after another [n]: nll and entropy float32 in nats; num_greater and
+    num_equal int32, the candidates v ≠ target whose logit is greater than, or equal to, the target's.
+    """
+
+    document_id: np.ndarray
+    num_scored: np.ndarray
+    num_bytes: np.ndarray
+    nll: np.ndarray
+    num_greater: np.ndarray
+    num_equal: np.ndarray
+    entropy: np.ndarray
+
+
+class _Monoid:
+    """Equality to the last bit, shared by the two tables."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    __hash__ = None
+
+
+@dataclass(frozen=True, eq=False)
+class RankStats(_Monoid):
+    """Corpus totals by rank; entry r−1 of an array belongs to rank r = 1…V.
+
+    counts: int64 [V], tokens by pessimistic rank 1 + num_greater + num_equal ([RBP] eq. 3, the headline rank).
+    counts_optimistic: int64 [V], tokens by optimistic rank 1 + num_greater (rank-based error + 1 of [EE]).
+    nll_units: int64 [V], Σ nll by optimistic rank in units of 2**-24 nats (the grouping of [EE], section 3).
+    window_lengths: the N of the windows. window_max: int64 [W,V], windows of N consecutive scored tokens of one
+    document (stride 1) by their largest pessimistic rank. entropy_units: Σ predictive entropy, same unit.
+    num_tied: tokens with num_equal > 0. num_bytes: bytes of scored text, 0 when unknown. num_documents: documents.
+    """
+
+    counts: np.ndarray
+    counts_optimistic: np.ndarray
+    nll_units: np.ndarray
+    window_lengths: tuple[int, ...]
+    window_max: np.ndarray
+    entropy_units: int
+    num_tied: int
+    num_bytes: int
+    num_documents: int
+
+    @classmethod
+    def zeros(cls, vocab_rows: int, window_lengths: tuple[int, ...] = (1,)) -> RankStats:
+        """The neutral element for V = ``vocab_rows``."""
+        z = np.zeros(vocab_rows, np.int64)
+        windows = np.zeros((len(window_lengths), vocab_rows), np.int64)
+        return cls(z, z.copy(), z.copy(), tuple(window_lengths), windows, 0, 0, 0, 0)
+
+    def __add__(self, other: RankStats) -> RankStats:
+        if self.vocab_rows != other.vocab_rows or self.window_lengths != other.window_lengths:
+            raise ValueError(
+                f"cannot add statistics of {self.vocab_rows} rows, windows {self.window_lengths} "
+                f"and of {other.vocab_rows} rows, windows {other.window_lengths}"
+            )
+        summed = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        return RankStats(**{**summed, "window_lengths": self.window_lengths})
+
+    @property
+    def vocab_rows(self) -> int:
+        return len(self.counts)
+
+    @property
+    def num_tokens(self) -> int:
+        """n, scored tokens."""
+        return int(self.counts.sum())
+
+    @property
+    def nll_sum(self) -> np.ndarray:
+        """Σ nll in nats by optimistic rank, float64 [V]."""
+        return self.nll_units * UNIT
+
+
+@dataclass(frozen=True, eq=False)
+class DocumentTable(_Monoid):
+    """What resampling documents needs: one row per document, nothing per token; rows sorted by document_id.
+
+    Per document [M]: document_id, num_scored, num_bytes, nll_units, entropy_units, num_tied int64; nll_sq,
+    log_rank, log_rank_sq float64 (Σ nll², Σ ln rank, Σ ln² rank; pessimistic rank). Histogram of pessimistic ranks,
+    sparse: row m holds rank[i] int32 (rising) with count[i] int32 for i in indptr[m]…indptr[m+1]. Runs: for each
+    threshold k, maximal runs of consecutive scored tokens with rank ≤ k as tuples (run_row, run_threshold,
+    run_length, run_count): they give p_{N,k} of every N, since a run of length L holds max(0, L−N+1) windows.
+    run_row indexes the rows of this table, run_threshold indexes ``thresholds``.
+    """
+
+    thresholds: tuple[int, ...]
+    document_id: np.ndarray
+    num_scored: np.ndarray
+    num_bytes: np.ndarray
+    nll_units: np.ndarray
+    entropy_units: np.ndarray
+    num_tied: np.ndarray
+    nll_sq: np.ndarray
+    log_rank: np.ndarray
+    log_rank_sq: np.ndarray
+    indptr: np.ndarray
+    rank: np.ndarray
+    count: np.ndarray
+    run_row: np.ndarray
+    run_threshold: np.ndarray
+    run_length: np.ndarray
+    run_count: np.ndarray
+
+    @classmethod
+    def zeros(cls, thresholds: tuple[int, ...] = ()) -> DocumentTable:
+        """The neutral element: no document."""
+        i64, f64, i32 = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int32)
+        return cls(
+            tuple(thresholds), i64, i64, i64, i64, i64, i64, f64, f64, f64,
+            np.zeros(1, np.int64), i32, i32, i32, i32, i32, i32,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.document_id)
+
+    def __add__(self, other: DocumentTable) -> DocumentTable:
+        """The union of two disjoint sets of documents; ValueError when a document is in both."""
+        if self.thresholds != other.thresholds:
+            raise ValueError(f"cannot add document tables of thresholds {self.thresholds} and {other.thresholds}")
+        ids = np.concatenate([self.document_id, other.document_id])
+        order = np.argsort(ids, kind="stable")
+        if len(ids) and (np.diff(ids[order]) == 0).any():
+            twice = ids[order][1:][np.diff(ids[order]) == 0]
+            raise ValueError(f"documents counted twice: {twice[:5].tolist()}{' …' if len(twice) > 5 else ''}")
+        per_row = {name: np.concatenate([getattr(self, name), getattr(other, name)])[order] for name in _PER_DOCUMENT}
+        sizes = np.concatenate([np.diff(self.indptr), np.diff(other.indptr)])
+        indptr = np.concatenate([[0], np.cumsum(sizes[order])]).astype(np.int64)
+        start = np.concatenate([[0], np.cumsum(sizes)])[:-1][order]
+        take = np.repeat(start - indptr[:-1], sizes[order]) + np.arange(indptr[-1])
+        new_row = np.empty(len(ids), np.int32)
+        new_row[order] = np.arange(len(ids), dtype=np.int32)
+        run_row = new_row[np.concatenate([self.run_row, other.run_row + np.int32(len(self))])]
+        runs = {n: np.concatenate([getattr(self, n), getattr(other, n)]) for n in _RUN_VALUES}
+        by_row = np.lexsort((runs["run_length"], runs["run_threshold"], run_row))
+        return DocumentTable(
+            thresholds=self.thresholds,
+            **per_row,
+            indptr=indptr,
+            rank=np.concatenate([self.rank, other.rank])[take],
+            count=np.concatenate([self.count, other.count])[take],
+            run_row=run_row[by_row],
+            **{name: value[by_row] for name, value in runs.items()},
+        )
+
+    def hits(self, k: int) -> np.ndarray:
+        """Tokens of pessimistic rank ≤ k by document, int64 [M]; any k ≥ 1."""
+        inside = np.concatenate([[0], np.cumsum(np.where(self.rank <= k, self.count, 0), dtype=np.int64)])
+        return inside[self.indptr[1:]] - inside[self.indptr[:-1]]
+
+    def windows(self, length: int) -> np.ndarray:
+        """Windows of ``length`` consecutive scored tokens by document, int64 [M]."""
+        return np.maximum(self.num_scored - length + 1, 0)
+
+    def window_hits(self, length: int, k: int) -> np.ndarray:
+        """Windows of ``length`` tokens all of rank ≤ k by document, int64 [M]; k must be one of ``thresholds``."""
+        if k not in self.thresholds:
+            raise ValueError(f"runs are stored for k in {self.thresholds}; got {k}")
+        mine = self.run_threshold == self.thresholds.index(k)
+        hit = self.run_count[mine].astype(np.int64) * np.maximum(self.run_length[mine].astype(np.int64) - length + 1, 0)
+        out = np.zeros(len(self), np.int64)
+        np.add.at(out, self.run_row[mine], hit)
+        return out
+
+
+_PER_DOCUMENT = (
+    "document_id", "num_scored", "num_bytes", "nll_units", "entropy_units", "num_tied", "nll_sq", "log_rank",
+    "log_rank_sq",
+)  # fmt: skip
+_RUN_VALUES = ("run_threshold", "run_length", "run_count")
+
+
+def to_units(nats: np.ndarray) -> np.ndarray:
+    """Fixed point of nats (2**-24 nats each), int64; ValueError when a value is not finite or beyond 2**20 nats."""
+    if not np.isfinite(nats).all() or (np.abs(nats) > MAX_NATS).any():
+        raise ValueError("scores must be finite and below 2**20 nats")
+    return np.rint(nats.astype(np.float64) / UNIT).astype(np.int64)
+
+
+def rank_stats(scores: DocumentScores, vocab_rows: int, window_lengths: tuple[int, ...]) -> RankStats:
+    """The totals of some whole documents; see RankStats. Raises ValueError on scores that are not finite."""
+    optimistic = scores.num_greater.astype(np.int64)
+    pessimistic = optimistic + scores.num_equal
+    nll_units = np.zeros(vocab_rows, np.int64)
+    np.add.at(nll_units, optimistic, to_units(scores.nll))
+    return RankStats(
+        counts=np.bincount(pessimistic, minlength=vocab_rows),
+        counts_optimistic=np.bincount(optimistic, minlength=vocab_rows),
+        nll_units=nll_units,
+        window_lengths=tuple(window_lengths),
+        window_max=_window_maxima(pessimistic, scores.num_scored, window_lengths, vocab_rows),
+        entropy_units=int(to_units(scores.entropy).sum()),
+        num_tied=int((scores.num_equal > 0).sum()),
+        num_bytes=int(scores.num_bytes.sum()),
+        num_documents=len(scores.document_id),
+    )
+
+
+def _window_maxima(ranks0: np.ndarray, sizes: np.ndarray, lengths: tuple[int, ...], vocab_rows: int) -> np.ndarray:
+    """Histogram [W,V] of the largest rank (from 0) in each window, by doubling: level p holds maxima over 2**p."""
+    out = np.zeros((len(lengths), vocab_rows), np.int64)
+    end = np.repeat(np.cumsum(sizes), sizes)
+    left = end - np.arange(len(ranks0))  # tokens from here to the end of the document
+    level, span = ranks0, 1
+    for w in np.argsort(lengths, kind="stable"):
+        length = lengths[w]
+        while span * 2 <= length and span < len(level):
+            level = np.maximum(level[:-span], level[span:])
+            span *= 2
+        begin = np.flatnonzero(left >= length)
+        if len(begin):
+            out[w] = np.bincount(np.maximum(level[begin], level[begin + length - span]), minlength=vocab_rows)
+    return out
+
+
+def document_table(scores: DocumentScores, thresholds: tuple[int, ...]) -> DocumentTable:
+    """One row per document; see DocumentTable. Raises ValueError on scores that are not finite."""
+    m = len(scores.document_id)
+    row = np.repeat(np.arange(m), scores.num_scored)
+    rank = 1 + scores.num_greater.astype(np.int64) + scores.num_equal
+    log_rank = np.log(rank)
+
+    def per_document(values: np.ndarray) -> np.ndarray:
+        # bincount adds in reading order, so a document's float sum does not depend on its neighbours
+        return np.bincount(row, weights=values, minlength=m)
+
+    def per_document_exact(units: np.ndarray) -> np.ndarray:
+        out = np.zeros(m, np.int64)
+        np.add.at(out, row, units)
+        return out
+
+    top = int(rank.max(initial=0)) + 1
+    pairs, count = np.unique(row * top + rank, return_counts=True)
+    table = DocumentTable(
+        thresholds=tuple(thresholds),
+        document_id=scores.document_id.astype(np.int64),
+        num_scored=scores.num_scored.astype(np.int64),
+        num_bytes=scores.num_bytes.astype(np.int64),
+        nll_units=per_document_exact(to_units(scores.nll)),
+        entropy_units=per_document_exact(to_units(scores.entropy)),
+        num_tied=per_document_exact((scores.num_equal > 0).astype(np.int64)),
+        nll_sq=per_document(scores.nll.astype(np.float64) ** 2),
+        log_rank=per_document(log_rank),
+        log_rank_sq=per_document(log_rank**2),
+        indptr=np.searchsorted(pairs, np.arange(m + 1) * top).astype(np.int64),
+        rank=(pairs % top).astype(np.int32),
+        count=count.astype(np.int32),
+        **_runs(rank, row, thresholds),
+    )
+    return DocumentTable.zeros(table.thresholds) + table  # sorted by document_id, and unique
+
+
+def _runs(rank: np.ndarray, row: np.ndarray, thresholds: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Lengths of the maximal runs of rank ≤ k inside each document, counted, for every threshold."""
+    new_document = np.concatenate([[True], np.diff(row) != 0]) if len(row) else np.zeros(0, bool)
+    last_of_document = np.concatenate([new_document[1:], [True]]) if len(row) else new_document
+    longest = len(rank) + 1
+    parts: list[tuple[np.ndarray, ...]] = []
+    for t, k in enumerate(thresholds):
+        hit = rank <= k
+        before = np.concatenate([[False], hit[:-1]]) & ~new_document if len(row) else hit
+        after = np.concatenate([hit[1:], [False]]) & ~last_of_document if len(row) else hit
+        first, last = np.flatnonzero(hit & ~before), np.flatnonzero(hit & ~after)
+        key, count = np.unique(row[first] * longest + (last - first + 1), return_counts=True)
+        parts.append((key // longest, np.full(len(key), t), key % longest, count))
+    names = ("run_row", *_RUN_VALUES)
+    if not parts:
+        return {name: np.zeros(0, np.int32) for name in names}
+    return {name: np.concatenate(c).astype(np.int32) for name, c in zip(names, zip(*parts, strict=True), strict=True)}
