@@ -1,0 +1,60 @@
+"""The two values of scoring: what goes in (LMHead) and what comes out (TokenScores).
+
+Legend: n scored positions (any leading shape), V vocabulary rows of the head, D hidden width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class LMHead:
+    """A linear output layer and what follows it: logits = cap(scale · (hidden · weightᵀ + bias)).
+
+    weight: [V,D]. bias: [V] or None. scale: factor on the logits (Cohere, Granite). softcap: c in c·tanh(z/c)
+    (Gemma-2), None for none. num_candidates: rows that compete for a rank, counted from row 0; None for all V
+    (fewer masks the padded rows of a vocabulary).
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+    num_candidates: int | None = None
+
+    @property
+    def candidates(self) -> int:
+        return self.weight.shape[0] if self.num_candidates is None else self.num_candidates
+
+    def transform(self, logits: torch.Tensor) -> torch.Tensor:
+        """Scale and soft-cap applied to raw logits (in place where it can)."""
+        if self.scale != 1.0:
+            logits = logits.mul_(self.scale)
+        if self.softcap is not None:
+            logits = logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        return logits
+
+
+@dataclass(frozen=True, eq=False)
+class TokenScores:
+    """Scores of positions, each in the shape of the targets they belong to.
+
+    nll: logsumexp(z) − z_t in nats, float32. num_greater, num_equal: candidates v ≠ t with z_v > z_t and z_v = z_t,
+    int32 (the target is left out by its index, never by its value). entropy: −Σ p log p in nats, float32.
+    """
+
+    nll: torch.Tensor
+    num_greater: torch.Tensor
+    num_equal: torch.Tensor
+    entropy: torch.Tensor
+
+
+class NonFiniteLogits(ValueError):
+    """A logit is NaN or infinite. ``index``: the first position, in the flattened order of the targets."""
+
+    def __init__(self, index: int):
+        super().__init__(f"non-finite logits at scored position {index}")
+        self.index = index
