@@ -7,11 +7,16 @@ Legend: B blocks in a batch, T tokens in a block, S = T−1 positions with a nex
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rbp_lab.errors import LabError
+
+# Rows are padded to a multiple of this many tokens (at most max_tokens), and a batch holds rows of one width only. The
+# shape a row is computed in then depends on the row alone; attention kernels round differently at different widths,
+# so this is what makes scores independent of batch size and number of processes.
+WIDTH_STEP = 32
 
 WINDOWS = ("truncate", "rolling", "packed")
 BOS = ("tokenizer", "always", "never")
@@ -25,8 +30,9 @@ class Protocol:
       [RBP] section 4); "rolling" covers a long document by windows of max_tokens that advance by ``stride`` scored
       tokens, so every token but the first is scored exactly once with at least max_tokens − stride − 1 tokens of
       context once the first window is full; "packed" joins all documents with the end-of-text token and cuts the
-      stream into windows that share one token, every token but the first scored exactly once. In "packed" the window
-      is the unit of resampling and of N-in-a-row, since it may hold pieces of several documents.
+      stream into windows that share one token (the last reaches back to be full), every token but the first scored
+      exactly once. In "packed" the window is the unit of resampling and of N-in-a-row, and stands for a document
+      everywhere, since it may hold pieces of several.
     max_tokens: T, tokens of a row. stride: scored tokens a rolling window adds; None means max_tokens // 2.
     bos: "tokenizer" keeps what the tokenizer adds by itself, "always" makes sure that the beginning-of-text token
       leads each document, "never" adds no special token.
@@ -96,9 +102,9 @@ class BlockPlan:
     """Where each row of a corpus begins and ends, for any batching and any sharding.
 
     tokens, token_bytes, special_ids: as in TokenizedCorpus (packed: with separators inserted). Per row: document_id,
-    start and length (a slice of ``tokens``), skip (leading positions that are context only). Rows of one document are
-    adjacent and in reading order; documents are sorted by falling length, so that batches hold rows of like length.
-    num_documents: of the corpus; documents with fewer than two tokens have no row.
+    start and length (a slice of ``tokens``), skip (leading positions that are context only), width (padded length, a
+    function of the row alone). Rows of one document are adjacent and in reading order; rows are sorted by falling
+    width. num_documents: of the corpus; documents with fewer than two tokens have no row.
     """
 
     tokens: np.ndarray
@@ -109,6 +115,7 @@ class BlockPlan:
     start: np.ndarray
     length: np.ndarray
     skip: np.ndarray
+    width: np.ndarray
     num_documents: int
 
     def __len__(self) -> int:
@@ -116,37 +123,28 @@ class BlockPlan:
 
     def shard(self, rank: int, world: int) -> BlockPlan:
         """The share of process ``rank`` of ``world``: every world-th document, all rows of a document together."""
-        _, first = np.unique(self.document_id, return_index=True)
-        order = np.empty(len(self), np.int64)
-        starts = np.sort(first)
-        order[:] = np.searchsorted(starts, np.arange(len(self)), side="right") - 1
-        return self.take(np.flatnonzero(order % world == rank))
+        new_document = np.concatenate([[False], np.diff(self.document_id) != 0])
+        return self.take(np.flatnonzero(np.cumsum(new_document) % world == rank))
 
     def take(self, rows: np.ndarray) -> BlockPlan:
         """The plan restricted to ``rows`` (int64 indices)."""
-        return BlockPlan(
-            self.tokens, self.token_bytes, self.special_ids, self.mask_special,
-            self.document_id[rows], self.start[rows], self.length[rows], self.skip[rows], self.num_documents,
-        )  # fmt: skip
+        per_row = {name: getattr(self, name)[rows] for name in ("document_id", "start", "length", "skip", "width")}
+        return replace(self, **per_row)
 
     def batches(self, batch_tokens: int) -> Iterator[TokenBlocks]:
-        """Rows in order, as many to a batch as fit ``batch_tokens`` padded tokens (at least one)."""
+        """Rows in order, as many of one width to a batch as fit ``batch_tokens`` padded tokens (at least one)."""
         row = 0
         while row < len(self):
-            width, end = int(self.length[row]), row + 1
-            while end < len(self):
-                wider = max(width, int(self.length[end]))
-                if wider * (end + 1 - row) > batch_tokens:
-                    break
-                width, end = wider, end + 1
+            width = self.width[row]
+            same = int(np.searchsorted(-self.width, -width, side="right"))
+            end = min(same, row + max(1, batch_tokens // int(width)))
             yield self.blocks(np.arange(row, end))
             row = end
 
     def blocks(self, rows: np.ndarray) -> TokenBlocks:
         """The batch made of ``rows``."""
-        lengths, width = self.length[rows], int(self.length[rows].max())
-        column = np.arange(width)
-        inside = column < lengths[:, None]
+        column = np.arange(int(self.width[rows].max()))
+        inside = column < self.length[rows, None]
         index = np.where(inside, self.start[rows, None] + column, 0)
         tokens = np.where(inside, self.tokens[index], 0).astype(np.int64)
         # Padding is known from lengths, never from token ids: an end-of-text token inside a document stays a token.
@@ -162,8 +160,8 @@ class BlockPlan:
 
     @property
     def num_positions(self) -> int:
-        """Rows' tokens in all: the work of a forward pass over the plan, without padding."""
-        return int(self.length.sum())
+        """Tokens of all rows, padding included: the work of one pass over the plan."""
+        return int(self.width.sum())
 
 
 def plan_blocks(corpus: TokenizedCorpus, protocol: Protocol) -> BlockPlan:
@@ -200,14 +198,23 @@ def plan_blocks(corpus: TokenizedCorpus, protocol: Protocol) -> BlockPlan:
     table = np.array(rows, np.int64)
     if protocol.windows == "packed":
         table[:, 0] = np.arange(len(table))
-    else:
-        size = np.diff(corpus.offsets)[table[:, 0]]
-        longest = np.minimum(size, width) if protocol.windows == "truncate" else size
-        table = table[np.lexsort((np.arange(len(table)), table[:, 0], -longest))]
+    document, start, length, skip = table.T
+    padded = np.minimum(-(-length // WIDTH_STEP) * WIDTH_STEP, width)
+    # All rows of a document have one width (a long document's last window reaches back), so a stable sort keeps them
+    # adjacent and in reading order.
+    order = np.argsort(-padded, kind="stable")
     return BlockPlan(
-        tokens, token_bytes, corpus.special_ids, protocol.mask_special,
-        table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy(), table[:, 3].copy(), corpus.num_documents,
-    )  # fmt: skip
+        tokens=tokens,
+        token_bytes=token_bytes,
+        special_ids=corpus.special_ids,
+        mask_special=protocol.mask_special,
+        document_id=document[order],
+        start=start[order],
+        length=length[order],
+        skip=skip[order],
+        width=padded[order],
+        num_documents=corpus.num_documents,
+    )
 
 
 def _joined(corpus: TokenizedCorpus) -> tuple[np.ndarray, np.ndarray | None]:

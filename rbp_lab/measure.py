@@ -1,0 +1,77 @@
+"""The measuring loop: rows in, scores to the observers, one measurement out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rbp_lab.blocks import BlockPlan, TokenBlocks
+from rbp_lab.callbacks import Callback, Measurement, Progress, RankAccumulator, RunPlan
+from rbp_lab.errors import LabError
+from rbp_lab.scoring.types import NonFiniteLogits, TokenScores
+
+
+def measure(
+    plan: BlockPlan,
+    score: Callable[[TokenBlocks], TokenScores],
+    run: RunPlan,
+    callbacks: Sequence[Callback] = (),
+    batch_tokens: int = 8192,
+    log_seconds: float = 5.0,
+) -> Measurement:
+    """Score every row of ``plan`` once and return the sums.
+
+    score: the scores of a batch's scored positions, in row-major order. callbacks: observers beside the rank
+    accumulator; one that raises is reported on stderr and switched off. The result is independent of
+    ``batch_tokens`` and of the order of rows of different documents. Raises LabError on non-finite logits, naming
+    document and token.
+    """
+    documents, rows = np.unique(plan.document_id, return_counts=True)
+    accumulator = RankAccumulator(dict(zip(documents.tolist(), rows.tolist(), strict=True)))
+    accumulator.on_start(run)
+    others = list(callbacks)
+
+    def tell(point: str, *what: object) -> None:
+        for callback in others[:]:
+            try:
+                getattr(callback, point)(*what)
+            except Exception as error:
+                others.remove(callback)
+                print(
+                    f"warning: callback {type(callback).__name__} failed at {point} and is switched off: "
+                    f"{type(error).__name__}: {error}",
+                    file=sys.stderr,
+                )
+
+    tell("on_start", run)
+    begin = logged = time.monotonic()
+    done_rows = done_positions = 0
+    for blocks in plan.batches(batch_tokens):
+        try:
+            scores = score(blocks)
+        except NonFiniteLogits as error:
+            raise LabError(_where(blocks, error.index)) from None
+        accumulator.on_batch(blocks, scores)
+        tell("on_batch", blocks, scores)
+        done_rows += len(blocks.tokens)
+        done_positions += blocks.tokens.size
+        now = time.monotonic()
+        if others and now - logged >= log_seconds:
+            logged = now
+            tell("on_log", Progress(done_rows, done_positions, now - begin, accumulator.snapshot()))
+    tell("on_log", Progress(done_rows, done_positions, time.monotonic() - begin, accumulator.snapshot()))
+    measurement = accumulator.result()
+    tell("on_end", measurement)
+    return measurement
+
+
+def _where(blocks: TokenBlocks, index: int) -> str:
+    row, position = (int(i[index]) for i in np.nonzero(blocks.scored))
+    return (
+        f"non-finite logits in document {int(blocks.document_id[row])} at position {position} of its row "
+        f"(token id {int(blocks.tokens[row, position])}): the model overflows in this precision; "
+        "try precision=fp32 (or bf16 in place of fp16)"
+    )
