@@ -78,6 +78,9 @@ class Callback:
 
     def on_end(self, measurement: Measurement) -> None: ...
 
+    def close(self) -> None:
+        """Release what is held; called last, also when the loop breaks off."""
+
 
 class RankAccumulator(Callback):
     """Turns batches into RankStats and a DocumentTable; memory grows with documents, not with tokens × vocabulary.

@@ -47,8 +47,25 @@ def measure(
                 )
 
     tell("on_start", run)
+    try:
+        _loop(plan, score, accumulator, tell, batch_tokens, log_seconds)
+        measurement = accumulator.result()
+        tell("on_end", measurement)
+    finally:
+        tell("close")
+    return measurement
+
+
+def _loop(
+    plan: BlockPlan,
+    score: Callable[[TokenBlocks], TokenScores],
+    accumulator: RankAccumulator,
+    tell: Callable[..., None],
+    batch_tokens: int,
+    log_seconds: float,
+) -> None:
     begin = logged = time.monotonic()
-    done_rows = done_positions = 0
+    rows = positions = 0
     for blocks in plan.batches(batch_tokens):
         try:
             scores = score(blocks)
@@ -56,16 +73,13 @@ def measure(
             raise LabError(_where(blocks, error.index)) from None
         accumulator.on_batch(blocks, scores)
         tell("on_batch", blocks, scores)
-        done_rows += len(blocks.tokens)
-        done_positions += blocks.tokens.size
+        rows += len(blocks.tokens)
+        positions += blocks.tokens.size
         now = time.monotonic()
-        if others and now - logged >= log_seconds:
+        if now - logged >= log_seconds:
             logged = now
-            tell("on_log", Progress(done_rows, done_positions, now - begin, accumulator.snapshot()))
-    tell("on_log", Progress(done_rows, done_positions, time.monotonic() - begin, accumulator.snapshot()))
-    measurement = accumulator.result()
-    tell("on_end", measurement)
-    return measurement
+            tell("on_log", Progress(rows, positions, now - begin, accumulator.snapshot()))
+    tell("on_log", Progress(rows, positions, time.monotonic() - begin, accumulator.snapshot()))
 
 
 def _where(blocks: TokenBlocks, index: int) -> str:
