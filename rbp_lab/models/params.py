@@ -1,0 +1,53 @@
+"""Parameter counts of a causal LM by the paper's rule, from its config alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rbp_lab.errors import LabError
+from rbp_lab.hub import first_line, quiet
+from rbp_lab.records import ParamCounts
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def empty_model(config: Any, trust_remote_code: bool = False) -> nn.Module:
+    """The causal LM of a transformers config on the meta device: shapes and sharing, no memory and no weights.
+
+    Raises LabError when the config does not describe a causal LM that transformers can build.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet(), torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # whatever a config can break in the model's constructor is the config's fault
+        kind = getattr(config, "model_type", type(config).__name__)
+        raise LabError(f"transformers builds no causal LM from this {kind!r} config: {first_line(error)}") from error
+
+
+def count_parameters(model: nn.Module) -> ParamCounts:
+    """Counts of a built model; a tensor that several modules share counts once, buffers never.
+
+    Embeddings are the tables that ids index (``nn.Embedding``): tokens and, where learned, positions. What projects
+    an embedding to another width (OPT-350m, 512 ↔ 1024) is neither embedding nor head and stays in the size, as in
+    [RBP] (arXiv 2510.20387, section 4). A bias of the head belongs to the head.
+    """
+    from torch import nn
+
+    def numel(parameters: dict[int, nn.Parameter]) -> int:
+        return sum(one.numel() for one in parameters.values())
+
+    everything = {id(one): one for one in model.parameters()}
+    embedders = [m for m in model.modules() if isinstance(m, nn.Embedding)] + [model.get_input_embeddings()]
+    tables = {id(one): one for module in embedders for one in module.parameters()}
+    output = model.get_output_embeddings()
+    head = {} if output is None else {id(one): one for one in output.parameters() if id(one) not in tables}
+    return ParamCounts(total=numel(everything), embedding=numel(tables), head=numel(head))
+
+
+def count_params(config: Any, trust_remote_code: bool = False) -> ParamCounts:
+    """Parameter counts of the causal LM that a transformers config describes, without its weights."""
+    return count_parameters(empty_model(config, trust_remote_code))
