@@ -1,0 +1,135 @@
+"""The look of every figure: colour-blind-safe, families by colour and marker, no pyplot and no global state."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from rbp_lab.files import atomic_path
+
+# Okabe & Ito (2008), without the yellow that vanishes on white; distinguishable under the common colour deficiencies.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+INK, GREY, LIGHT = "#222222", "#6b6b6b", "#dddddd"
+
+RC = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "legend.fontsize": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY, "axes.labelcolor": INK,
+    "axes.titlelocation": "left", "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK, "axes.grid": True, "grid.color": LIGHT, "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "legend.frameon": False, "figure.facecolor": "white", "savefig.facecolor": "white", "lines.linewidth": 1.4,
+    "svg.hashsalt": "rbp_lab", "svg.fonttype": "path", "pdf.fonttype": 42,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FamilyStyle:
+    """How a family is drawn everywhere."""
+
+    color: str
+    marker: str
+
+
+def family_styles(families: Iterable[str]) -> dict[str, FamilyStyle]:
+    """Colour and marker by family, in sorted order, so that a family looks the same in all figures of an analysis."""
+    names = sorted(set(families))
+    return {
+        name: FamilyStyle(PALETTE[i % len(PALETTE)], MARKERS[(i + i // len(PALETTE)) % len(MARKERS)])
+        for i, name in enumerate(names)
+    }
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Run a drawing function under the style; matplotlib's settings are as before when it returns."""
+
+    @functools.wraps(draw)
+    def wrapper(*args: object, **kwargs: object) -> Figure:
+        with matplotlib.rc_context(RC):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of that size in inches on the Agg canvas, laid out so that labels do not collide."""
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, stem: str | Path, formats: Iterable[str] = ("png", "svg")) -> list[Path]:
+    """Write ``stem``.png, ``stem``.svg … atomically; the same figure gives the same bytes. Returns the paths."""
+    paths = []
+    with matplotlib.rc_context(RC):
+        for extension in formats:
+            path = Path(f"{stem}.{extension}")
+            # dates would make every file of a repeated analysis differ
+            undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(extension)
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, format=extension, dpi=150, metadata=undated)
+            paths.append(path)
+    return paths
+
+
+def si(value: float) -> str:
+    """A count in short: 85.1M, 11.3B, 960k."""
+    for unit, factor in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor * 0.9995:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def plain(value: float) -> str:
+    """A number for an axis: as few digits as it needs; powers of ten from 10^−4 down."""
+    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        exponent = math.floor(math.log10(abs(value)) + 1e-9)
+        mantissa = value / 10**exponent
+        return f"{mantissa:g}·$10^{{{exponent}}}$" if abs(mantissa - 1) > 1e-9 else f"$10^{{{exponent}}}$"
+    return f"{value:.10g}".replace("-", "−")
+
+
+def log_ticks(ax: Axes, which: str, formatter: Callable[[float], str] = plain) -> None:
+    """A logarithmic axis whose ticks read as numbers, also when it spans less than a decade. which: "x" or "y"."""
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    if decades < 0.9:
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    elif decades < 2.2:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    else:
+        axis.set_major_locator(LogLocator(numticks=7))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: formatter(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def size_ticks(ax: Axes, sizes: Iterable[float]) -> None:
+    """A logarithmic S axis with margins and ticks such as 1M, 10M, 100M (and 2, 5 when the range is short)."""
+    low, high = min(sizes), max(sizes)
+    ax.set_xscale("log")
+    margin = (high / low) ** 0.06 if high > low else 2.0
+    ax.set_xlim(low / margin, high * margin)
+    log_ticks(ax, "x", si)
+
+
+def k_ticks(ax: Axes, ks: Iterable[int]) -> None:
+    """A logarithmic k axis that labels the powers of ten and ends."""
+    ks = sorted(ks)
+    ax.set_xscale("log")
+    ax.set_xlim(ks[0] / 1.3, ks[-1] * 1.3)
+    decades = [10**i for i in range(0, 10) if ks[0] <= 10**i <= ks[-1]]
+    ax.xaxis.set_major_locator(FixedLocator(decades or ks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

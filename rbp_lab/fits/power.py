@@ -1,0 +1,140 @@
+"""The power law as the paper fits it: ordinary least squares of log10 value on log10 S, with an honest interval."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import stats
+
+from rbp_lab.fits.result import FEW_MODELS, NO_LABEL, FitPoints, FitResult, Label, refused
+
+METHOD = "ordinary least squares of log10 value on log10 S, t(n−2) interval"
+
+
+def why_not(points: FitPoints, minimum: int = 3) -> str | None:
+    """The sentence that refuses to fit a slope to these points, or None when a slope can be fitted.
+
+    Needs ``minimum`` models, two distinct sizes, positive values, and values that are not all the same.
+    """
+    n = len(points)
+    if n < minimum:
+        return f"an exponent with an interval needs at least {minimum} models; got {n}"
+    if np.ptp(points.size) == 0:
+        return f"all {n} models have the same size S = {points.size[0]:.6g}: a slope against S needs two distinct sizes"
+    never = [name for name, value in zip(points.names, points.value, strict=True) if math.isinf(value)]
+    if never:
+        return f"the event was never seen for {', '.join(never)}: the value is only a bound, and has no logarithm"
+    zero = [name for name, value in zip(points.names, points.value, strict=True) if value == 0]
+    if len(zero) == n:
+        return "the value is 0 for every model (every token within the threshold): its logarithm does not exist"
+    if zero:
+        return f"the value is 0 for {', '.join(zero)}: it has no logarithm, and clipping it would bias the slope"
+    negative = [f"{name} ({value:.4g})" for name, value in zip(points.names, points.value, strict=True) if value < 0]
+    if negative:
+        return f"the value is negative for {', '.join(negative)}: its logarithm does not exist"
+    if np.ptp(points.value) == 0:
+        return f"the value is {points.value[0]:.6g} for every model: there is no variation to fit"
+    return None
+
+
+def fit_power(points: FitPoints, label: Label = NO_LABEL, confidence: float = 0.95) -> FitResult:
+    """Exponent α of value = a·S^−α ([RBP] section 4: least squares of log10 value on log10 S, no constant term).
+
+    points: n ≥ 3 models. Returns alpha = −slope and log_a = ln a with t(n−2) intervals; R² is taken in log10-log10.
+    Every point weighs the same: the scatter between models, which dominates the measurement error of 10^5 and more
+    tokens, is what the residuals estimate. Degenerate input is refused with a sentence, never NaN.
+    """
+    why = why_not(points)
+    if why:
+        return refused("power", points, label, why)
+    alpha, log_a, residual, covariance = _line(points)
+    n, dof = len(points), len(points) - 2
+    t = stats.t.ppf(0.5 + confidence / 2, dof)
+    se = np.sqrt(np.diag(covariance))
+    log_value = np.log(points.value)
+    total = float(((log_value - log_value.mean()) ** 2).sum())
+    return FitResult(
+        form="power", points=points, status="ok", message="fitted", label=label, confidence=confidence, dof=dof,
+        params={"alpha": alpha, "log_a": log_a}, covariance=covariance, method=METHOD,
+        intervals={"alpha": (alpha - t * se[0], alpha + t * se[0]), "log_a": (log_a - t * se[1], log_a + t * se[1])},
+        r2=1 - float(residual @ residual) / total, r2_space="log10-log10",
+        rmse_percent=100 * math.sqrt(float(residual @ residual) / n), aicc=aicc(residual, 2),
+        leave_largest_out=_leave_largest_out(points), warnings=_warnings(points),
+    )  # fmt: skip
+
+
+def aicc(residual: np.ndarray, parameters: int) -> float | None:
+    """Corrected Akaike criterion of normal residuals [n]; the scatter is counted beside the form's ``parameters``.
+
+    None where it is undefined (n ≤ parameters + 2). Residuals below 1e-12 count as 1e-12: an exact fit is exact.
+    """
+    n, count = len(residual), parameters + 1
+    if n - count - 1 <= 0:
+        return None
+    mean_square = max(float(residual @ residual) / n, 1e-24)
+    return n * math.log(mean_square) + 2 * count + 2 * count * (count + 1) / (n - count - 1)
+
+
+def _line(points: FitPoints) -> tuple[float, float, np.ndarray, np.ndarray]:
+    """Least-squares α, ln a, residuals of ln value [n], covariance of (α, ln a); covariance is 0 when n = 2.
+
+    Log S is centred before it is squared: near 20 with a spread of 1, the plain normal equations lose six digits.
+    """
+    x, y = np.log(points.size), np.log(points.value)
+    centre = x.mean()
+    dx = x - centre
+    sxx = float(dx @ dx)
+    slope = float(dx @ y) / sxx
+    residual = y - y.mean() - slope * dx
+    dof = len(points) - 2
+    variance = float(residual @ residual) / dof if dof > 0 else 0.0
+    var_slope, var_mean = variance / sxx, variance / len(points)
+    # (α, ln a) = (−slope, mean(y) − slope·centre)
+    covariance = np.array([[var_slope, centre * var_slope], [centre * var_slope, var_mean + centre**2 * var_slope]])
+    return -slope, float(y.mean()) - slope * centre, residual, covariance
+
+
+def _leave_largest_out(points: FitPoints) -> float | None:
+    """Percent by which the line through all but the largest model misses that model (positive: predicted too high)."""
+    rest = points.without_largest()
+    if why_not(rest, minimum=2):
+        return None
+    alpha, log_a, _, _ = _line(rest)
+    return 100 * math.expm1(log_a - alpha * math.log(points.size[-1]) - math.log(points.value[-1]))
+
+
+def _warnings(points: FitPoints) -> tuple[str, ...]:
+    found = []
+    if len(points) < FEW_MODELS:
+        found.append("few_models")
+    if curvature_p_value(points) < 0.05:
+        found.append("curvature")
+    return tuple(found)
+
+
+def curvature_p_value(points: FitPoints) -> float:
+    """Two-sided p-value of a quadratic term in log S added to the log-log line, t(n−3); 1 when n < 5."""
+    n = len(points)
+    if n < 5 or len(np.unique(points.size)) < 4:
+        return 1.0
+    x = np.log(points.size) - np.log(points.size).mean()
+    x /= np.abs(x).max()
+    design = np.column_stack([np.ones(n), x, x**2])
+    y = np.log(points.value)
+    coefficients, *_ = np.linalg.lstsq(design, y, rcond=None)
+    residual = y - design @ coefficients
+    variance = max(float(residual @ residual) / (n - 3), 1e-24)
+    se = math.sqrt(variance * np.linalg.inv(design.T @ design)[2, 2])
+    return float(2 * stats.t.sf(abs(coefficients[2]) / se, n - 3))
+
+
+def implied_interval(slope: float, r2: float, n: int, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Interval of an exponent that a published (slope, R², n) implies: se = |α|·sqrt((1/R² − 1)/(n − 2)).
+
+    Returns (low, high) for α = −slope, or None where it is not defined (n < 3, R² ≤ 0).
+    """
+    if n < 3 or not 0 < r2 <= 1:
+        return None
+    half = stats.t.ppf(0.5 + confidence / 2, n - 2) * abs(slope) * math.sqrt((1 / r2 - 1) / (n - 2))
+    return -slope - half, -slope + half

@@ -1,0 +1,212 @@
+"""What goes into a fit and what comes out: ``FitPoints``, ``Label`` and ``FitResult``.
+
+Legend: n models in a fit, P parameters of a form. Residuals are differences of natural logarithms, so 0.01 is 1 %.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from rbp_lab.errors import LabError
+
+STATUSES = ("ok", "refused", "not_converged")
+
+# What each warning code means to a reader; every code a fit may carry is a key here.
+WARNINGS = {
+    "few_models": "fewer than 7 models: the form of the law cannot be tested, and the interval is wide",
+    "saturated": "fewer than 3 models have at least 5 effective events on both sides of the threshold",
+    "zero_counts": "some models missed (or hit) never: their values are bounds, not measurements",
+    "curvature": "the residuals bend: a quadratic term in log S differs from zero at the 5 % level",
+    "ridge": "the likelihood is flat along a ridge: the parameters trade off and their intervals say little",
+    "tie_sensitive": "the exponent moves by more than a tenth of its interval when ties are broken the other way",
+    "one_document_dominates": "leaving out one document moves the exponent by more than half of its interval",
+    "not_reproduced": "few of the starting points agree on the optimum",
+    "extrapolates": "the prediction lies outside the sizes the fit has seen",
+}
+
+FEW_MODELS = 7
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a fit is about. metric: "ce", "neg_log_rbp" or "neg_log_p"; k None for CE; window N (1 for RBP)."""
+
+    family: str = ""
+    dataset: str = ""
+    metric: str = ""
+    k: int | None = None
+    window: int = 1
+
+    @property
+    def quantity(self) -> str:
+        """The quantity in print, e.g. "−log RBP_10"."""
+        if self.metric == "ce":
+            return "CE"
+        if self.metric == "neg_log_rbp":
+            return f"−log RBP_{self.k}"
+        if self.metric == "neg_log_p":
+            return f"−log p_{{{self.window},{self.k}}}"
+        return self.metric or "value"
+
+    def __str__(self) -> str:
+        where = ", ".join(part for part in (self.family, self.dataset) if part)
+        return f"{self.quantity} ({where})" if where else self.quantity
+
+
+NO_LABEL = Label()
+
+
+@dataclass(frozen=True, eq=False)
+class FitPoints:
+    """The points of one fit, sorted by size.
+
+    size: S [n], positive. value: [n] ≥ 0 in the metric's unit (nats); 0 and +inf (an event never seen) are legal here,
+    a fit refuses them. names: of the models [n]. se_log: standard error of ln value over documents [n], NaN if unknown.
+    """
+
+    size: np.ndarray
+    value: np.ndarray
+    names: tuple[str, ...] = ()
+    se_log: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        size = np.asarray(self.size, dtype=np.float64).reshape(-1)
+        value = np.asarray(self.value, dtype=np.float64).reshape(-1)
+        names = self.names or tuple(f"model {i + 1}" for i in range(len(size)))
+        se = np.full(len(size), np.nan) if self.se_log is None else self.se_log
+        se = np.asarray(se, dtype=np.float64).reshape(-1)
+        if not len(size) == len(value) == len(names) == len(se):
+            raise LabError(f"as many sizes as values and names are needed; got {len(size)}, {len(value)}, {len(names)}")
+        for name, s, v in zip(names, size, value, strict=True):
+            if not (math.isfinite(s) and s > 0):
+                raise LabError(f"model sizes must be positive and finite; {name} has S = {s}")
+            if math.isnan(v):
+                raise LabError(f"{name} has no value (NaN); leave the model out of the points")
+        order = np.argsort(size, kind="stable")
+        object.__setattr__(self, "size", size[order])
+        object.__setattr__(self, "value", value[order])
+        object.__setattr__(self, "names", tuple(names[i] for i in order))
+        object.__setattr__(self, "se_log", se[order])
+
+    def __len__(self) -> int:
+        return len(self.size)
+
+    def without_largest(self, held: int = 1) -> FitPoints:
+        """The same points without the ``held`` largest models."""
+        n = len(self) - held
+        return FitPoints(self.size[:n], self.value[:n], self.names[:n], self.se_log[:n])
+
+    @property
+    def hash(self) -> str:
+        """12 hexadecimal digits that name these points (names, sizes and values to 12 digits)."""
+        rows = sorted(f"{m}|{s:.12g}|{v:.12g}" for m, s, v in zip(self.names, self.size, self.value, strict=True))
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """One fitted law, or the reason why there is none.
+
+    form: name in ``forms.FORMS``. status: "ok", "refused" (no numbers, ``message`` says why) or "not_converged".
+    params: by name; covariance [P,P] in their order; intervals (low, high) at level ``confidence``.
+    r2: in the space ``r2_space`` names. rmse_percent: 100·root mean square of the residual of ln value.
+    aicc: corrected Akaike criterion of the residuals of ln value (the scatter counts as a parameter), None where it
+    is undefined (n ≤ P + 2). leave_largest_out: percent by which the fit without the largest model misses that model.
+    method: estimator and interval in words. starts, agree: starting points tried and those that reached the optimum.
+    """
+
+    form: str
+    points: FitPoints
+    status: str
+    message: str
+    label: Label = NO_LABEL
+    params: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    covariance: np.ndarray | None = None
+    confidence: float = 0.95
+    dof: int | None = None
+    r2: float | None = None
+    r2_space: str | None = None
+    rmse_percent: float | None = None
+    aicc: float | None = None
+    leave_largest_out: float | None = None
+    warnings: tuple[str, ...] = ()
+    method: str = ""
+    starts: int = 1
+    agree: int = 1
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status must be one of {STATUSES}, not {self.status!r}")
+        unknown = [code for code in self.warnings if code not in WARNINGS]
+        if unknown:
+            raise ValueError(f"unknown warning codes {unknown}")
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    @property
+    def n(self) -> int:
+        """Number of models in the fit."""
+        return len(self.points)
+
+    @property
+    def se(self) -> dict[str, float]:
+        """Standard errors by parameter name; empty when there is no covariance."""
+        if self.covariance is None:
+            return {}
+        return dict(zip(self.params, np.sqrt(np.diag(self.covariance)).tolist(), strict=True))
+
+    def __repr__(self) -> str:
+        if self.status == "refused":
+            return f"<{self.form} law of {self.label}: refused, {self.message}>"
+        parts = []
+        for name, value in self.params.items():
+            interval = self.intervals.get(name)
+            parts.append(f"{name} = {value:.4g}" + (f" [{interval[0]:.4g}, {interval[1]:.4g}]" if interval else ""))
+        if self.r2 is not None:
+            parts.append(f"R² = {self.r2:.4f} ({self.r2_space})")
+        if self.rmse_percent is not None:
+            parts.append(f"RMSE {self.rmse_percent:.2f} %")
+        parts.append(f"n = {self.n}, dof = {self.dof}")
+        if self.warnings:
+            parts.append("warnings: " + ", ".join(self.warnings))
+        state = "" if self.ok else f" [{self.status}: {self.message}]"
+        return f"<{self.form} law of {self.label}: {'; '.join(parts)}; intervals at {self.confidence:.0%}>{state}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row with everything but the points themselves; absent numbers are missing values, never NaN in print."""
+        row: dict[str, object] = {
+            "family": self.label.family, "dataset": self.label.dataset, "metric": self.label.metric,
+            "k": self.label.k, "window": self.label.window, "form": self.form, "status": self.status,
+            "message": self.message, "n": self.n, "dof": self.dof,
+        }  # fmt: skip
+        for name, value in self.params.items():
+            low, high = self.intervals.get(name, (None, None))
+            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        row |= {
+            "confidence": self.confidence, "r2": self.r2, "r2_space": self.r2_space,
+            "rmse_percent": self.rmse_percent, "aicc": self.aicc, "leave_largest_out_percent": self.leave_largest_out,
+            "warnings": " ".join(self.warnings), "method": self.method, "starts": self.starts, "agree": self.agree,
+            "models": " ".join(self.points.names), "points_hash": self.points.hash,
+        }  # fmt: skip
+        return pd.DataFrame([row]).astype({"k": "Int64", "window": "Int64", "n": "Int64", "dof": "Int64"})
+
+
+def refused(form: str, points: FitPoints, label: Label, why: str, warnings: tuple[str, ...] = ()) -> FitResult:
+    """A fit that was not made: one readable sentence and no numbers."""
+    return FitResult(form=form, points=points, status="refused", message=why, label=label, warnings=warnings)
+
+
+def fits_to_frame(fits: list[FitResult] | tuple[FitResult, ...]) -> pd.DataFrame:
+    """One row per fit; columns of parameters that a form lacks are missing there."""
+    if not fits:
+        return pd.DataFrame()
+    rows = [fit.to_frame().iloc[0].to_dict() for fit in fits]
+    return pd.DataFrame(rows).convert_dtypes()

@@ -1,0 +1,139 @@
+"""The analysis: points in; fits, tables and figures out. No model, no GPU, no torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from rbp_lab import tables
+from rbp_lab.errors import LabError
+from rbp_lab.figures.laws import against_k_figure, scaling_figure
+from rbp_lab.figures.style import family_styles, save
+from rbp_lab.files import atomic_path
+from rbp_lab.fits.power import fit_power
+from rbp_lab.fits.result import FitResult, Label, fits_to_frame
+from rbp_lab.points import POOLED, series
+
+MANIFEST = "analysis.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What an analysis found and wrote. files: everything written, in the order of writing."""
+
+    points: pd.DataFrame
+    fits: tuple[FitResult, ...]
+    files: tuple[Path, ...]
+
+    def fit(self, family: str, dataset: str, metric: str, k: int | None = None) -> FitResult:
+        """The fit of one law; LabError when the analysis has none of that name."""
+        wanted = Label(family, dataset, metric, k)
+        for fit in self.fits:
+            if fit.label == wanted:
+                return fit
+        raise LabError(f"this analysis has no fit of {wanted}")
+
+
+def fit_all(points: pd.DataFrame, confidence: float = 0.95) -> tuple[FitResult, ...]:
+    """A power law of every quantity against S, per (family, dataset), and pooled where a data set has several families.
+
+    Ordered by data set, quantity (cross-entropy first, then k), family. Refused fits are among them.
+    """
+    fits = []
+    for dataset in sorted(points["dataset"].unique()):
+        here = points[points["dataset"] == dataset]
+        families = sorted(here["family"].unique())
+        quantities = here[["metric", "k", "window"]].drop_duplicates()
+        quantities = quantities.sort_values(["metric", "window", "k"], na_position="first", kind="stable")
+        for metric, k, window in quantities.itertuples(index=False):
+            for family in [*families, *([POOLED] if len(families) > 1 else [])]:
+                label = Label(family, dataset, metric, None if pd.isna(k) else int(k), int(window))
+                data = series(here, label)
+                if len(data):
+                    fits.append(fit_power(data, label, confidence))
+    return tuple(fits)
+
+
+def analyze(
+    points: pd.DataFrame,
+    out_dir: str | Path,
+    *,
+    figure_ks: Sequence[int] = (1, 10, 100),
+    confidence: float = 0.95,
+    size_name: str = "non-embedding parameters",
+    formats: Sequence[str] = ("png", "svg"),
+    console: Console | None = None,
+) -> Analysis:
+    """Fit the laws to a table of points and write points.csv, fits.csv, fits.parquet and the figures to ``out_dir``.
+
+    figure_ks: the k drawn against S and listed per model, where they were measured (the first three otherwise).
+    Every file appears complete or not at all; files of an earlier analysis in the same place that this one does not
+    write are removed. Prints tables and paths to ``console`` when one is given. Raises LabError when there are no
+    points.
+    """
+    if points.empty:
+        raise LabError("there are no points to analyse")
+    out = Path(out_dir)
+    fits = fit_all(points, confidence)
+    measured = sorted(int(k) for k in points["k"].dropna().unique())
+    shown = [k for k in figure_ks if k in measured] or measured[:3]
+    files = [
+        _write(out / "points.csv", lambda path: points.to_csv(path, index=False)),
+        _write(out / "fits.csv", lambda path: fits_to_frame(fits).to_csv(path, index=False)),
+        _write(out / "fits.parquet", lambda path: fits_to_frame(fits).to_parquet(path, index=False)),
+        *_figures(points, fits, out, shown, size_name, formats),
+    ]
+    _remove_stale(out, files)
+    _write(out / MANIFEST, lambda path: path.write_text(json.dumps({"files": [f.name for f in files]}, indent=1)))
+    if console is not None:
+        tables.show(console, points, fits, shown)
+        for path in files:
+            console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    return Analysis(points, fits, tuple(files))
+
+
+def _figures(
+    points: pd.DataFrame,
+    fits: Sequence[FitResult],
+    out: Path,
+    ks: Sequence[int],
+    size_name: str,
+    formats: Sequence[str],
+) -> list[Path]:
+    """Two figures per data set: values against S, and exponents against k where at least two k could be fitted."""
+    styles = family_styles(points["family"])
+    written = []
+    for dataset in sorted(points["dataset"].unique()):
+        mine = [f for f in fits if f.label.dataset == dataset and f.label.metric in ("ce", "neg_log_rbp")]
+        chosen = [f for f in mine if f.label.metric == "ce" or f.label.k in ks]
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset)
+        if any((f.points.value > 0).any() for f in chosen):
+            figure = scaling_figure(chosen, f"Scaling laws on {dataset}", styles, size_name)
+            written += save(figure, out / f"scaling_{stem}", formats)
+        if len({f.label.k for f in mine if f.ok and f.label.k is not None}) > 1:
+            figure = against_k_figure(mine, f"The law against k on {dataset}", styles)
+            written += save(figure, out / f"against_k_{stem}", formats)
+    return written
+
+
+def _write(path: Path, write) -> Path:
+    with atomic_path(path) as temporary:
+        write(temporary)
+    return path
+
+
+def _remove_stale(out: Path, files: Sequence[Path]) -> None:
+    """Remove what an earlier analysis listed in its manifest and this one did not write; nothing else is touched."""
+    manifest = out / MANIFEST
+    if not manifest.is_file():
+        return
+    keep = {f.name for f in files}
+    for name in json.loads(manifest.read_text())["files"]:
+        if name not in keep and Path(name).name == name:
+            (out / name).unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""The analysis as a whole: what it writes and prints, and that an interrupted one leaves nothing half done."""
+
+import io
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from fits_data import GPT2_K1, PYTHIA_K1, ladder, synthetic_record
+from rich.console import Console
+
+from rbp_lab.errors import LabError
+from rbp_lab.points import POOLED, points_from_csv, points_from_records
+from rbp_lab.stages import analyze as stage
+from rbp_lab.stages.analyze import analyze
+
+
+def printed(points, out, **kwargs):
+    stream = io.StringIO()
+    result = analyze(points, out, console=Console(file=stream, width=160), **kwargs)
+    return result, stream.getvalue()
+
+
+def test_ladder_from_runs(tmp_path):
+    points = points_from_records(ladder(), [1, 2, 10, 100, 512])
+    result, text = printed(points, tmp_path / "out")
+    names = sorted(path.name for path in result.files)
+    assert names == [
+        "against_k_stdlib.png", "against_k_stdlib.svg", "fits.csv", "fits.parquet", "points.csv",
+        "scaling_stdlib.png", "scaling_stdlib.svg",
+    ]  # fmt: skip
+    assert all(path.stat().st_size for path in result.files)
+    assert "ladder-5" in text and "RBP_100" in text and "3,600" in text
+    assert str(tmp_path / "out" / "scaling_stdlib.png") in text
+    assert "no fit for ladder −log RBP_512: the value is 0 for every model" in text
+    assert "nan" not in text.lower() and "few_models: fewer than 7" in text
+    fits = pd.read_parquet(tmp_path / "out" / "fits.parquet")
+    assert fits["status"].tolist() == ["ok"] * 5 + ["refused"]
+    assert result.fit("ladder", "stdlib", "ce").ok
+    with pytest.raises(LabError, match="no fit of −log RBP_3"):
+        result.fit("ladder", "stdlib", "neg_log_rbp", 3)
+
+
+def test_published_values_with_several_families(tmp_path):
+    rows = [
+        f"{family},{m},{s},Wiki pedia,1,{v}"
+        for family, t in (("GPT2", GPT2_K1), ("Pythia", PYTHIA_K1))
+        for m, (s, v) in t.items()
+    ]
+    csv = tmp_path / "v.csv"
+    csv.write_text("\n".join(["family,model,non_embedding_params,dataset,k,neg_log_rbp", *rows]))
+    result, text = printed(points_from_csv(csv), tmp_path / "out")
+    assert result.fit("Pythia", "Wiki pedia", "neg_log_rbp", 1).params["alpha"] == pytest.approx(0.079, abs=1e-3)
+    assert result.fit(POOLED, "Wiki pedia", "neg_log_rbp", 1).n == 14
+    assert "CE" not in text  # no column of nothing
+    assert {p.name for p in result.files} == {
+        "points.csv", "fits.csv", "fits.parquet", "scaling_Wiki-pedia.png", "scaling_Wiki-pedia.svg",
+    }  # fmt: skip
+
+
+def test_one_model_and_no_model(tmp_path):
+    result, text = printed(points_from_records(ladder(1), [1]), tmp_path / "out")
+    assert all(f.status == "refused" for f in result.fits) and "at least 3 models; got 1" in text
+    with pytest.raises(LabError, match="no points"):
+        analyze(result.points.iloc[:0], tmp_path / "out")
+
+
+def test_again_in_the_same_place_replaces_its_own_files_only(tmp_path):
+    analyze(points_from_records(ladder(3, dataset="a"), [1, 10]), tmp_path)
+    (tmp_path / "mine.txt").write_text("kept")
+    analyze(points_from_records(ladder(3, dataset="b"), [1, 10]), tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert "scaling_b.png" in names and "scaling_a.png" not in names and "mine.txt" in names
+
+
+def test_an_interrupted_write_leaves_no_file(tmp_path, monkeypatch):
+    def broken(self, path, **kwargs):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", broken)
+    with pytest.raises(KeyboardInterrupt):
+        analyze(points_from_records(ladder(3), [1]), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"points.csv", "fits.csv"}
+
+
+def test_a_family_next_to_another_is_fitted_alone_and_pooled(tmp_path):
+    records = ladder(4) + [synthetic_record(f"x-{i}", 20000 * 3**i, 50 + i, family="x") for i in range(3)]
+    fits = stage.fit_all(points_from_records(records, [1]))
+    assert [(f.label.family, f.n) for f in fits if f.label.metric == "ce"] == [("ladder", 4), ("x", 3), ("pooled", 7)]
+
+
+def test_the_analysis_imports_no_torch():
+    heavy = "{'torch', 'matplotlib.pyplot', 'hydra'}"
+    code = f"import sys, rbp_lab.stages.analyze; print(sorted({heavy} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,138 @@
+"""The table of points: from runs, from published CSV files, and what it refuses."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from fits_data import PYTHIA_K1, ladder, synthetic_record
+
+from rbp_lab import metrics
+from rbp_lab.errors import LabError
+from rbp_lab.fits.result import Label
+from rbp_lab.points import COLUMNS, POOLED, matches, points_from_csv, points_from_records, select, series, validate
+
+HEADER = "family,model,non_embedding_params,dataset,k,neg_log_rbp,rbp\n"
+
+
+def csv(tmp_path, text):
+    path = tmp_path / "values.csv"
+    path.write_text(text)
+    return path
+
+
+def test_points_of_a_run_are_its_metrics():
+    record = ladder(1)[0]
+    points = points_from_records([record], [1, 10], windows=[1, 2])
+    assert list(points.columns) == list(COLUMNS) and len(points) == 5
+    ce, one, ten = points.iloc[0], points.iloc[1], points.iloc[2]
+    assert ce["metric"] == "ce" and pd.isna(ce["k"]) and ce["value"] == metrics.cross_entropy(record.stats)
+    assert one["value"] == pytest.approx(-math.log(metrics.rbp(record.stats, 1)))
+    assert ten["se_log"] == metrics.neg_log_rbp(record.documents, 10).se_log and ten["se_log"] > 0
+    assert (one["n"], one["size"], one["key"]) == (30 * 120, 10000, record.key)
+    pair = points[points["window"] == 2].iloc[0]
+    assert pair["value"] == pytest.approx(-math.log(metrics.window_rbp(record.stats, 2, 1)))
+    assert pair["n"] == 30 * 119 and pair["metric"] == "neg_log_p"
+
+
+def test_total_parameters_as_size_and_the_other_tie_rule():
+    record = synthetic_record("m", 10000, 0, tied=True)
+    assert points_from_records([record], [1], size="total_params")["size"].unique().tolist() == [15000]
+    plain, optimistic = (points_from_records([record], [10], ties=t)["value"][1] for t in ("pessimistic", "optimistic"))
+    assert optimistic < plain
+    with pytest.raises(LabError, match="size must be one of"):
+        points_from_records([record], [1], size="params")
+
+
+def test_rank_never_and_always_within_k():
+    record = synthetic_record("m", 10000, 0, vocab=64)
+    value = points_from_records([record], [64])["value"].iloc[1]
+    assert value == 0.0 and math.copysign(1, value) == 1
+    hard = synthetic_record("hard", 10, 0, vocab=10**5, sigma=0.01)
+    assert points_from_records([hard], [1])["value"].iloc[1] == math.inf
+
+
+def test_runs_that_differ_are_not_mixed():
+    a = synthetic_record("a", 10000, 0)
+    with pytest.raises(LabError, match="differ in dtype"):
+        points_from_records([a, synthetic_record("b", 20000, 1, dtype="bfloat16")], [1])
+    with pytest.raises(LabError, match="differ in protocol"):
+        points_from_records([a, synthetic_record("b", 20000, 1, protocol={"windows": "packed"})], [1])
+    with pytest.raises(LabError, match="'stdlib' stands for two corpora"):
+        points_from_records([a, synthetic_record("b", 20000, 1, corpus_text="other")], [1])
+    again = synthetic_record("a", 10000, 0, thresholds=(1, 2))
+    with pytest.raises(LabError, match=f"more than one value of CE from runs .*{a.key}"):
+        points_from_records([a, again], [1])
+    with pytest.raises(LabError, match="no finished run"):
+        points_from_records([], [1])
+
+
+def test_published_csv(tmp_path):
+    rows = "".join(f"Pythia,{m},{s},Wikipedia,1,{v},{math.exp(-v):.6f}\n" for m, (s, v) in PYTHIA_K1.items())
+    points = points_from_csv(csv(tmp_path, HEADER + rows + "Pythia,pythia-14m,1189888,Wikipedia,10,,0.5\n"))
+    assert len(points) == 11 and points["metric"].unique().tolist() == ["neg_log_rbp"]
+    assert points["value"].iloc[-1] == pytest.approx(math.log(2))
+    assert points["n"].isna().all() and points["se_log"].isna().all()
+
+
+def test_written_points_read_back(tmp_path):
+    points = points_from_records(ladder(3), [1, 10, 500], windows=[5])
+    points.to_csv(tmp_path / "points.csv", index=False)
+    pd.testing.assert_frame_equal(points_from_csv(tmp_path / "points.csv"), points)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "not a CSV table"),
+        (HEADER, "no rows"),
+        (HEADER.replace("dataset,", "") + "F,m,1000,1,0.5,\n", "no column 'dataset'"),
+        (HEADER + "F,m,1000,D,1,0.5,\nF,n,ten,D,1,0.5,\n", "line 3, column 'non_embedding_params'.*'ten'"),
+        (HEADER + "F,m,1000,D,0,0.5,\n", "line 2, column 'k'.*at least 1"),
+        (HEADER + "F,m,1000,D,1.5,0.5,\n", "line 2, column 'k'.*whole number"),
+        (HEADER + "F,m,1000,D,1,-0.5,\n", "line 2, column 'neg_log_rbp'.*at least 0"),
+        (HEADER + "F,m,1000,D,1,nan,\n", "line 2, column 'neg_log_rbp'"),
+        (HEADER + "F,m,1000,D,1,,1.2\n", r"line 2, column 'rbp'.*in \[0, 1\]"),
+        (HEADER + "F,m,1000,D,1,,\n", "line 2: expected neg_log_rbp"),
+        (HEADER + "F,m,1000,D,1,0.5,0.3162\n", "line 2: columns .* contradict .* natural"),
+        (HEADER + ",m,1000,D,1,0.5,\n", "line 2, column 'family'.*found nothing"),
+        (HEADER + "F,m,1000,D,1,0.5,\nF,m,1000,D,1,0.5,\n", "more than one value of −log RBP_1"),
+        (HEADER + "F,m,1000,D,1,0.5,\nF,m,2000,D,10,0.5,\n", "more than one size"),
+        ("metric,family,model,size,dataset,k,value\nrank,F,m,1,D,1,1\n", "line 2, column 'metric'"),
+    ],
+)
+def test_csv_mistakes_name_the_place(tmp_path, text, said):
+    with pytest.raises(LabError, match=said) as error:
+        points_from_csv(csv(tmp_path, text))
+    assert "values.csv" in str(error.value)
+
+
+def test_missing_csv(tmp_path):
+    with pytest.raises(LabError, match="no CSV file at"):
+        points_from_csv(tmp_path / "none.csv")
+
+
+def test_selecting():
+    points = points_from_records([*ladder(3), synthetic_record("other", 5, 9, family="x")], [1])
+    assert set(select(points, models=["ladder-[01]"])["model"]) == {"ladder-0", "ladder-1"}
+    assert set(select(points, families=["x"])["model"]) == {"other"}
+    with pytest.raises(LabError, match=r"no point matches.*ladder-0"):
+        select(points, datasets=["wiki*"])
+    assert matches("a", None) and not matches("a", ["b", "A"])
+
+
+def test_series_of_a_family_and_pooled():
+    points = points_from_records([*ladder(3), synthetic_record("other", 5, 9, family="x")], [1, 10], windows=[2])
+    one = series(points, Label("ladder", "stdlib", "neg_log_rbp", 1))
+    assert one.names == ("ladder-0", "ladder-1", "ladder-2") and np.isfinite(one.se_log).all()
+    assert series(points, Label(POOLED, "stdlib", "ce")).names[0] == "other"
+    assert len(series(points, Label("", "stdlib", "neg_log_p", 10, 2))) == 4
+    assert len(series(points, Label("ladder", "elsewhere", "ce"))) == 0
+
+
+def test_validation_of_a_table_made_by_hand():
+    points = points_from_records(ladder(1), [1])
+    with pytest.raises(LabError, match="lack the columns key"):
+        validate(points.drop(columns="key"))
+    with pytest.raises(LabError, match="ladder-0 on stdlib has value nan"):
+        validate(points.assign(value=np.nan))
