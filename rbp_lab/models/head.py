@@ -1,0 +1,200 @@
+"""The output layer of any causal LM, caught where hidden states enter it.
+
+Architectures are not named. ``probe_head`` finds out what a model does with its logits by handing it known ones,
+and checks the finding against the model's own; ``intercept`` then computes at the head, so that the logits of a batch
+never exist. Legend: B rows of a batch, T tokens, V vocabulary rows of the head, D hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rbp_lab.errors import LabError
+from rbp_lab.scoring.types import LMHead
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """How to get logits from a model.
+
+    kind: "head": they are cap(scale · (hidden · weightᵀ + bias)), as in LMHead, and ``intercept`` may be used;
+    "fallback": only the model itself can compute them, and ``reason`` says why.
+    """
+
+    kind: str
+    scale: float = 1.0
+    softcap: float | None = None
+    reason: str = ""
+
+
+class _Unknown(Exception):
+    """The head is not of the form that LMHead describes; the message is the plan's reason."""
+
+
+def full_logits(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """The model's own logits [B,T,V] for ids [B,T], without attention mask or cache, as every pass here is made."""
+    return model(input_ids=ids, use_cache=False).logits
+
+
+@contextmanager
+def intercept(model: nn.Module, plan: HeadPlan, fn: Callable[[torch.Tensor, LMHead], Any]) -> Iterator[None]:
+    """While open, ``model(input_ids=…)`` calls ``fn(hidden [B,T,D], head)`` and returns a meaningless column of zeros.
+
+    The weights are valid inside fn only: offloaded ones are on the device just then. Raises ValueError for a plan
+    that is a fallback.
+    """
+    if plan.kind != "head":
+        raise ValueError(f"this head cannot be intercepted: {plan.reason}")
+
+    def forward(layer: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
+        fn(hidden, LMHead(layer.weight, layer.bias, plan.scale, plan.softcap))
+        return hidden.new_zeros(*hidden.shape[:-1], 1)
+
+    with _replaced(model.get_output_embeddings(), forward):
+        yield
+
+
+@contextmanager
+def _replaced(layer: nn.Module, forward: Callable[[Any, torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    # accelerate's hooks wrap forward and call _old_forward once the weights are in place, so that is what is replaced.
+    name = "_old_forward" if hasattr(layer, "_old_forward") else "forward"
+    own, old = name in layer.__dict__, getattr(layer, name)
+    setattr(layer, name, lambda hidden, *rest, **more: forward(layer, hidden))
+    try:
+        yield
+    finally:
+        if own:
+            setattr(layer, name, old)
+        else:
+            delattr(layer, name)
+
+
+def probe_head(model: nn.Module, ids: torch.Tensor) -> HeadPlan:
+    """How the model's output layer can be handled, found by four forward passes over ids int64 [B,T], T ≥ 2.
+
+    A head is taken as plain only if its recomputed logits equal the model's own to rounding. Raises LabError when
+    a later token changes an earlier logit: such a model sees what it should predict, and right padding would show.
+    """
+    with torch.inference_mode():
+        own = full_logits(model, ids)
+        _check_causal(model, ids, own)
+        try:
+            scale, softcap, eps = _find_transform(model, ids, own)
+            plan = HeadPlan("head", scale, softcap)
+            _check_against(model, ids, plan, own, eps)
+        except _Unknown as unknown:
+            return HeadPlan("fallback", reason=str(unknown))
+    return plan
+
+
+def _check_causal(model: nn.Module, ids: torch.Tensor, own: torch.Tensor) -> None:
+    changed = ids.clone()
+    changed[:, -1] = (ids[:, -1] + 1) % own.shape[-1]
+    before, after = own[:, :-1].float(), full_logits(model, changed)[:, :-1].float()
+    # Dense models give the same bits, experts may regroup; attention to a later token does far more than round.
+    eps = max(torch.finfo(weight.dtype).eps for weight in model.parameters() if weight.is_floating_point())
+    if (before - after).abs().max() > max(1e-4, 4 * eps) * before.abs().max():
+        raise LabError(
+            f"{type(model).__name__} is not causal: a change of the last token changes earlier predictions, so its "
+            "ranks would mean nothing; use a decoder (an encoder may need is_decoder=true in its config)"
+        )
+
+
+def _find_transform(model: nn.Module, ids: torch.Tensor, own: torch.Tensor) -> tuple[float, float | None, float]:
+    """(scale, softcap, machine epsilon of the coarsest dtype on the way), from the answer to known logits."""
+    layer = model.get_output_embeddings()
+    if layer is None:
+        raise _Unknown("the model has no output embeddings")
+    if type(layer) is not nn.Linear:
+        raise _Unknown(f"the head is a {type(layer).__name__}, not a plain Linear")
+    rows, width = layer.weight.shape
+    if own.shape != (*ids.shape, rows):
+        raise _Unknown(f"logits have shape {tuple(own.shape)}, the head has {rows} rows")
+    ramp = _ramp()
+    if rows < ramp.numel():
+        raise _Unknown(f"a head of {rows} rows is too small to probe")
+    caught: list[torch.Tensor] = []
+
+    def answer(layer: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
+        caught.append(hidden)
+        known = ramp[torch.arange(rows) % ramp.numel()].to(hidden.device, hidden.dtype)
+        return known.expand(*hidden.shape[:-1], rows).contiguous()
+
+    with _understood(), _replaced(layer, answer):
+        out = full_logits(model, ids)
+    if len(caught) != 1:
+        raise _Unknown(f"the head is called {len(caught)} times in one pass")
+    hidden = caught[0]
+    if hidden.shape != (*ids.shape, width):
+        raise _Unknown(f"the head receives {tuple(hidden.shape)}, expected {(*ids.shape, width)}")
+    if not torch.equal(out, out[:1, :1].expand_as(out)):
+        raise _Unknown("what follows the head depends on the position")
+    eps = max(torch.finfo(hidden.dtype).eps, torch.finfo(out.dtype).eps)
+    x = ramp.to(hidden.dtype).double()[torch.arange(rows) % ramp.numel()]
+    scale, softcap = _identify(x, out[0, 0].double().cpu(), eps, _numbers(model.config))
+    return scale, softcap, eps
+
+
+def _ramp() -> torch.Tensor:
+    """Logits to ask with, float64: 0 and ± two values per power of two from 2^-6 to 2^13, so that small ones show the
+    slope at 0 and large ones where it saturates."""
+    magnitudes = torch.cat([2.0 ** torch.arange(-6, 14, dtype=torch.float64) * step for step in (1.0, 1.375)])
+    return torch.cat([torch.zeros(1, dtype=torch.float64), magnitudes, -magnitudes])
+
+
+def _numbers(config: Any) -> list[float]:
+    """The positive numbers of a config and their inverses: scales and caps are usually one of them, written exactly."""
+    values = [float(v) for v in config.get_text_config().to_dict().values() if type(v) in (int, float) and v > 0]
+    return values + [1 / v for v in values]
+
+
+def _identify(x: torch.Tensor, y: torch.Tensor, eps: float, known: list[float]) -> tuple[float, float | None]:
+    """Scale s and soft-cap c (None for none) with y = s·x or y = c·tanh(s·x/c), to 8 eps relative."""
+    if torch.equal(x, y):
+        return 1.0, None
+
+    def snapped(value: float) -> float:
+        """1 or a number of the config, where there is one, in place of its measurement, which rounding has touched."""
+        near = [v for v in (1.0, *known) if abs(v - value) <= 4 * eps * abs(value)]
+        return min(near, key=lambda v: abs(v - value), default=value)
+
+    def fits(guess: torch.Tensor) -> bool:
+        return bool(((guess - y).abs() <= 8 * eps * guess.abs()).all())
+
+    scale = snapped((y[x == 2**-6] / 2**-6)[0].item())
+    if fits(scale * x):
+        return scale, None
+    softcap = snapped(y.max().item())
+    if scale > 0 and softcap > 0 and fits(softcap * torch.tanh(scale * x / softcap)):
+        return scale, softcap
+    raise _Unknown("what follows the head is neither a scale nor a soft-cap")
+
+
+def _check_against(model: nn.Module, ids: torch.Tensor, plan: HeadPlan, own: torch.Tensor, eps: float) -> None:
+    caught: list[torch.Tensor] = []
+
+    def compute(hidden: torch.Tensor, head: LMHead) -> None:
+        caught.append(head.transform(nn.functional.linear(hidden, head.weight, head.bias)))
+
+    with _understood(), intercept(model, plan, compute):
+        full_logits(model, ids)
+    off = (caught[0].to(own.device).float() - own.float()).abs().max().item()
+    if not off <= 8 * eps * own.float().abs().max().item():
+        raise _Unknown(f"the recomputed logits differ from the model's own by {off:.2g}")
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """A model that stumbles over logits that are not its own has a head that is not plain."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise _Unknown(f"the model does not run with its head replaced ({type(error).__name__}: {error})") from error
