@@ -26,7 +26,8 @@ def fit_points(table: dict[str, tuple[float, float]]) -> FitPoints:
 
 def synthetic_record(
     name: str, size: int, seed: int, family: str = "ladder", dataset: str = "stdlib", vocab: int = 512,
-    documents: int = 30, tokens: int = 120, sigma: float = 3.0, tied: bool = False, corpus_text: str = "", **scoring: object,
+    documents: int = 30, tokens: int = 120, sigma: float = 3.0, tied: bool = False, corpus_text: str = "",
+    **scoring: object,
 ) -> RunRecord:  # fmt: skip
     """A run whose ranks are rounded lognormal with a median that falls with size; same documents for every model."""
     rng = np.random.default_rng(seed)
