@@ -58,7 +58,10 @@ def score_tokens(
     if logits not in LOGITS:
         raise LabError(f"logits must be one of {', '.join(LOGITS)}; got {logits!r}")
     flat_hidden, flat = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    if flat.numel() and not 0 <= int(flat.min()) <= int(flat.max()) < head.candidates:
+    if not flat.numel():
+        nothing = torch.zeros(targets.shape, device=hidden.device)
+        return TokenScores(nothing, nothing.int(), nothing.int(), nothing)
+    if not 0 <= int(flat.min()) <= int(flat.max()) < head.candidates:
         raise ValueError(f"targets must lie in 0…{head.candidates - 1}; got {int(flat.min())}…{int(flat.max())}")
     with torch.inference_mode():
         if impl == "reference":

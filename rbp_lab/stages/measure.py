@@ -22,7 +22,7 @@ from rbp_lab.blocks import BlockPlan, plan_blocks
 from rbp_lab.build import build, call
 from rbp_lab.callbacks import Callback, Measurement, RunPlan
 from rbp_lab.corpora.base import Corpus
-from rbp_lab.corpora.tokenize import tokenize, tokenizer_fingerprint
+from rbp_lab.corpora.tokenize import tokenize
 from rbp_lab.errors import LabError
 from rbp_lab.records import DatasetInfo, ModelInfo, RunRecord, ScoringSpec, record_key
 from rbp_lab.runtime import Runtime, choose_device
@@ -116,7 +116,7 @@ def identify(job: Job, corpus: Corpus) -> Identity:
         tf32=job.precision.tf32,
         logits=job.precision.logits,
         candidates=job.scoring.candidates,
-        protocol={**asdict(protocol), "tokenizer": tokenizer_fingerprint(tokenizer)[:16]},
+        protocol=asdict(protocol),
         thresholds=tuple(job.k.thresholds),
         window_lengths=tuple(job.k.windows),
         attention=getattr(job.model, "attention", None),

@@ -1,0 +1,79 @@
+"""A corpus of made-up texts as a dataset source, for tests that must not read the machine's files."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from rbp_lab.blocks import Protocol
+from rbp_lab.corpora.base import Corpus, build_corpus
+
+WORDS = tuple(
+    [
+        "def",
+        "add",
+        "left",
+        "right",
+        "return",
+        "index",
+        "range",
+        "print",
+        "quick",
+        "brown",
+        "fox",
+        "lazy",
+        "dog",
+        "best",
+        "worst",
+        "times",
+        "age",
+        "wisdom",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class MadeUpText:
+    """num_documents texts of very uneven length, the first one empty and the second a single letter."""
+
+    name: str = "made-up"
+    num_documents: int = 25
+    seed: int = 0
+    protocol: Protocol = field(default_factory=lambda: Protocol(max_tokens=64))
+
+    def corpus(self) -> Corpus:
+        rng = random.Random(self.seed)
+        texts = ["", "a"]
+        while len(texts) < self.num_documents:
+            texts.append(" ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 150))) + "é\n")
+        return build_corpus(
+            self.name,
+            texts[: self.num_documents],
+            [f"text-{i}" for i in range(self.num_documents)],
+            shuffle_seed=None,
+            num_documents=None,
+            min_chars=0,
+            info={"source": "made up"},
+        )
+
+
+def measure_config(model_dir, store, **changes):
+    """A composed configuration of ``measure``: the tiny model in ``model_dir`` on MadeUpText."""
+    config = {
+        "model": {"_target_": "rbp_lab.models.HFModel", "path": str(model_dir), "name": "tiny", "family": "tiny"},
+        "dataset": {"_target_": "tests.sources.MadeUpText", "protocol": {"max_tokens": 64}},
+        "k": {"thresholds": [1, 5, 50], "windows": [1, 2, 5]},
+        "precision": {"dtype": "float32"},
+        "scoring": {"batch_tokens": 2048},
+        "launch": {"processes": 1, "device": "cpu"},
+        "callbacks": {},
+        "store": str(store),
+        "force": False,
+    }
+    for path, value in changes.items():
+        *groups, key = path.split("__")
+        node = config
+        for group in groups:
+            node = node[group]
+        node[key] = value
+    return config

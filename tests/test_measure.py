@@ -1,0 +1,238 @@
+"""The loop and the stage: the same record however the work is cut, and nothing after a failure."""
+
+import numpy as np
+import pytest
+import torch
+
+from rbp_lab import metrics
+from rbp_lab.blocks import Protocol, plan_blocks
+from rbp_lab.callbacks import Callback, RunPlan
+from rbp_lab.corpora.tokenize import tokenize
+from rbp_lab.errors import LabError
+from rbp_lab.measure import measure as measure_plan
+from rbp_lab.models.scorer import Scorer
+from rbp_lab.scoring.reference import score_logits
+from rbp_lab.stages.measure import measure
+from rbp_lab.stores.local import list_records
+from tests.conftest import TINY_MODELS, build_tiny_model, build_tiny_tokenizer
+from tests.sources import MadeUpText, measure_config
+
+WINDOWS = (1, 2, 5)
+
+
+def make_plan(protocol=None, **source):
+    protocol = protocol or Protocol(max_tokens=64)
+    return plan_blocks(tokenize(MadeUpText(**source).corpus(), build_tiny_tokenizer(), protocol), protocol)
+
+
+def run_plan(rows=384, **changes):
+    fields = {"model": "m", "dataset": "d", "num_rows": 1, "num_positions": 1, "vocab_rows": rows}
+    return RunPlan(**{**fields, "thresholds": (1, 5, 50), "window_lengths": WINDOWS, **changes})
+
+
+def naive_scores(model, plan):
+    """Float64 scores of every scored token, one row at a time, logits materialised: (document, scores) in order."""
+    out = []
+    for row in range(len(plan)):
+        blocks = plan.blocks(np.array([row]))
+        with torch.inference_mode():
+            logits = model(input_ids=torch.from_numpy(blocks.tokens)).logits[0, :-1].double()
+        keep = torch.from_numpy(blocks.scored[0])
+        out.append((int(blocks.document_id[0]), score_logits(logits[keep], torch.from_numpy(blocks.targets))))
+    return out
+
+
+@pytest.mark.parametrize("name", sorted(TINY_MODELS))
+@pytest.mark.parametrize("fallback", [False, True], ids=["head", "fallback"])
+def test_measurement_of_every_architecture_matches_plain_logits(name, fallback):
+    model, plan = build_tiny_model(name), make_plan(num_documents=8)
+    scorer = Scorer(model, "cpu")
+    assert scorer.plan.kind == "head", scorer.plan.reason
+    if fallback:
+        scorer.plan = type(scorer.plan)("fallback", reason="asked for")
+    got = measure_plan(plan, scorer, run_plan(), batch_tokens=300)
+    expected = naive_scores(model, plan)
+    tokens = sum(len(s.nll) for _, s in expected)
+    assert got.stats.num_tokens == tokens > 200
+    nll = sum(float(s.nll.double().sum()) for _, s in expected)
+    assert metrics.cross_entropy(got.stats) * tokens == pytest.approx(nll, rel=1e-5)
+    entropy = sum(float(s.entropy.double().sum()) for _, s in expected)
+    assert metrics.predictive_entropy(got.stats) * tokens == pytest.approx(entropy, rel=1e-5)
+    ranks = np.concatenate([1 + (s.num_greater + s.num_equal).numpy() for _, s in expected])
+    # Random logits leave few near ties: a handful of tokens may differ by one rank between two correct roundings.
+    for k in (1, 5, 50, 200):
+        assert abs(metrics.rbp(got.stats, k) * tokens - (ranks <= k).sum()) <= 2
+
+
+@pytest.mark.parametrize("protocol", [Protocol(max_tokens=64), Protocol("rolling", 48, 20), Protocol("packed", 48)])
+def test_batching_sharding_and_order_change_nothing(protocol):
+    """Bit-identical in fp32 on this CPU: rows have a width of their own, tiles a fixed shape, sums are integers."""
+    plan, scorer = make_plan(protocol), Scorer(build_tiny_model("gpt_neox"), "cpu")
+    one_by_one = measure_plan(plan, scorer, run_plan(), batch_tokens=1)
+    for batch_tokens in (64 * 32, 10**6):
+        other = measure_plan(plan, scorer, run_plan(), batch_tokens=batch_tokens)
+        assert other.stats == one_by_one.stats and other.documents == one_by_one.documents
+    for world in (2, 3):
+        parts = [measure_plan(plan.shard(r, world), scorer, run_plan(), batch_tokens=500) for r in range(world)]
+        merged = parts[-1]
+        for part in parts[:-1]:
+            merged = merged + part
+        assert merged.stats == one_by_one.stats and merged.documents == one_by_one.documents
+
+
+def test_folding_early_and_late_is_the_same(monkeypatch):
+    from rbp_lab import callbacks
+
+    plan, scorer = make_plan(Protocol("rolling", 48, 20)), Scorer(build_tiny_model("gpt2"), "cpu")
+    late = measure_plan(plan, scorer, run_plan(), batch_tokens=1)
+    init = callbacks.RankAccumulator.__init__
+    monkeypatch.setattr(callbacks.RankAccumulator, "__init__", lambda self, rows: init(self, rows, fold_tokens=1))
+    early = measure_plan(plan, scorer, run_plan(), batch_tokens=1)
+    assert early.stats == late.stats and early.documents == late.documents
+
+
+def test_chunks_of_logits_change_nothing_but_rounding():
+    plan, model = make_plan(), build_tiny_model("qwen2")
+    small = measure_plan(plan, Scorer(model, "cpu", budget=1 << 17), run_plan())
+    large = measure_plan(plan, Scorer(model, "cpu", budget=64 << 20), run_plan())
+    assert np.abs(np.cumsum(small.stats.counts) - np.cumsum(large.stats.counts)).max() <= 2
+    assert metrics.cross_entropy(small.stats) == pytest.approx(metrics.cross_entropy(large.stats), rel=1e-6)
+
+
+def test_running_out_of_memory_halves_the_batch(monkeypatch):
+    plan, scorer = make_plan(), Scorer(build_tiny_model("gpt2"), "cpu")
+    expected = measure_plan(plan, scorer, run_plan())
+    real, widths = Scorer._score_head, []
+
+    def tight(self, tokens, scored):
+        widths.append(len(tokens))
+        if len(tokens) > 3:
+            raise torch.OutOfMemoryError("too much")
+        return real(self, tokens, scored)
+
+    monkeypatch.setattr(Scorer, "_score_head", tight)
+    got = measure_plan(plan, scorer, run_plan())
+    assert got.stats == expected.stats and got.documents == expected.documents
+    assert max(widths) > 3
+
+
+def test_non_finite_logits_name_document_and_token():
+    plan, model = make_plan(), build_tiny_model("gpt2")
+    scorer = Scorer(model, "cpu")
+    victim = int(plan.blocks(np.array([3])).document_id[0])
+
+    def broken(blocks):
+        scores = scorer(blocks)
+        if victim in blocks.document_id.tolist():
+            from rbp_lab.scoring import NonFiniteLogits
+
+            row = blocks.document_id.tolist().index(victim)
+            raise NonFiniteLogits(int(blocks.scored[:row].sum()) + 4)
+        return scores
+
+    with pytest.raises(LabError, match=rf"non-finite logits in document {victim} at position 4"):
+        measure_plan(plan, broken, run_plan())
+
+
+class Recorder(Callback):
+    """Writes down what it is told."""
+
+    def __init__(self, fail_at=None):
+        self.told, self.fail_at = [], fail_at
+
+    def __getattribute__(self, name):
+        if name.startswith("on_") or name == "close":
+            self.told.append(name)
+            if name == self.fail_at:
+                raise RuntimeError("tracker down")
+        return object.__getattribute__(self, name)
+
+
+def test_callbacks_see_the_loop_and_cannot_break_it(capsys):
+    plan, scorer = make_plan(), Scorer(build_tiny_model("gpt2"), "cpu")
+    good, bad = Recorder(), Recorder(fail_at="on_batch")
+    result = measure_plan(plan, scorer, run_plan(), [bad, good], batch_tokens=500)
+    assert good.told[0] == "on_start" and good.told[-3:] == ["on_log", "on_end", "close"]
+    assert good.told.count("on_batch") == sum(1 for _ in plan.batches(500))
+    assert bad.told.count("on_batch") == 1
+    assert "Recorder failed at on_batch and is switched off: RuntimeError: tracker down" in capsys.readouterr().err
+    assert result.stats.num_documents == len(result.documents)
+
+
+def test_callbacks_are_closed_when_the_loop_breaks_off():
+    plan, seen = make_plan(), Recorder()
+
+    def interrupted(blocks):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_plan(plan, interrupted, run_plan(), [seen])
+    assert seen.told[-1] == "close"
+
+
+# -- the stage ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_measurement_is_found_again_and_forced_anew(tiny_model_dir, tmp_path):
+    config = measure_config(tiny_model_dir, tmp_path)
+    first = measure(config)
+    assert first.measured and first.path.name == first.record.key
+    again = measure({**config, "scoring": {"batch_tokens": 64}})
+    assert not again.measured and again.record == first.record
+    forced = measure({**config, "force": True})
+    assert forced.measured and forced.record.stats == first.record.stats
+    other = measure(measure_config(tiny_model_dir, tmp_path, dataset__num_documents=5))
+    assert other.measured and other.record.key != first.record.key
+    assert len(list_records(tmp_path)) == 2
+
+
+def test_what_a_record_says(tiny_model_dir, tmp_path):
+    record = measure(measure_config(tiny_model_dir, tmp_path)).record
+    assert record.model.vocab_rows == 384 and record.model.tokenizer_size == 300
+    assert record.provenance["documents_without_tokens"] == 2
+    assert record.dataset.num_documents == 25 and len(record.documents) == 23
+    assert record.document_names[record.documents.document_id[0]] == f"text-{record.documents.document_id[0]}"
+    assert record.summary["num_tokens"] == record.stats.num_tokens
+    assert record.stats.num_bytes > 0 and record.summary["bits_per_byte"] > 0
+
+
+def test_masking_padded_rows_changes_ranks_and_the_key(tiny_model_dir, tmp_path):
+    rows = measure(measure_config(tiny_model_dir, tmp_path)).record
+    masked = measure(measure_config(tiny_model_dir, tmp_path, scoring__candidates="tokenizer")).record
+    assert masked.key != rows.key and metrics.cross_entropy(masked.stats) < metrics.cross_entropy(rows.stats)
+    assert masked.stats.counts[300:].sum() == 0 < rows.stats.counts[300:].sum()
+
+
+def test_an_interrupted_measurement_leaves_nothing_and_can_be_repeated(tiny_model_dir, tmp_path, monkeypatch):
+    config = measure_config(tiny_model_dir, tmp_path, scoring__batch_tokens=64)
+    real, calls = Scorer.__call__, []
+
+    def killed(self, blocks):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return real(self, blocks)
+
+    monkeypatch.setattr(Scorer, "__call__", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measure(config)
+    assert list_records(tmp_path) == [] and not list(tmp_path.glob("runs/*"))
+    monkeypatch.setattr(Scorer, "__call__", real)
+    interrupted_then_whole = measure(config).record
+    assert interrupted_then_whole.stats == measure(measure_config(tiny_model_dir, tmp_path / "x")).record.stats
+
+
+def test_too_many_tokens_for_the_model(tiny_model_dir, tmp_path):
+    with pytest.raises(LabError, match="max_tokens=512, but model tiny has only 128 positions"):
+        measure(measure_config(tiny_model_dir, tmp_path, dataset__protocol={"max_tokens": 512}))
+
+
+def test_bf16_is_recorded_and_ranked_in_float32(tiny_model_dir, tmp_path):
+    full = measure(measure_config(tiny_model_dir, tmp_path)).record
+    half = measure(measure_config(tiny_model_dir, tmp_path, precision__dtype="bfloat16")).record
+    assert half.scoring.dtype == "bfloat16" and half.key != full.key
+    assert metrics.cross_entropy(half.stats) == pytest.approx(metrics.cross_entropy(full.stats), rel=0.02)
+    rounded = measure(
+        measure_config(tiny_model_dir, tmp_path, precision={"dtype": "bfloat16", "logits": "model"})
+    ).record
+    assert metrics.tie_rate(rounded.stats) > 10 * metrics.tie_rate(half.stats)

@@ -1,0 +1,178 @@
+"""Scores against hand-built logits and the float64 reference, with ranks bracketed where rounding may decide."""
+
+import math
+
+import pytest
+import torch
+
+from rbp_lab.errors import LabError
+from rbp_lab.scoring import LMHead, NonFiniteLogits, score_tokens, tile_shape
+from rbp_lab.scoring.reference import reference_logits, score_logits
+from rbp_lab.scoring.tiled import score_tiled
+
+IMPLS = ("tiled", "reference")
+
+
+def identity_head(vocab):
+    """A head whose logits are the hidden states themselves."""
+    return LMHead(torch.eye(vocab))
+
+
+def random_case(tokens, vocab, width, dtype=torch.float32, seed=0, **head):
+    g = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(tokens, width, generator=g).to(dtype)
+    weight = (torch.randn(vocab, width, generator=g) / width**0.5 * 3).to(dtype)
+    bias = torch.randn(vocab, generator=g).to(dtype) if head.pop("bias", False) else None
+    limit = head.get("num_candidates") or vocab
+    return hidden, LMHead(weight, bias, **head), torch.randint(0, limit, (tokens,), generator=g)
+
+
+def assert_matches_reference(scores, hidden, head, targets, bound=2e-5):
+    """nll and entropy close; ranks inside the bracket that logits within ``bound`` of the target's leave open."""
+    z = reference_logits(hidden, head)
+    exact = score_logits(z, targets)
+    assert torch.allclose(scores.nll, exact.nll, atol=2e-5, rtol=1e-5)
+    assert torch.allclose(scores.entropy, exact.entropy, atol=2e-5, rtol=1e-5)
+    t = z.gather(1, targets[:, None])
+    delta = bound * z.abs().amax(1, keepdim=True)
+    others = torch.ones_like(z, dtype=torch.bool).scatter_(1, targets[:, None], False)
+    surely_greater = ((z > t + delta) & others).sum(1)
+    maybe_greater_equal = ((z >= t - delta) & others).sum(1)
+    assert (scores.num_greater >= surely_greater).all()
+    assert (scores.num_greater + scores.num_equal <= maybe_greater_equal).all()
+    assert (scores.num_greater == exact.num_greater).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_hand_built_ranks_ties_and_values(impl):
+    logits = torch.tensor([[1.0, 3.0, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0], [0.0, 0.0, 5.0, -5.0]])
+    scores = score_tokens(logits, identity_head(4), torch.tensor([1, 3, 3]), impl)
+    assert scores.num_greater.tolist() == [0, 0, 3]
+    assert scores.num_equal.tolist() == [1, 3, 0]
+    expected = [math.log(2 + math.exp(-2) + math.exp(-3)), math.log(4), math.log(2 * math.e**5 + math.e**10 + 1)]
+    assert scores.nll.tolist() == pytest.approx(expected, rel=1e-6)
+    assert scores.entropy[1].item() == pytest.approx(math.log(4), rel=1e-6)
+    assert scores.num_greater.dtype == scores.num_equal.dtype == torch.int32
+    assert scores.nll.dtype == scores.entropy.dtype == torch.float32
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("column", [0, 2])
+def test_non_finite_logits_are_an_error_with_their_position(impl, bad, column):
+    """Also when the target's own logit (column 2) is the bad one, which a bare comparison would rank first."""
+    logits = torch.zeros(5, 8)
+    logits[3, column] = bad
+    head = LMHead(torch.eye(8))
+    targets = torch.full((5,), 2)
+    # through the bias, so that NaN·0 of the product does not spread over the row first
+    one = LMHead(head.weight, torch.where(torch.arange(8) == column, bad, 0.0))
+    with pytest.raises(NonFiniteLogits) as error:
+        score_tokens(torch.zeros(5, 8), one, targets, impl)
+    assert error.value.index == 0
+    with pytest.raises(NonFiniteLogits) as error:
+        score_tokens(logits, head, targets, impl)
+    assert error.value.index == 3
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("scale", [1e4, 1e-6, 0.0])
+def test_extreme_logits(impl, scale):
+    hidden, head, targets = random_case(40, 300, 16, seed=1)
+    scores = score_tokens(hidden * scale, head, targets, impl)
+    exact = score_logits(reference_logits(hidden * scale, head), targets)
+    assert torch.allclose(scores.nll, exact.nll, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(scores.entropy, exact.entropy, rtol=1e-4, atol=1e-5)
+    if scale == 0.0:
+        assert (scores.num_equal == 299).all() and (scores.num_greater == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 255, 7), (123, 507, 33), (257, 4097, 64), (64, 2048, 16), (3, 100, 5)])
+@pytest.mark.parametrize(
+    "head",
+    [
+        {},
+        {"bias": True},
+        {"scale": 0.0625},
+        {"softcap": 3.0},
+        {"bias": True, "scale": 2.0, "softcap": 5.0},
+        {"num_candidates": 90},
+    ],
+    ids=str,
+)
+def test_tiles_match_the_reference(shape, head):
+    hidden, lm_head, targets = random_case(*shape, **head)
+    assert_matches_reference(score_tokens(hidden, lm_head, targets, "tiled"), hidden, lm_head, targets)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_weights_are_multiplied_in_float32(dtype):
+    hidden, head, targets = random_case(200, 1000, 64, dtype)
+    assert_matches_reference(score_tokens(hidden, head, targets, "tiled"), hidden, head, targets)
+
+
+def test_model_logits_round_as_the_model_would():
+    hidden, head, targets = random_case(200, 1000, 64, torch.bfloat16)
+    scores = score_tokens(hidden, head, targets, "tiled", logits="model")
+    own = torch.nn.functional.linear(hidden, head.weight).float()
+    expected = score_logits(own, targets)
+    assert (scores.num_equal > 0).float().mean() > 0.2  # bf16 makes ties
+    rank = (scores.num_greater + scores.num_equal, expected.num_greater + expected.num_equal)
+    assert (rank[0] == rank[1]).float().mean() > 0.98
+    assert torch.allclose(scores.nll, expected.nll, atol=0.05)
+
+
+@pytest.mark.parametrize("tile", [(32, 256), (64, 300), (256, 2048), (512, 5000)])
+def test_tile_shape_changes_nothing_but_rounding(tile):
+    hidden, head, targets = random_case(300, 3000, 48, bias=True)
+    assert_matches_reference(score_tiled(hidden, head, targets, *tile), hidden, head, targets)
+
+
+def test_scores_do_not_depend_on_company():
+    """A token alone, in part of the batch and in the whole batch has the same bits."""
+    hidden, head, targets = random_case(700, 3000, 96)
+    whole = score_tokens(hidden, head, targets)
+    for part in (slice(0, 1), slice(5, 6), slice(100, 401), slice(699, 700)):
+        some = score_tokens(hidden[part], head, targets[part])
+        for name in ("nll", "num_greater", "num_equal", "entropy"):
+            assert torch.equal(getattr(some, name), getattr(whole, name)[part]), name
+
+
+def test_the_targets_own_column_never_counts():
+    """The target is left out by index: a head of equal rows ties with all others and is never above itself."""
+    hidden = torch.randn(50, 31, generator=torch.Generator().manual_seed(3))
+    head = LMHead(torch.randn(1, 31, generator=torch.Generator().manual_seed(4)).repeat(400, 1))
+    scores = score_tokens(hidden, head, torch.arange(50) * 8)
+    assert ((scores.num_greater + scores.num_equal) <= 399).all()
+    assert (scores.num_greater >= 0).all() and (scores.num_equal >= 0).all()
+
+
+def test_any_leading_shape_and_no_token_at_all():
+    hidden, head, targets = random_case(24, 100, 8)
+    flat, shaped = (
+        score_tokens(hidden, head, targets),
+        score_tokens(hidden.view(2, 3, 4, 8), head, targets.view(2, 3, 4)),
+    )
+    assert torch.equal(shaped.nll.reshape(-1), flat.nll) and shaped.num_equal.shape == (2, 3, 4)
+    for impl in IMPLS:
+        assert score_tokens(hidden[:0], head, targets[:0], impl).nll.shape == (0,)
+
+
+def test_mistakes_are_named():
+    hidden, head, targets = random_case(4, 100, 8, num_candidates=50)
+    with pytest.raises(LabError, match="auto, tiled, reference"):
+        score_tokens(hidden, head, targets, "fast")
+    with pytest.raises(LabError, match="float32, model"):
+        score_tokens(hidden, head, targets, logits="bf16")
+    with pytest.raises(ValueError, match="0…49"):
+        score_tokens(hidden, head, torch.full((4,), 50))
+    with pytest.raises(LabError, match="byte budget"):
+        tile_shape("cpu", 100, 1000)
+
+
+@pytest.mark.parametrize("budget", [1 << 17, 1 << 20, 8 << 20, 64 << 20])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("vocab", [300, 50304, 256000])
+def test_tiles_keep_the_byte_budget(budget, device, vocab):
+    tokens, rows = tile_shape(device, vocab, budget)
+    assert tokens * rows * 10 <= budget and tokens >= 32 and rows >= 1
