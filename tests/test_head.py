@@ -7,11 +7,11 @@ import re
 
 import pytest
 import torch
-from conftest import TINY_MODELS, TINY_VOCAB, build_tiny_model
 from torch import nn
 
 from rbp_lab.errors import LabError
 from rbp_lab.models.head import HeadPlan, full_logits, intercept, probe_head
+from tests.conftest import TINY_MODELS, TINY_VOCAB, build_tiny_model
 
 IDS = (torch.arange(18) * 7919 % TINY_VOCAB).reshape(2, 9)
 # What the configs in conftest ask for; every other architecture gives its logits as the head makes them.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from conftest import TINY_MODELS, build_tiny_model
 
 from rbp_lab.errors import LabError
 from rbp_lab.models.params import count_parameters, count_params, empty_model
+from tests.conftest import TINY_MODELS, build_tiny_model
 
 
 def gpt2(width, layers, heads):
