@@ -1,0 +1,263 @@
+"""A ladder of small language models that differ in width alone: the size rule, the run rule and the model source.
+
+GPT-NeoX, the architecture of Pythia, so that what is trained here loads and is measured as Pythia is. All models of a
+ladder share the tokenizer, the number of tokens, their order and the schedule; only the learning rates follow the
+width, by a rule. d is the width, L the number of layers, S the non-embedding parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rbp_lab.corpora.base import Corpus
+from rbp_lab.errors import LabError
+from rbp_lab.files import atomic_directory
+from rbp_lab.hub import quiet
+from rbp_lab.models.hf import HFModel
+from rbp_lab.records import ModelInfo
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerBase
+
+    from rbp_lab.models.training import StepHook
+
+# The six models of the demo, smallest first: conf/model/<name>.yaml.
+LADDER = ("ladder-1", "ladder-2", "ladder-3", "ladder-4", "ladder-5", "ladder-6")
+# Raised whenever the same settings would give another model, so that an old directory is trained anew.
+RECIPE_VERSION = 1
+TRAINING_FILE = "training.json"
+HEADS = 4
+REFERENCE_WIDTH = 64
+
+
+def depth_rule(width: int) -> int:
+    """L for a width: one layer per 64, at least 3.
+
+    64 is the aspect ratio d/L of GPT-2 small (768/12). Loss depends weakly on shape as long as S is held: an aspect
+    ratio changed 40-fold costs a few per cent (arXiv 2001.08361, figure 5), and models of two layers or fewer fall
+    off the trend (its figure 6), hence the floor. Widths below 224 thus share one depth, and the ladder of the demo
+    varies a single thing.
+    """
+    return max(3, round(width / 64))
+
+
+def non_embedding_parameters(width: int, layers: int) -> int:
+    """S of a GPT-NeoX model with biases and an MLP of 4d: 12 L d² + 13 L d + 2 d.
+
+    Per layer 3d²+3d (query, key, value), d²+d (output), 4d²+4d and 4d²+d (MLP) and 4d (two layer norms); 2d for the
+    last norm. [RBP] counts so (section 4): without token embedding and head.
+    """
+    return 12 * layers * width**2 + 13 * layers * width + 2 * width
+
+
+def kind_of(parameter: str) -> str:
+    """The kind by which the run rule sets a learning rate: embedding, head, vector (biases, norms) or matrix."""
+    if "embed_in" in parameter:
+        return "embedding"
+    if "lm_head" in parameter or "embed_out" in parameter:
+        return "head"
+    return "vector" if parameter.endswith("bias") or "norm" in parameter else "matrix"
+
+
+def rate_rule(width: int) -> dict[str, float]:
+    """Peak learning rate of AdamW for each kind of parameter.
+
+    Maximal-update parametrisation (arXiv 2203.03466, table 8): with Adam, rates of matrices and of the head fall as
+    1/d, those of embeddings and vectors do not depend on d, so a rate tuned at one width holds at the others.
+    """
+    shrink = REFERENCE_WIDTH / width
+    return {"matrix": 6e-3 * shrink, "head": 8e-3 * shrink, "embedding": 2e-2, "vector": 8e-3}
+
+
+def warmup_rule(steps: int) -> int:
+    """Warm-up steps: a tenth of the run."""
+    return max(1, steps // 10)
+
+
+@dataclass(frozen=True)
+class LadderModel:
+    """A model of the ladder: trained by ``rbp-lab train``, then measured like any other.
+
+    directory: where it is kept. width, layers: d and L (None: ``depth_rule``). vocabulary: ids of the tokenizer.
+    tokens: training tokens (rounded up to whole batches). context: T. batch: rows of a step. seed: of the initial
+    weights and of the order of the training rows.
+    """
+
+    name: str
+    width: int
+    directory: str
+    family: str = "ladder"
+    layers: int | None = None
+    vocabulary: int = 2048
+    tokens: int = 819_200
+    context: int = 128
+    batch: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.name or re.search(r"[/\\\0]", self.name) or self.name in {".", ".."}:
+            raise LabError(f"model.name becomes a directory name and may not be empty or a path; got {self.name!r}")
+        if self.width < 2 * HEADS or self.width % (2 * HEADS):
+            raise LabError(
+                f"model.width must be a multiple of {2 * HEADS} ({HEADS} heads of an even size); got {self.width}"
+            )
+        for field in ("tokens", "batch") if self.layers is None else ("tokens", "batch", "layers"):
+            if getattr(self, field) < 1:
+                raise LabError(f"model.{field} must be at least 1; got {getattr(self, field)}")
+        if self.context < 2:
+            raise LabError(f"model.context must be at least 2 tokens; got {self.context}")
+        if self.seed < 0:
+            raise LabError(f"model.seed must be 0 or more; got {self.seed}")
+
+    @property
+    def depth(self) -> int:
+        return depth_rule(self.width) if self.layers is None else self.layers
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.tokens / (self.batch * self.context))
+
+    @property
+    def non_embedding(self) -> int:
+        """S."""
+        return non_embedding_parameters(self.width, self.depth)
+
+    def settings(self) -> dict[str, Any]:
+        """What, with the text, determines the trained model: names and places do not enter."""
+        chosen = {k: v for k, v in asdict(self).items() if k not in {"name", "family", "directory", "layers"}}
+        rates = rate_rule(self.width)
+        return {"recipe": RECIPE_VERSION, **chosen, "layers": self.depth, "heads": HEADS, "rates": rates}
+
+    def trained_on(self) -> dict[str, Any] | None:
+        """What ``training.json`` in the directory says, None when no finished model is there."""
+        try:
+            return json.loads((Path(self.directory) / TRAINING_FILE).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError as error:
+            raise LabError(f"{Path(self.directory) / TRAINING_FILE} is not JSON; {self._how(force=True)}") from error
+
+    def differs(self, corpus: Corpus | None = None) -> str | None:
+        """Why the directory does not hold this model (trained on corpus, when given); None when it does."""
+        found = self.trained_on()
+        if found is None:
+            return "not trained yet"
+        wanted, have = self.settings(), found.get("settings", {})
+        keys = [key for key in wanted if wanted[key] != have.get(key)]
+        if keys:
+            return f"the one there was trained with {keys[0]}={have.get(keys[0])}, not {wanted[keys[0]]}"
+        if corpus is not None and found["corpus"]["fingerprint"] != corpus.fingerprint:
+            then, now = (info.get("python") for info in (found["corpus"]["info"], corpus.info))
+            why = f" ({then} then, {now} now)" if then != now else ""
+            return f"the one there was trained on other text{why}"
+        return None
+
+    def build(self) -> GPTNeoXForCausalLM:
+        """The untrained model with its initial weights, fp32, reproducible by ``seed``.
+
+        Standard deviations of maximal-update parametrisation (arXiv 2203.03466, table 8): 1/√fan_in for matrices, a
+        constant for embeddings, and 0 for the head, which it allows (section D.2) and which removes the noise of a
+        random readout. Projections into the residual stream are smaller by √(2L), as in GPT-2.
+        """
+        import torch
+        from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+        config = GPTNeoXConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.width,
+            num_hidden_layers=self.depth,
+            num_attention_heads=HEADS,
+            intermediate_size=4 * self.width,
+            max_position_embeddings=self.context,
+            # Pythia rotates a quarter of each head; heads here are as small as 4, so all of it.
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
+            bos_token_id=0,
+            eos_token_id=0,
+            tie_word_embeddings=False,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = GPTNeoXForCausalLM(config).float()
+            with torch.no_grad():
+                for name, weight in model.named_parameters():
+                    kind = kind_of(name)
+                    if kind == "matrix":
+                        into_stream = name.endswith(("attention.dense.weight", "dense_4h_to_h.weight"))
+                        weight.normal_(0, (2 * self.depth if into_stream else 1) ** -0.5 * weight.shape[1] ** -0.5)
+                    elif kind == "embedding":
+                        weight.normal_(0, 0.1)
+                    else:
+                        weight.fill_(1.0 if kind == "vector" and name.endswith("weight") else 0.0)
+        return model
+
+    def train(self, corpus: Corpus, cache: Path, hooks: Sequence[StepHook] = ()) -> Path:
+        """Train on the corpus and save model, tokenizer and ``training.json``; returns the directory.
+
+        The directory appears complete at the end or not at all: an interrupted training leaves nothing and begins
+        anew. cache: where tokenizer and token ids are kept, shared by the models of a ladder.
+        """
+        import torch
+        import transformers
+
+        from rbp_lab.blocks import Protocol, plan_blocks
+        from rbp_lab.corpora.tokenize import tokenize
+        from rbp_lab.models.bpe import bpe_tokenizer
+        from rbp_lab.models.training import Schedule, TrainingProgress, batch_rows, train_loop
+
+        tokenizer = bpe_tokenizer(corpus, self.vocabulary, cache)
+        packed = Protocol(windows="packed")
+        stream = plan_blocks(tokenize(corpus, tokenizer, packed, cache), packed).tokens
+        rows = batch_rows(stream, self.context, self.batch, self.steps, self.seed)
+        model = self.build()
+        schedule = Schedule(self.steps, warmup_rule(self.steps))
+        begin = datetime.now(UTC)
+        with TrainingProgress(f"train {self.name}", self.steps, self.batch * self.context) as progress:
+            losses = train_loop(model, rows, rate_rule(self.width), kind_of, schedule, (progress, *hooks))
+        record = {
+            "settings": self.settings(),
+            "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint, "info": corpus.info},
+            "non_embedding_parameters": self.non_embedding,
+            "training_tokens": rows[:, :, 1:].size,
+            "passes_over_the_text": round(rows[:, :, 1:].size / len(stream), 3),
+            "loss": [round(float(loss), 4) for loss in losses],
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round((datetime.now(UTC) - begin).total_seconds(), 1),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+        with quiet(), atomic_directory(self.directory) as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            (temporary / TRAINING_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        return Path(self.directory)
+
+    def info(self) -> ModelInfo:
+        """What is known without the weights; LabError when the model is not trained, or trained otherwise."""
+        return self._trained().info()
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._trained().tokenizer()
+
+    def load(self, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
+        """The trained model in eval mode."""
+        return self._trained().load(dtype, device)
+
+    def _trained(self) -> HFModel:
+        why = self.differs()
+        if why is not None:
+            raise LabError(f"model {self.name} is not in {self.directory}: {why}; {self._how()}")
+        path, tokens = str(Path(self.directory).absolute()), self.steps * self.batch * self.context
+        return HFModel(path=path, name=self.name, family=self.family, training_tokens=tokens)
+
+    def _how(self, force: bool = False) -> str:
+        return f"run: rbp-lab train model={self.name}" + (" force=true" if force else "")
