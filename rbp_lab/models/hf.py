@@ -74,27 +74,38 @@ class HFModel:
         place = str(self._directory) if self.is_local else self.path
         return {"pretrained_model_name_or_path": place, "trust_remote_code": self.trust_remote_code}
 
-    def config(self) -> Any:
-        """The transformers config; of a hub model with the commit (``_commit_hash``) that the revision now means.
+    def commit(self) -> str | None:
+        """The commit that the revision of a hub id means now; None for a directory.
 
-        Raises LabError when it cannot be had: directory missing or incomplete, unknown id or revision, no network.
+        What is read for one purpose is read at one commit, whatever is pushed in between. Raises LabError when it
+        cannot be had: unknown id or revision, no network.
         """
-        from transformers import AutoConfig
+        from huggingface_hub import hf_hub_download
 
         if self.is_local:
             check_directory(self._directory)
+            return None
         with quiet(), self._explained("the config"):
-            return AutoConfig.from_pretrained(**self._where, revision=self.revision or "main")
+            # The cache keeps files under snapshots/<commit>/, so this also answers without a network.
+            return Path(hf_hub_download(self.path, "config.json", revision=self.revision)).parent.name
+
+    def config(self, commit: str | None = None) -> Any:
+        """The transformers config (of a commit, by default today's). LabError when missing or not understood."""
+        from transformers import AutoConfig
+
+        commit = commit or self.commit()
+        with quiet(), self._explained("the config"):
+            return AutoConfig.from_pretrained(**self._where, revision=commit or "main")
 
     def info(self) -> ModelInfo:
         """What is known without the weights. Raises LabError also when the tokenizer's ids exceed the head's rows."""
-        config = self.config()
-        commit = None if self.is_local else self._commit(config)
+        commit = self.commit()
+        config = self.config(commit)
         model = empty_model(config, self.trust_remote_code)
         output = model.get_output_embeddings()
         text = config.get_text_config()
         rows = int(text.vocab_size) if output is None else int(output.weight.shape[0])
-        size = max(self._tokenizer(commit).get_vocab().values()) + 1
+        size = max(self.tokenizer(commit).get_vocab().values()) + 1
         if size > rows:
             raise LabError(
                 f"model {self.name}: the tokenizer produces ids up to {size - 1}, but the head has only {rows} rows; "
@@ -117,17 +128,19 @@ class HFModel:
             training_tokens=self.training_tokens,
         )
 
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, of the same commit as the config; it never shortens a text by itself."""
-        return self._tokenizer(None if self.is_local else self._commit(self.config()))
-
-    def _tokenizer(self, commit: str | None) -> PreTrainedTokenizerBase:
+    def tokenizer(self, commit: str | None = None) -> PreTrainedTokenizerBase:
+        """The tokenizer (of a commit, by default today's); it never shortens a text by itself."""
         from transformers import AutoTokenizer
 
-        if self.is_local:
-            check_directory(self._directory)
+        commit = commit or self.commit()
         with quiet(), self._explained("the tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(**self._where, revision=commit or "main")
+        # Without vocabulary files transformers makes an empty tokenizer and says nothing.
+        if set(tokenizer("a plain text", add_special_tokens=False)["input_ids"]) <= set(tokenizer.all_special_ids):
+            raise LabError(
+                f"model {self.name}: {self.path} holds no tokenizer (expected tokenizer.json, or the vocabulary files "
+                "of its kind); save the tokenizer beside the model with save_pretrained"
+            )
         # Where a document is cut is the protocol's choice, so the tokenizer's own limit would only print warnings.
         tokenizer.model_max_length = sys.maxsize
         return tokenizer
@@ -143,13 +156,14 @@ class HFModel:
 
         # A checkpoint without safetensors would make transformers ask the hub, from a thread, to convert it.
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-        config = self.config()
+        commit = self.commit()
+        config = self.config(commit)
         empty_model(config, self.trust_remote_code)  # one sentence for a config that is no causal LM
         with quiet(downloads=True), self._explained("the weights"):
             model, report = AutoModelForCausalLM.from_pretrained(
                 **self._where,
                 config=config,
-                revision="main" if self.is_local else self._commit(config),
+                revision=commit or "main",
                 dtype=dtype,
                 device_map={"": device} if self.device_map is None else self.device_map,
                 attn_implementation=self.attention,
@@ -166,12 +180,6 @@ class HFModel:
             )
         return model.eval().requires_grad_(False)
 
-    def _commit(self, config: Any) -> str:
-        commit = getattr(config, "_commit_hash", None)
-        if not commit:
-            raise LabError(f"model {self.name}: the hub did not say which commit {self.path} is; set model.revision")
-        return commit
-
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
         """Turn whatever transformers raises on bad files, ids or networks into one LabError."""
@@ -185,6 +193,8 @@ class HFModel:
             reason = explain(error)
             if "trust_remote_code" in str(error):
                 reason = "it ships its own code; read that code, then set model.trust_remote_code=true"
+            elif "backend tokenizer" in str(error):
+                reason = "its files are missing, or need a package that is not installed (sentencepiece, tiktoken)"
             at = f" at revision {self.revision}" if self.revision else ""
             raise LabError(f"model {self.name}: cannot read {what} of {self.path}{at}: {reason}") from error
 
