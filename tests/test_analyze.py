@@ -6,13 +6,13 @@ import sys
 
 import pandas as pd
 import pytest
-from fits_data import GPT2_K1, PYTHIA_K1, ladder, synthetic_record
 from rich.console import Console
 
 from rbp_lab.errors import LabError
 from rbp_lab.points import POOLED, points_from_csv, points_from_records
 from rbp_lab.stages import analyze as stage
 from rbp_lab.stages.analyze import analyze
+from tests.fits_data import GPT2_K1, PYTHIA_K1, ladder, synthetic_record
 
 
 def printed(points, out, **kwargs):

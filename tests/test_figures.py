@@ -3,7 +3,6 @@
 import matplotlib
 import numpy as np
 import pytest
-from fits_data import GPT2_K1, PYTHIA_K1, fit_points, ladder
 from matplotlib.colors import to_hex
 
 from rbp_lab.errors import LabError
@@ -13,6 +12,7 @@ from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, Label
 from rbp_lab.points import points_from_records
 from rbp_lab.stages.analyze import fit_all
+from tests.fits_data import GPT2_K1, PYTHIA_K1, fit_points, ladder
 
 
 def published():

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from fits_data import GPT2_K1, PYTHIA_K1, fit_points
 from scipy import stats
 
 from rbp_lab.errors import LabError
 from rbp_lab.fits.forms import predict
 from rbp_lab.fits.power import aicc, fit_power, implied_interval
 from rbp_lab.fits.result import WARNINGS, FitPoints, FitResult, Label, fits_to_frame
+from tests.fits_data import GPT2_K1, PYTHIA_K1, fit_points
 
 SIZES = {
     4: np.array([85056000, 302311424, 708390400, 1475561600.0]),

@@ -67,12 +67,14 @@ class FitPoints:
 
     size: S [n], positive. value: [n] ≥ 0 in the metric's unit (nats); 0 and +inf (an event never seen) are legal here,
     a fit refuses them. names: of the models [n]. se_log: standard error of ln value over documents [n], NaN if unknown.
+    tokens: training tokens [n], for forms of size and data; None when unknown.
     """
 
     size: np.ndarray
     value: np.ndarray
     names: tuple[str, ...] = ()
     se_log: np.ndarray | None = None
+    tokens: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         size = np.asarray(self.size, dtype=np.float64).reshape(-1)
@@ -92,6 +94,8 @@ class FitPoints:
         object.__setattr__(self, "value", value[order])
         object.__setattr__(self, "names", tuple(names[i] for i in order))
         object.__setattr__(self, "se_log", se[order])
+        if self.tokens is not None:
+            object.__setattr__(self, "tokens", np.asarray(self.tokens, dtype=np.float64).reshape(-1)[order])
 
     def __len__(self) -> int:
         return len(self.size)
@@ -99,7 +103,8 @@ class FitPoints:
     def without_largest(self, held: int = 1) -> FitPoints:
         """The same points without the ``held`` largest models."""
         n = len(self) - held
-        return FitPoints(self.size[:n], self.value[:n], self.names[:n], self.se_log[:n])
+        tokens = None if self.tokens is None else self.tokens[:n]
+        return FitPoints(self.size[:n], self.value[:n], self.names[:n], self.se_log[:n], tokens)
 
     @property
     def hash(self) -> str:
