@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from rbp_lab.errors import LabError
 
 # First match along the chain of causes wins, so the specific names stand before the general ones.
 _REASONS = (
@@ -31,6 +34,10 @@ def explain(error: BaseException) -> str:
         names.append({cls.__name__ for cls in type(seen).__mro__})
         seen = seen.__cause__ or seen.__context__
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    if "trust_remote_code" in str(error):
+        return "it ships its own code; read that code, then set trust_remote_code=true"
+    if "backend tokenizer" in str(error):
+        return "its files are missing, or need a package that is not installed (sentencepiece, tiktoken)"
     for name, words in _REASONS:
         if any(name in mro for mro in names):
             if name == "LocalEntryNotFoundError" and offline:
@@ -47,29 +54,52 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn whatever a hub library raises on bad files, ids or networks into the LabError "what: why"."""
+    try:
+        yield
+    except (LabError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here: the caller's case
+            raise
+        raise LabError(f"{what}: {explain(error)}") from error
+
+
+@contextmanager
 def quiet(downloads: bool = False) -> Iterator[None]:
-    """Silence transformers, datasets and hub chatter and their progress bars; download bars stay with downloads=True.
+    """Silence the chatter and progress bars of the hub libraries; bars of downloads stay with downloads=True.
 
     Loading reports repeat what we check ourselves, and retries of an unreachable hub end in one sentence of ours.
+    Only libraries that are imported already are silenced, so import what you use first.
     """
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from transformers.utils import logging as chatter
 
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets", "huggingface_hub.utils._http")]
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "transformers", "datasets")]
     levels = [one.level for one in loggers]
-    verbosity, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
-    hub_bars_were_on = not are_progress_bars_disabled()
-    chatter.set_verbosity_error()
-    chatter.disable_progress_bar()  # this also turns the hub's bars off
-    (enable_progress_bars if downloads and hub_bars_were_on else disable_progress_bars)()
+    bars = [(lambda: not are_progress_bars_disabled(), enable_progress_bars, disable_progress_bars)]
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as chatter
+
+        # Its switch also turns the hub's bars, which is why the hub's own comes first and is set again below.
+        bars.append((chatter.is_progress_bar_enabled, chatter.enable_progress_bar, chatter.disable_progress_bar))
+    if "datasets" in sys.modules:
+        from datasets.utils import disable_progress_bars as off
+        from datasets.utils import enable_progress_bars as on
+        from datasets.utils import is_progress_bar_enabled as is_on
+
+        bars.append((is_on, on, off))
+    were_on = [is_on() for is_on, _, _ in bars]
     for one in loggers:
         one.setLevel(logging.ERROR)
+    for _, _, turn_off in bars:
+        turn_off()
+    if downloads and were_on[0]:
+        enable_progress_bars()
     try:
         yield
     finally:
-        chatter.set_verbosity(verbosity)
-        if bars:
-            chatter.enable_progress_bar()
-        (enable_progress_bars if hub_bars_were_on else disable_progress_bars)()
         for one, level in zip(loggers, levels, strict=True):
             one.setLevel(level)
+        for (_, turn_on, turn_off), was_on in reversed(list(zip(bars, were_on, strict=True))):
+            (turn_on if was_on else turn_off)()

@@ -181,7 +181,7 @@ BROKEN = {
     "no tokenizer": (remove("tokenizer.json", "tokenizer_config.json"), "holds no tokenizer"),
     "bad json": (lambda d: (d / "config.json").write_text("{"), "cannot read the config of .*JSON is not"),
     "unknown type": (rewrite_config(model_type="nosuch"), "cannot read the config of .*nosuch"),
-    "own code": (rewrite_config(**CODE), "ships its own code.*model.trust_remote_code=true"),
+    "own code": (rewrite_config(**CODE), "ships its own code.*set trust_remote_code=true"),
     "few rows": (rewrite_config(vocab_size=299), "ids up to 299, but the head has only 299 rows"),
     "no head": (headless, r"lacks weights or has them in another shape \((embed_out|lm_head).weight\)"),
     "other shape": (rewrite_config(intermediate_size=65), r"in another shape \(.*mlp.*\).*would be random"),

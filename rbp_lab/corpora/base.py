@@ -51,14 +51,14 @@ def fingerprint(ids: Sequence[str], texts: Sequence[str]) -> str:
 
 
 def select(
-    texts: Sequence[str], *, shuffle_seed: int | None, num_documents: int | None, min_chars: int, name: str
+    lengths: Sequence[int], *, shuffle_seed: int | None, num_documents: int | None, min_chars: int, name: str
 ) -> np.ndarray:
     """Indices int64 [M] of the documents to score, in scoring order.
 
-    Keeps texts of at least min_chars characters, permutes them by ``np.random.default_rng(shuffle_seed)`` (the
-    permutation of ``datasets.Dataset.shuffle(seed)``; None keeps the order), takes at most the first
-    num_documents (None takes all). [RBP] (arXiv 2510.20387, section 4) selects documents this way: 1000 of a corpus,
-    and all 164 of HumanEval, which has fewer.
+    Keeps documents of at least min_chars characters (lengths: characters of each), permutes them by
+    ``np.random.default_rng(shuffle_seed)`` (the permutation of ``datasets.Dataset.shuffle(seed)``; None keeps the
+    order), takes at most the first num_documents (None takes all). [RBP] (arXiv 2510.20387, section 4) selects
+    documents this way: 1000 of a corpus, and all 164 of HumanEval, which has fewer.
 
     Raises:
         LabError: nothing is left, or an argument is out of range.
@@ -69,10 +69,10 @@ def select(
         raise LabError(f"dataset {name!r}: num_documents must be at least 1, or null for all; got {num_documents}")
     if shuffle_seed is not None and shuffle_seed < 0:
         raise LabError(f"dataset {name!r}: shuffle_seed must be 0 or more, or null for file order; got {shuffle_seed}")
-    kept = np.flatnonzero(np.array([len(text) >= min_chars for text in texts], dtype=bool))
+    kept = np.flatnonzero(np.asarray(lengths, dtype=np.int64) >= min_chars)
     if kept.size == 0:
         raise LabError(
-            f"dataset {name!r}: no document is left of {len(texts)} after keeping those of at least {min_chars} "
+            f"dataset {name!r}: no document is left of {len(lengths)} after keeping those of at least {min_chars} "
             "characters; lower min_chars or check the source"
         )
     if shuffle_seed is not None:
@@ -100,15 +100,14 @@ def build_corpus(
     twice = [one for one, count in Counter(ids).items() if count > 1]
     if twice:
         raise LabError(f"dataset {name!r}: the document id {twice[0]!r} occurs more than once; ids must be unique")
-    order = select(texts, shuffle_seed=shuffle_seed, num_documents=num_documents, min_chars=min_chars, name=name)
-    chosen_texts = tuple(texts[i] for i in order)
-    chosen_ids = tuple(ids[i] for i in order)
-    selection = {
-        "shuffle_seed": shuffle_seed,
-        "num_documents": num_documents,
-        "min_chars": min_chars,
-        "documents_before_selection": len(texts),
-        "documents": len(chosen_texts),
-        "characters": sum(map(len, chosen_texts)),
-    }
-    return Corpus(name, chosen_texts, chosen_ids, fingerprint(chosen_ids, chosen_texts), {**info, **selection})
+    lengths = [len(text) for text in texts]
+    order = select(lengths, shuffle_seed=shuffle_seed, num_documents=num_documents, min_chars=min_chars, name=name)
+    selection = {"shuffle_seed": shuffle_seed, "num_documents": num_documents, "min_chars": min_chars}
+    counts = {"documents_before_selection": len(texts)}
+    return chosen_corpus(name, [texts[i] for i in order], [ids[i] for i in order], {**info, **selection, **counts})
+
+
+def chosen_corpus(name: str, texts: Sequence[str], ids: Sequence[str], info: dict[str, Any]) -> Corpus:
+    """The Corpus of documents that are selected and ordered already; info is completed by what they amount to."""
+    size = {"documents": len(texts), "characters": sum(map(len, texts))}
+    return Corpus(name, tuple(texts), tuple(ids), fingerprint(ids, texts), {**info, **size})

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError
-from rbp_lab.hub import explain, first_line, quiet
+from rbp_lab.hub import explained, first_line, quiet
 from rbp_lab.models.files import check_directory, directory_fingerprint
 from rbp_lab.models.params import count_parameters, empty_model
 from rbp_lab.records import ModelInfo
@@ -180,23 +179,9 @@ class HFModel:
             )
         return model.eval().requires_grad_(False)
 
-    @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        """Turn whatever transformers raises on bad files, ids or networks into one LabError."""
-        try:
-            yield
-        except (LabError, MemoryError):
-            raise
-        except Exception as error:
-            if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here: the caller's case
-                raise
-            reason = explain(error)
-            if "trust_remote_code" in str(error):
-                reason = "it ships its own code; read that code, then set model.trust_remote_code=true"
-            elif "backend tokenizer" in str(error):
-                reason = "its files are missing, or need a package that is not installed (sentencepiece, tiktoken)"
-            at = f" at revision {self.revision}" if self.revision else ""
-            raise LabError(f"model {self.name}: cannot read {what} of {self.path}{at}: {reason}") from error
+    def _explained(self, what: str) -> AbstractContextManager[None]:
+        at = f" at revision {self.revision}" if self.revision else ""
+        return explained(f"model {self.name}: cannot read {what} of {self.path}{at}")
 
 
 def _name_of(path: str, revision: str | None) -> str:
