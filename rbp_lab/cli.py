@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -29,31 +30,50 @@ from rbp_lab.settings import KSpec, Launch, Precision, Scoring
 HERE = Path(__file__).resolve().parent
 # Beside the package in a checkout, inside it in a wheel.
 CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())
-# The schema of each node that is not an open set (those carry a _target_).
+# The types of the root's own keys, and the schemas of its nodes that are not open sets (those carry a _target_).
+SCALARS = {"store": str, "force": bool, "source": str, "csv": str, "size": str, "name": str}
 NODES = {"k": KSpec, "precision": Precision, "scoring": Scoring, "launch": Launch}
 
 
-def run_measure(config: dict[str, Any]) -> None:
-    from rbp_lab.stages.measure import measure
-    from rbp_lab.tables import print_measured
+def run_demo(config: dict[str, Any]) -> None:
+    from rbp_lab.stages.demo import demo
 
-    print_measured(measure(config))
+    demo(config)
 
 
 def run_train(config: dict[str, Any]) -> None:
     from rbp_lab.build import build
     from rbp_lab.stages.train import train
 
-    corpus = build(config["dataset"], "dataset")
-    train(build(config["model"], "model"), corpus, force=config["force"])
+    model, source = build(config["model"], "model"), build(config["dataset"], "dataset")
+    print(train(model, source, config["store"], force=config["force"]), flush=True)
+
+
+def run_measure(config: dict[str, Any]) -> None:
+    from rbp_lab.stages.measure import measure
+
+    print(measure(config).line(), flush=True)
+
+
+def run_analyze(config: dict[str, Any]) -> None:
+    from rbp_lab.stages.analyze import analyze_sources
+
+    analyze_sources(config)
+
+
+def run_ls(config: dict[str, Any]) -> None:
+    from rbp_lab.stages.listing import listing
+
+    loader = GlobalHydra.instance().config_loader()
+    listing(loader.get_group_options("model"), loader.get_group_options("dataset"), config["store"])
 
 
 COMMANDS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
-    "demo": (run_measure, "train a ladder of small models, measure it and fit its laws, offline"),
+    "demo": (run_demo, "train a ladder of small models, measure it and fit its laws, offline"),
     "train": (run_train, "train one model of the ladder (-m 'model=glob(ladder-*)' for all)"),
     "measure": (run_measure, "measure one model on one corpus (-m for a sweep)"),
-    "analyze": (run_measure, "fit the laws of finished runs, or of a CSV of published values"),
-    "ls": (run_measure, "list models, datasets and finished runs"),
+    "analyze": (run_analyze, "fit the laws of finished runs, or of a CSV of published values"),
+    "ls": (run_ls, "list models, datasets and finished runs"),
 }
 
 
@@ -92,7 +112,7 @@ def _compose_and_run(command: str, overrides: list[str]) -> int:
     """Let Hydra compose and run the command's jobs; returns the exit code."""
     run, _ = COMMANDS[command]
     failures: list[tuple[str, str]] = []
-    jobs = 0
+    jobs, process = 0, os.getpid()
 
     def job(config: DictConfig) -> None:
         nonlocal jobs
@@ -100,12 +120,12 @@ def _compose_and_run(command: str, overrides: list[str]) -> int:
         try:
             run(plain(config))
         except LabError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:  # the sweep goes on; what failed is listed at its end
-                name = " ".join(HydraConfig.get().overrides.task)
-                failures.append((name, str(error)))
-                print(f"error: {name}: {error}", file=sys.stderr, flush=True)
-                return
-            raise
+            if os.getpid() != process:  # a launcher's own process: the launcher must see the failure
+                raise
+            sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+            name = " ".join(HydraConfig.get().overrides.task) if sweep else ""
+            failures.append((name, str(error)))
+            _say(f"{name}: {error}" if sweep else str(error))  # a sweep goes on; what failed is listed at its end
 
     # Hydra would print its own shortened report and exit; asked for full errors it lets exceptions through to us.
     asked = os.environ.get("HYDRA_FULL_ERROR")
@@ -130,16 +150,22 @@ def _compose_and_run(command: str, overrides: list[str]) -> int:
         sys.argv = argv
         if asked is None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
-    if failures:
+    if failures and jobs > 1:
         print(f"\n{len(failures)} of {jobs} jobs failed:", file=sys.stderr)
         for name, message in failures:
             print(f"  {name}: {message}", file=sys.stderr)
-        return 1
-    return 0
+    if not jobs and {"-m", "--multirun"} & set(overrides) and _runs_here(overrides):
+        return _say("the sweep has no job: a glob() in it matches nothing; rbp-lab ls shows what there is")
+    return 1 if failures else 0
+
+
+def _runs_here(overrides: list[str]) -> bool:
+    """Whether jobs would run in this process: no question about the configuration, no launcher of another kind."""
+    return not any(o.startswith(("--", "-h", "-c", "-i", "hydra/launcher")) and o != "--multirun" for o in overrides)
 
 
 def _say(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr, flush=True)
     return 1
 
 
@@ -156,8 +182,14 @@ def plain(config: DictConfig) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name in config:
         node = OmegaConf.select(config, str(name), throw_on_missing=False)
+        expected = SCALARS.get(str(name))
+        if expected and node is not None and not isinstance(node, expected):
+            raise LabError(f"{name}: expected {_TYPE_NAMES[expected]}, got {node!r}")
         result[str(name)] = _checked(node, str(name))
     return result
+
+
+_TYPE_NAMES = {str: "a text", bool: "true or false"}
 
 
 def _checked(node: Any, path: str) -> Any:
@@ -171,7 +203,7 @@ def _checked(node: Any, path: str) -> Any:
     try:
         if schema is None:
             if target is None:  # a mapping of nodes, such as callbacks
-                return {str(k): _checked(node._get_node(k) if k in node else None, f"{path}.{k}") for k in node}
+                return {str(k): _checked(node[k], f"{path}.{k}") for k in node}
             return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
         typed = OmegaConf.structured(schema)
         _writable(typed)
@@ -212,7 +244,7 @@ def _sentence(error: OmegaConfBaseException, path: str, schema: Any = None) -> s
 
 
 def _choices(given: str, choices: list[str]) -> str:
-    choices = [c for c in choices if not c.startswith("_")]
+    choices = [c for c in choices if not c.startswith("_") and c != "hydra"]
     close = difflib.get_close_matches(given, choices, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}expected one of {', '.join(choices)}" if choices else "see --cfg job for the keys there are"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -18,9 +19,12 @@ from rbp_lab.figures.style import family_styles, save
 from rbp_lab.files import atomic_path
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
-from rbp_lab.points import POOLED, series
+from rbp_lab.points import POOLED, SIZES, matches, points_from_csv, points_from_records, select, series
+from rbp_lab.records import RunRecord
+from rbp_lab.stores.local import list_records
 
 MANIFEST = "analysis.json"
+SOURCES = ("local", "csv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,52 @@ def analyze(
         for path in files:
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
     return Analysis(points, fits, tuple(files))
+
+
+def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
+    """The analysis that a composed configuration of ``analyze`` asks for; prints to ``console`` (a new one by default).
+
+    source "local" takes the finished runs of ``store``, "csv" the file ``csv``; filters and k choose among them.
+    Raises LabError on an unknown source, a missing file, or when nothing is left.
+    """
+    source, filters, fit = config["source"], config["filters"], config["fit"]
+    if source not in SOURCES:
+        raise LabError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
+    if config["size"] not in SIZES and source == "local":
+        raise LabError(f"size must be one of {', '.join(SIZES)}; got {config['size']!r}")
+    if source == "csv":
+        if not config["csv"]:
+            raise LabError("source=csv needs the file: csv=PATH")
+        points = points_from_csv(config["csv"], config["size"])
+    else:
+        records = [r for r in list_records(config["store"]) if _wanted(r, filters)]
+        points = points_from_records(records, config["k"]["thresholds"], config["size"])
+    points = select(points, *(_patterns(filters[name]) for name in ("model", "family", "dataset")))
+    return analyze(
+        points,
+        Path(config["store"]) / "analysis" / config["name"],
+        figure_ks=fit["figure_ks"],
+        confidence=fit["confidence"],
+        size_name=config["size"].replace("_", " ").replace("params", "parameters").replace("non ", "non-"),
+        console=console or Console(),
+    )
+
+
+def _wanted(record: RunRecord, filters: Mapping[str, Sequence[str] | None]) -> bool:
+    """Whether a run passes the filters; those by name are applied before runs are compared with each other."""
+    values = {
+        "model": record.model.name,
+        "family": record.model.family,
+        "dataset": record.dataset.name,
+        "dtype": record.scoring.dtype,
+        "key": record.key,
+    }
+    return all(matches(value, _patterns(filters.get(name))) for name, value in values.items())
+
+
+def _patterns(given: Sequence[str] | str | None) -> list[str] | None:
+    """A filter may be one pattern or a list of them."""
+    return [given] if isinstance(given, str) else given
 
 
 def _figures(

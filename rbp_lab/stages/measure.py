@@ -53,6 +53,16 @@ class Outcome:
     path: Path
     measured: bool
 
+    def line(self) -> str:
+        """The outcome as one line for a terminal."""
+        stats, seconds = self.record.stats, self.record.provenance.get("seconds", 0)
+        numbers = "  ".join(f"RBP_{k} {metrics.rbp(stats, k):.4f}" for k in (1, 10, 100))
+        what = f"measured in {seconds:.0f} s" if self.measured else "found measured"
+        return (
+            f"{self.record.model.name} on {self.record.dataset.name}: {what}, {stats.num_tokens:,} tokens, "
+            f"CE {metrics.cross_entropy(stats):.4f}  {numbers}, {self.path}"
+        )
+
 
 def job_from_config(config: Mapping[str, Any]) -> Job:
     """The job that a plain configuration (nested mappings, as JSON holds them) describes; LabError when it does not."""

@@ -215,6 +215,20 @@ def _names(table: pd.DataFrame, num_documents: int) -> tuple[str, ...]:
     return tuple(names)
 
 
+def list_headers(store: str | Path) -> list[dict[str, Any]]:
+    """record.json of every finished record, ordered as ``list_records`` orders them; reads no table."""
+    headers = []
+    for path in sorted((Path(store) / "runs").glob("[0-9a-f]*/record.json")):
+        try:
+            headers.append(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise LabError(f"{path} is not readable ({error}); remove its directory and measure again") from error
+    return sorted(
+        headers,
+        key=lambda h: (h["dataset"]["name"], h["model"]["family"], h["model"]["non_embedding_params"], h["key"]),
+    )
+
+
 def list_records(store: str | Path) -> list[RunRecord]:
     """Every finished record of the store, ordered by dataset, family and model size; [] when there is none."""
     runs = Path(store) / "runs"

@@ -1,0 +1,49 @@
+"""The whole way on one page: train a ladder, measure it, fit its laws."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rbp_lab.build import build
+from rbp_lab.points import points_from_records
+from rbp_lab.stages.analyze import Analysis, analyze
+from rbp_lab.stages.measure import measure
+from rbp_lab.stages.train import train
+
+
+def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
+    """Train, measure and analyse the models of ``config`` in order; finished work is found and not done again.
+
+    config: as ``measure`` takes it, with ``models`` (name → model node), ``training`` (the dataset trained on) and
+    ``fit``. Writes to <store>/analysis/demo. Raises LabError as the stages do.
+    """
+    console = console or Console()
+    begin = time.monotonic()
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    training = build(config["training"], "training")
+    records = []
+    for name, node in config["models"].items():
+        trained = train(build(node, f"models.{name}"), training, config["store"], force=config["force"])
+        say(str(trained))
+        outcome = measure({**config, "model": node})
+        say(outcome.line())
+        records.append(outcome.record)
+    points = points_from_records(records, config["k"]["thresholds"])
+    fit = config["fit"]
+    analysis = analyze(
+        points,
+        Path(config["store"]) / "analysis" / "demo",
+        figure_ks=fit["figure_ks"],
+        confidence=fit["confidence"],
+        console=console,
+    )
+    say(f"demo finished in {time.monotonic() - begin:.0f} s")
+    return analysis
