@@ -1,0 +1,180 @@
+"""Exponents from counts, for large k and rare events: binomial, complementary log-log, with scatter between models.
+
+With q = P(rank > k), −log RBP_k = a·S^−α reads cloglog(q) = log(−log(1 − q)) = log a − α·log S; p_{N,k} is the same
+with q = P(a window fails). Counts go in, so a model with no miss is legal: it is never clipped. What is written by
+hand here (REML scatter with the Hartung–Knapp interval on a binomial working response) no library offers together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+from rbp_lab import metrics
+from rbp_lab.errors import LabError
+from rbp_lab.fits.power import aicc
+from rbp_lab.fits.result import FEW_MODELS, NO_LABEL, FitPoints, FitResult, Label, refused
+from rbp_lab.records import RunRecord
+
+METHOD = "binomial cloglog on counts, scatter between models by REML, Hartung–Knapp t(n−2) interval"
+MIN_EVENTS = 5  # effective events on both sides that make a model informative
+MIN_INFORMATIVE = 3
+
+
+@dataclass(frozen=True, eq=False)
+class CountPoints:
+    """Counts of one family at one k (and window), sorted by size.
+
+    size: S [n]. misses, total: tokens (windows) beyond k and in all [n]. design_effect: variance over that of
+    independent tokens [n], ≥ 1; effective counts are counts divided by it. names: of the models.
+    """
+
+    size: np.ndarray
+    misses: np.ndarray
+    total: np.ndarray
+    design_effect: np.ndarray
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        order = np.argsort(self.size, kind="stable")
+        for name in ("size", "misses", "total", "design_effect"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64)[order])
+        object.__setattr__(self, "names", tuple(self.names[i] for i in order))
+        if ((self.misses < 0) | (self.misses > self.total) | (self.total <= 0)).any():
+            raise LabError("counts must satisfy 0 ≤ misses ≤ total and total > 0")
+
+    @property
+    def points(self) -> FitPoints:
+        """−log of the share of hits [n] in nats: 0 without a miss, +inf without a hit."""
+        with np.errstate(divide="ignore"):
+            return FitPoints(self.size, -np.log1p(-self.misses / self.total) + 0.0, self.names)
+
+    @property
+    def informative(self) -> np.ndarray:
+        """Models with at least 5 effective events on both sides, bool [n]."""
+        return np.minimum(self.misses, self.total - self.misses) / self.design_effect >= MIN_EVENTS
+
+
+def counts_from_records(
+    records: Sequence[RunRecord], k: int, window: int = 1, size: str = "non_embedding_params"
+) -> CountPoints:
+    """Misses of rank ≤ k (of whole windows within k) per model, with the design effect of documents.
+
+    A model without a miss or without a hit shows no design effect; it takes the largest among the others.
+    """
+    misses, total, effect = [], [], []
+    for record in records:
+        documents = record.documents
+        tried = documents.num_scored if window == 1 else documents.windows(window)
+        hit = documents.hits(k) if window == 1 else documents.window_hits(window, k)
+        estimate = metrics.ratio_estimate(hit, tried, scale="neg_log")
+        misses.append(int(tried.sum() - hit.sum()))
+        total.append(int(tried.sum()))
+        effect.append(math.nan if estimate is None else max(1.0, estimate.design_effect))
+    known = [e for e in effect if math.isfinite(e)]
+    design = [e if math.isfinite(e) else max(known, default=1.0) for e in effect]
+    params = [record.model.params for record in records]
+    sizes = [p.non_embedding if size == "non_embedding_params" else p.total for p in params]
+    return CountPoints(
+        np.array(sizes), np.array(misses), np.array(total), np.array(design), tuple(r.model.name for r in records)
+    )
+
+
+def fit_cloglog(counts: CountPoints, label: Label = NO_LABEL, confidence: float = 0.95) -> FitResult:
+    """Exponent α of −log RBP_k = a·S^−α from counts; parameters alpha and log_a as ``fit_power`` gives them.
+
+    Where misses are many this is least squares of log(−log RBP_k); where they are few, models weigh by what they
+    tell. Refused ("saturated") with fewer than 3 models that have at least 5 effective events on both sides.
+    """
+    n, points = len(counts.size), counts.points
+    informative = int(counts.informative.sum())
+    if informative < MIN_INFORMATIVE:
+        why = (
+            f"saturated: {informative} of {n} models have at least {MIN_EVENTS} effective events on both sides of the "
+            f"threshold, {MIN_INFORMATIVE} are needed"
+        )
+        return refused("power", points, label, why, ("saturated",))
+    if np.ptp(counts.size[counts.informative]) == 0:
+        return refused("power", points, label, "all informative models have the same size: there is no slope to fit")
+    x = np.log(counts.size)
+    centre = x.mean()
+    design = np.column_stack([np.ones(n), x - centre])
+    beta, covariance, converged = _fit(design, counts)
+    t = stats.t.ppf(0.5 + confidence / 2, n - 2)
+    change = np.array([[0.0, -1.0], [1.0, -centre]])  # (mean, slope) -> (alpha, log_a)
+    alpha, log_a = change @ beta
+    covariance = change @ covariance @ change.T
+    half = t * np.sqrt(np.diag(covariance))
+    seen = np.isfinite(points.value) & (points.value > 0)
+    residual = np.log(points.value[seen]) - (log_a - alpha * x[seen])
+    target = np.log(points.value[seen])
+    warnings = [code for code, on in (("few_models", n < FEW_MODELS), ("zero_counts", not seen.all())) if on]
+    return FitResult(
+        form="power", points=points, status="ok" if converged else "not_converged", label=label,
+        message="fitted" if converged else "the working response did not settle",
+        params={"alpha": float(alpha), "log_a": float(log_a)}, covariance=covariance, confidence=confidence, dof=n - 2,
+        intervals={"alpha": (alpha - half[0], alpha + half[0]), "log_a": (log_a - half[1], log_a + half[1])},
+        r2=1 - float(residual @ residual) / float(((target - target.mean()) ** 2).sum()),
+        r2_space="log10-log10", rmse_percent=100 * math.sqrt(float(residual @ residual) / len(residual)),
+        aicc=aicc(residual, 2), warnings=tuple(warnings), method=METHOD,
+    )  # fmt: skip
+
+
+def _fit(design: np.ndarray, counts: CountPoints, rounds: int = 100) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(β, covariance, converged): iterate working response and weighted line with REML scatter until β settles."""
+    q = counts.misses / counts.total
+    n_eff = counts.total / counts.design_effect
+    start = np.clip((q * n_eff + 0.5) / (n_eff + 1), 1e-9, 1 - 1e-9)
+    beta = np.linalg.lstsq(design, np.log(-np.log1p(-start)), rcond=None)[0]
+    for _ in range(rounds):
+        eta = np.clip(design @ beta, -40.0, 3.5)
+        rate = np.exp(eta)
+        mu = np.clip(-np.expm1(-rate), 1e-15, 1 - 1e-15)
+        slope = (1 - mu) * rate
+        variance = np.minimum(mu * (1 - mu) / (n_eff * slope**2), 1e4)
+        # a wild first guess must not throw the response: one step moves at most this far on the cloglog scale
+        response = eta + np.clip((q - mu) / slope, -1.0, 2.0)
+        new, covariance, _ = random_effects_line(design, response, variance)
+        change = np.abs(new - beta).max()
+        beta = 0.5 * (beta + new)
+        if change < 1e-8:
+            return beta, covariance, True
+    return beta, covariance, bool(change < 1e-4)
+
+
+def random_effects_line(
+    design: np.ndarray, response: np.ndarray, variance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """(β [p], covariance [p,p], τ²) of response ~ N(design·β, variance + τ²), τ² by REML.
+
+    design [n,p], response [n], variance [n] known. The covariance is Hartung and Knapp's: scaled by the weighted
+    residual mean square, never below 1, for use with t(n − p).
+    """
+    n, p = design.shape
+
+    def solve(tau2: float) -> tuple[np.ndarray, np.ndarray, float, float]:
+        weight = 1 / (variance + tau2)
+        normal = (design.T * weight) @ design
+        beta = np.linalg.solve(normal, (design.T * weight) @ response)
+        residual = response - design @ beta
+        chi2 = float(weight @ residual**2)
+        return beta, normal, chi2, 0.5 * (chi2 - float(np.log(weight).sum()) + np.linalg.slogdet(normal)[1])
+
+    plain = np.linalg.lstsq(design, response, rcond=None)[0]
+    spread = float(((response - design @ plain) ** 2).sum()) / (n - p) + 1e-14
+    low, high = math.log(spread) - 14, math.log(spread) + 4
+    best = optimize.minimize_scalar(lambda v: solve(math.exp(v))[3], bounds=(low, high), method="bounded")
+    tau2 = math.exp(best.x)
+    if solve(0.0)[3] <= best.fun and (variance > 0).all():
+        tau2 = 0.0
+    beta, normal, chi2, _ = solve(tau2)
+    return beta, max(1.0, chi2 / (n - p)) * np.linalg.inv(normal), tau2
+
+
+def zero_bound(effective_trials: float, confidence: float = 0.95) -> float:
+    """Upper bound of a proportion when none was seen in so many effective trials: 1 − (1 − confidence)^(1/n)."""
+    return -math.expm1(math.log1p(-confidence) / effective_trials)

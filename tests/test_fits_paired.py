@@ -1,0 +1,96 @@
+"""Differences of exponents over the same models, and the band that holds for all k."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rbp_lab.fits.paired import exponent_difference, simultaneous_band, simultaneous_critical
+from rbp_lab.fits.power import fit_power
+from rbp_lab.fits.result import FitPoints, Label
+from tests.fits_data import PYTHIA_K1
+
+SIZES = np.array([s for s, _ in PYTHIA_K1.values()], float)
+
+
+def laws(rng, shared=0.02, own=0.005, difference=0.008, n=10):
+    common = shared * rng.standard_normal(n)
+    out = []
+    for i, (log_a, alpha) in enumerate(((1.9, 0.079 + difference), (1.0, 0.079))):
+        value = np.exp(log_a - alpha * np.log(SIZES[:n]) + common + own * rng.standard_normal(n))
+        label = Label("F", "D", "ce") if i == 0 else Label("F", "D", "neg_log_rbp", 1)
+        out.append(fit_power(FitPoints(SIZES[:n], value, tuple(PYTHIA_K1)[:n]), label))
+    return out
+
+
+def test_the_difference_is_that_of_the_exponents_and_narrower():
+    first, second = laws(np.random.default_rng(0))
+    result = exponent_difference(first, second)
+    assert result.difference == pytest.approx(first.params["alpha"] - second.params["alpha"])
+    independent = np.hypot(first.se["alpha"], second.se["alpha"]) * 2 * stats.t.ppf(0.975, 8)
+    assert (result.high - result.low) * 3 < independent
+    assert result.differs and result.models == 10
+    assert exponent_difference(second, first).difference == pytest.approx(-result.difference)
+    assert result.to_frame().iloc[0]["first"] == "CE (F, D)"
+
+
+def test_only_common_models_count_and_refusals_are_words():
+    first, second = laws(np.random.default_rng(0))
+    fewer = fit_power(FitPoints(SIZES[2:7], second.points.value[2:7], second.points.names[2:7]))
+    assert exponent_difference(first, fewer).models == 5
+    alone = exponent_difference(first, fit_power(FitPoints(SIZES[:3], np.array([3, 2, 1.0]))))
+    assert alone.difference is None and alone.differs is None and "got 0" in alone.message
+    zero = fit_power(FitPoints(SIZES, np.zeros(10), second.points.names))
+    assert "value of 0" in exponent_difference(first, zero).message
+    assert exponent_difference(first, first).message.startswith("the value is 1 for every model")
+
+
+def covered(replicates):
+    rng, inside = np.random.default_rng(20261122), 0
+    for _ in range(replicates):
+        result = exponent_difference(*laws(rng))
+        inside += result.low <= 0.008 <= result.high
+    return inside / replicates
+
+
+def test_coverage_quick():
+    assert 0.92 <= covered(300) <= 0.98
+
+
+@pytest.mark.slow
+def test_coverage():
+    assert 0.93 <= covered(4000) <= 0.97
+
+
+def family(rng, ks=8, correlated=0.9):
+    common, fits = rng.standard_normal(10), []
+    for i in range(ks):
+        noise = np.sqrt(correlated) * common + np.sqrt(1 - correlated) * rng.standard_normal(10)
+        value = np.exp(1 - 0.1 * np.log(SIZES) + 0.02 * noise)
+        fits.append(fit_power(FitPoints(SIZES, value, tuple(PYTHIA_K1)), Label("F", "D", "neg_log_rbp", i + 1)))
+    return fits
+
+
+def test_band_lies_between_one_interval_and_independent_ones():
+    fits = family(np.random.default_rng(1), ks=12, correlated=0.0)
+    one, all_ = stats.t.ppf(0.975, 8), stats.t.ppf(1 - 0.025 / 12, 8)
+    assert one < simultaneous_critical(fits) < all_ * 1.02
+    same = [fits[0], fits[0], fits[0]]
+    assert simultaneous_critical(same) == pytest.approx(one, rel=0.03)
+    band = simultaneous_band(fits)
+    assert (band["simultaneous_low"] < band["low"]).all() and (band["high"] < band["simultaneous_high"]).all()
+    assert band["k"].tolist() == list(range(1, 13))
+    assert simultaneous_band(fits[:1]).empty and simultaneous_band([]).empty
+
+
+def band_covers(replicates, correlated):
+    rng, inside = np.random.default_rng(20261122), 0
+    for _ in range(replicates):
+        band = simultaneous_band(family(rng, correlated=correlated))
+        inside += ((band["simultaneous_low"] <= 0.1) & (band["simultaneous_high"] >= 0.1)).all()
+    return inside / replicates
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("correlated", [0.3, 0.9])
+def test_band_coverage(correlated):
+    assert 0.92 <= band_covers(600, correlated) <= 0.98
