@@ -28,6 +28,8 @@ _REASONS = (
 
 def explain(error: BaseException) -> str:
     """Why a hub or loading error happened, as one line: a known cause in words, else the error's own first line."""
+    while type(error).__name__ == "DatasetGenerationError" and error.__cause__ is not None:
+        error = error.__cause__  # its own message says only that something went wrong
     names: list[set[str]] = []
     seen: BaseException | None = error
     while seen is not None and len(names) < 10:
@@ -40,7 +42,7 @@ def explain(error: BaseException) -> str:
         return "its files are missing, or need a package that is not installed (sentencepiece, tiktoken)"
     for name, words in _REASONS:
         if any(name in mro for mro in names):
-            if name == "LocalEntryNotFoundError" and offline:
+            if name in {"LocalEntryNotFoundError", "ConnectionError"} and offline:
                 return dict(_REASONS)["OfflineModeIsEnabled"]
             if name in {"EntryNotFoundError", "HfHubHTTPError", "JSONDecodeError"}:
                 return f"{words} ({first_line(error)})"
