@@ -128,3 +128,26 @@ def test_coverage_quick():
 def test_coverage(design):
     covered, mean, _ = simulate(2000, **design)
     assert 0.93 <= covered <= 0.98 and mean == pytest.approx(design["alpha"], rel=0.02)
+
+
+def test_counts_are_sorted_together():
+    data = CountPoints(
+        np.array([3, 1, 2]), np.array([30, 10, 20]), np.full(3, 99), np.array([3, 1, 2]), ("c", "a", "b")
+    )
+    assert (
+        data.names == ("a", "b", "c")
+        and data.misses.tolist() == [10, 20, 30]
+        and data.design_effect.tolist() == [1, 2, 3]
+    )
+
+
+def test_unequal_variances_scale_the_covariance():
+    """Hartung and Knapp: the weighted residual mean square, where it exceeds 1, multiplies the covariance."""
+    design = np.column_stack([np.ones(6), np.arange(6) - 2.5])
+    response = np.array([0.0, 3.0, -3.0, 3.0, -3.0, 0.1])
+    variance = np.array([1e-4, 1.0, 1.0, 1.0, 1.0, 1e-4])
+    beta, covariance, tau2 = random_effects_line(design, response, variance)
+    weight = 1 / (variance + tau2)
+    scale = float(weight @ (response - design @ beta) ** 2) / 4
+    plain = np.linalg.inv((design.T * weight) @ design)
+    assert scale > 1.001 and covariance == pytest.approx(scale * plain)
