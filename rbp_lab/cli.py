@@ -35,6 +35,12 @@ SCALARS = {"store": str, "force": bool, "source": str, "csv": str, "size": str, 
 NODES = {"k": KSpec, "precision": Precision, "scoring": Scoring, "launch": Launch}
 
 
+# What a disk or its owner can refuse; every other OSError keeps its traceback.
+DISK_ERRORS = {
+    getattr(errno, name) for name in ("ENOSPC", "EACCES", "EROFS", "EDQUOT", "EPERM", "ENOTDIR", "EEXIST", "EISDIR")
+}
+
+
 def run_demo(config: dict[str, Any]) -> None:
     from rbp_lab.stages.demo import demo
 
@@ -143,7 +149,7 @@ def _compose_and_run(command: str, overrides: list[str]) -> int:
         print("interrupted; finished work is kept, nothing half-done is left", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
+        if error.errno in DISK_ERRORS:
             return _say(f"cannot write {error.filename or 'the store'}: {error.strerror}; nothing half-written is left")
         raise
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import pandas as pd
@@ -12,6 +13,11 @@ from rich.table import Table
 from rbp_lab.fits.result import WARNINGS, FitResult
 
 DASH = "–"
+
+
+def terminal() -> Console:
+    """A console on stdout: as wide as the terminal, and wide enough for every table when written to a file or pipe."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 def number(value: object, digits: int = 4) -> str:

@@ -94,3 +94,16 @@ def test_short_counts(value, text):
 
 def test_axis_numbers():
     assert plain(0.05) == "0.05" and plain(1e-4) == "$10^{-4}$" and plain(2e-5) == "2·$10^{-5}$"
+
+
+def test_a_threshold_that_no_model_ever_met_has_no_panel():
+    """RBP_k = 0 for every model: −log RBP_k is infinite and has no place on the axis; the other panels are drawn."""
+    size, names, se = np.array([2e4, 3e4]), ("a", "b"), np.full(2, np.nan)
+    fits = [
+        fit_power(FitPoints(size, value, names, se), Label("f", "d", "neg_log_rbp", k))
+        for k, value in ((1, np.full(2, np.inf)), (10, np.array([3.0, 2.0])))
+    ]
+    figure = scaling_figure(fits, "title")
+    assert sum(ax.get_visible() for ax in figure.axes) == 1
+    with pytest.raises(LabError, match="nothing to draw"):
+        scaling_figure(fits[:1], "title")

@@ -30,7 +30,7 @@ def scaling_figure(
     panels: dict[tuple, list[FitResult]] = {}
     for fit in fits:
         panels.setdefault((fit.label.metric, fit.label.k, fit.label.window), []).append(fit)
-    panels = {key: group for key, group in panels.items() if any((f.points.value > 0).any() for f in group)}
+    panels = {key: group for key, group in panels.items() if any(drawable(f).any() for f in group)}
     if not panels:
         raise LabError("there is nothing to draw: no value is positive")
     families = sorted({f.label.family for f in fits} - {POOLED})
@@ -50,6 +50,11 @@ def scaling_figure(
     return figure
 
 
+def drawable(fit: FitResult) -> np.ndarray:
+    """Which of a fit's points have a place on a logarithmic axis: neither 0 (RBP_k = 1) nor infinite (RBP_k = 0)."""
+    return np.isfinite(fit.points.value) & (fit.points.value > 0)
+
+
 def _title(figure: Figure, title: str, families: Sequence[str]) -> None:
     """The headline; a single family is named here, several have a legend."""
     text = f"{title}: {families[0]}" if len(families) == 1 else title
@@ -63,7 +68,7 @@ def _scaling_panel(ax: Axes, group: Sequence[FitResult], styles: dict[str, Famil
         pooled = fit.label.family == POOLED
         style = POOLED_STYLE if pooled else styles[fit.label.family]
         if not pooled:
-            seen = np.isfinite(fit.points.value) & (fit.points.value > 0)
+            seen = drawable(fit)
             value, se = fit.points.value[seen], fit.points.se_log[seen]
             known = np.isfinite(se)
             factor = np.exp(1.96 * np.where(known, se, 0.0))

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rbp_lab import tables
 from rbp_lab.errors import LabError
-from rbp_lab.figures.laws import against_k_figure, scaling_figure
+from rbp_lab.figures.laws import against_k_figure, drawable, scaling_figure
 from rbp_lab.figures.style import family_styles, save
 from rbp_lab.files import atomic_path
 from rbp_lab.fits.power import fit_power
@@ -127,7 +127,7 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
         figure_ks=fit["figure_ks"],
         confidence=fit["confidence"],
         size_name=config["size"].replace("_", " ").replace("params", "parameters").replace("non ", "non-"),
-        console=console or Console(),
+        console=console or tables.terminal(),
     )
 
 
@@ -163,7 +163,7 @@ def _figures(
         mine = [f for f in fits if f.label.dataset == dataset and f.label.metric in ("ce", "neg_log_rbp")]
         chosen = [f for f in mine if f.label.metric == "ce" or f.label.k in ks]
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset)
-        if any((f.points.value > 0).any() for f in chosen):
+        if any(drawable(f).any() for f in chosen):
             figure = scaling_figure(chosen, f"Scaling laws on {dataset}", styles, size_name)
             written += save(figure, out / f"scaling_{stem}", formats)
         if len({f.label.k for f in mine if f.ok and f.label.k is not None}) > 1:

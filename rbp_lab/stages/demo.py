@@ -14,6 +14,7 @@ from rbp_lab.points import points_from_records
 from rbp_lab.stages.analyze import Analysis, analyze
 from rbp_lab.stages.measure import measure
 from rbp_lab.stages.train import train
+from rbp_lab.tables import terminal
 
 
 def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
@@ -22,7 +23,7 @@ def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
     config: as ``measure`` takes it, with ``models`` (name → model node), ``training`` (the dataset trained on) and
     ``fit``. Writes to <store>/analysis/demo. Raises LabError as the stages do.
     """
-    console = console or Console()
+    console = console or terminal()
     begin = time.monotonic()
 
     def say(line: str) -> None:

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from rbp_lab.stores.local import list_headers
+from rbp_lab.tables import terminal
 
 
 def listing(models: Sequence[str], datasets: Sequence[str], store: str | Path, console: Console | None = None) -> None:
     """Print the names of models and datasets, and one line per finished run of ``store``."""
-    console = console or Console()
+    console = console or terminal()
     for title, names in (("model=", models), ("dataset=", datasets)):
         console.print(f"[bold]{title}[/bold]")
         console.print(Columns(sorted(names), padding=(0, 2)))

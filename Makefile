@@ -1,0 +1,30 @@
+# make demo: the main job on this machine, offline. make test: the test suite. Both make the environment first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint clean
+
+demo: .venv/.installed
+	$(BIN)/rbp-lab demo
+
+test: .venv/.installed
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: .venv/.installed
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+# The pinned constraints take a CPU build of torch where the package index offers one for this pin; on a machine with
+# a GPU, install the build of your choice into .venv first and it is kept.
+.venv/.installed: pyproject.toml .ci/constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "rbp_lab needs Python 3.11 to 3.13, found %d.%d; name another: make PYTHON=python3.12 …" % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .hypothesis .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

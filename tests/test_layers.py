@@ -1,0 +1,45 @@
+"""What imports what: the contracts of pyproject.toml, and that numbers need no framework."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_import_contracts(tmp_path):
+    """import-linter's layers and forbidden imports hold."""
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("modules", "without"),
+    [
+        ("rbp_lab", "torch numpy hydra wandb transformers accelerate datasets matplotlib"),
+        ("rbp_lab.stats, rbp_lab.metrics, rbp_lab.records, rbp_lab.blocks", "torch hydra wandb pandas matplotlib"),
+        ("rbp_lab.fits.power, rbp_lab.points, rbp_lab.stores.local", "torch hydra wandb transformers matplotlib"),
+        ("rbp_lab.figures.laws, rbp_lab.stages.analyze", "torch hydra wandb transformers"),
+        ("rbp_lab.models, rbp_lab.corpora, rbp_lab.cli", "torch transformers datasets wandb matplotlib"),
+        ("rbp_lab.scoring, rbp_lab.measure, rbp_lab.models.scorer", "hydra omegaconf wandb accelerate matplotlib"),
+    ],
+)
+def test_what_an_import_does_not_bring(modules, without):
+    code = f"import sys, {modules}; print(*sorted(set({without.split()!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_files_stay_readable():
+    """No source file of more than 450 lines."""
+    long = {
+        str(p.relative_to(ROOT)): n
+        for p in [*ROOT.glob("rbp_lab/**/*.py"), *ROOT.glob("tests/**/*.py")]
+        if (n := len(p.read_text().splitlines())) > 450
+    }
+    assert long == {}
