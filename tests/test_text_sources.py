@@ -252,6 +252,21 @@ def test_sources_do_not_import_frameworks():
     assert done.stdout.strip() == "[]"
 
 
+# The sizes of all splits, as cards give them: a choice of files has other ones.
+CARD = """---
+configs:
+- config_name: main
+  data_files:
+  - {split: train, path: train-00000.jsonl}
+  - {split: validation, path: val.jsonl}
+dataset_info:
+- config_name: main
+  splits:
+  - {name: train, num_bytes: 1000, num_examples: 100}
+  - {name: validation, num_bytes: 10, num_examples: 1}
+---
+"""
+
 FROM_HUB = """
 import json, sys
 from rbp_lab.corpora import HubText
@@ -272,11 +287,13 @@ def test_hub_data_sets_by_split_files_condition_and_stream(tmp_path):
     write(repo / "train-00000.jsonl", "this is not JSON\n")  # fetched by nothing that names its files
     write(repo / "val.jsonl", lines(ROWS[:30]))
     write(repo / "test.jsonl.gz", gzip.compress(lines(ROWS[30:]).encode()))
+    write(repo / "README.md", CARD)
     plain = tmp_path / "root" / "datasets" / "tiny" / "plain"
     (plain / "data").mkdir(parents=True)
     datasets.Dataset.from_list(ROWS).to_parquet(plain / "data" / "validation-00000-of-00001.parquet")
     both = {"validation": "val.jsonl", "test": "test.jsonl.gz"}
     paper = {"path": "tiny/qa", "split": "validation+test", "data_files": both, "field": "question"}
+    paper["config"] = "main"
     odd = paper | {"where": {"meta.set": "odd"}, "num_documents": 7}
     asked = {
         "both": paper,
