@@ -57,6 +57,13 @@ def test_exact_shares_give_the_exact_parameters(model, xmin):
     assert fit.ks < 1e-8
 
 
+def test_a_narrow_law_is_exact_in_its_first_cells():
+    """Where a cell is wide against σ, its probability must be a difference of Φ, not a quadrature."""
+    k, p = rounded(1.2, 0.3, last=60)
+    fit = fit_lognormal(k, np.round(p * 1e15), "rounded", 1, V)
+    assert (fit.mu, fit.sigma) == pytest.approx((1.2, 0.3), rel=1e-9)
+
+
 def test_likelihood_is_at_its_maximum():
     ranks, counts = pairs(rounded(1.0, 2.0), 20_000, 1)
     fit = fit_lognormal(ranks, counts, "rounded", 1, V)

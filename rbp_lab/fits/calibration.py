@@ -1,0 +1,61 @@
+"""Entropy calibration (arXiv 2511.11966, teacher-forced): mean predictive entropy − cross-entropy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from rbp_lab.records import RunRecord
+from rbp_lab.stats import UNIT
+
+
+def calibration_table(
+    records: Sequence[RunRecord], size: str = "non_embedding_params", confidence: float = 0.95
+) -> pd.DataFrame:
+    """The gap per run in nats per token: below 0 the model is surer than it should be, 0 is calibrated.
+
+    Columns: model, family, dataset, size, gap, low, high (interval over documents, missing for a single document).
+    """
+    rows = []
+    for record in records:
+        table, params = record.documents, record.model.params
+        keep = table.num_scored > 0
+        n = table.num_scored[keep].astype(np.float64)
+        x = (table.entropy_units[keep] - table.nll_units[keep]) * UNIT
+        gap = float(x.sum() / n.sum())
+        half = math.nan
+        if len(n) > 1:
+            variance = len(n) / (len(n) - 1) * float(((x - gap * n) ** 2).sum()) / n.sum() ** 2
+            half = stats.t.ppf(0.5 + confidence / 2, len(n) - 1) * math.sqrt(variance)
+        s = params.non_embedding if size == "non_embedding_params" else params.total
+        rows.append(
+            (record.model.name, record.model.family, record.dataset.name, float(s), gap, gap - half, gap + half)
+        )
+    return pd.DataFrame(rows, columns=["model", "family", "dataset", "size", "gap", "low", "high"])
+
+
+@dataclass(frozen=True)
+class CalibrationTrend:
+    """Gap per decade of S in nats, with a t(n−2) interval over models; None with a sentence when it cannot be told."""
+
+    per_decade: float | None
+    low: float | None
+    high: float | None
+    models: int
+    message: str
+
+
+def calibration_trend(table: pd.DataFrame, dataset: str, family: str, confidence: float = 0.95) -> CalibrationTrend:
+    """Straight line of the gap (which may change sign, so no power law) against log10 S over one family's models."""
+    rows = table[(table["dataset"] == dataset) & (table["family"] == family)]
+    n = len(rows)
+    if n < 3 or rows["size"].nunique() < 2:
+        return CalibrationTrend(None, None, None, n, f"a trend needs three models at two sizes; got {n}")
+    line = stats.linregress(np.log10(rows["size"]), rows["gap"])
+    half = stats.t.ppf(0.5 + confidence / 2, n - 2) * line.stderr
+    return CalibrationTrend(float(line.slope), float(line.slope - half), float(line.slope + half), n, "fitted")

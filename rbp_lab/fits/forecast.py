@@ -1,0 +1,72 @@
+"""Forecasts from a fitted law, flagged where they extrapolate, and a backtest of how such forecasts did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from rbp_lab.errors import LabError
+from rbp_lab.fits.power import fit_power
+from rbp_lab.fits.result import FitPoints, FitResult
+
+FORECAST_COLUMNS = ("size", "value", "low", "high", "probability", "probability_low", "probability_high",
+                    "extrapolates", "beyond")  # fmt: skip
+
+
+def forecast(law: FitResult, sizes: Sequence[float]) -> pd.DataFrame:
+    """Value of a power law at new sizes S with a prediction interval for one new model of the family.
+
+    law: from ``fit_power`` or ``fit_cloglog``. The interval counts the uncertainty of the line and the scatter between
+    models, t(n−2), and holds only if the law does. Columns: size; value, low, high in the metric's unit; probability,
+    probability_low, probability_high = exp(−value) for −log RBP_k and −log p_{N,k} (missing for other metrics);
+    extrapolates; beyond, the factor by which S leaves the range of the fit (1 inside). LabError for a refused law or
+    one of another form.
+    """
+    if not law.ok:
+        raise LabError(f"there is no law to forecast from: {law.message}")
+    if law.form != "power":
+        raise LabError(f"prediction intervals are for power laws; got the form {law.form}")
+    t = stats.t.ppf(0.5 + law.confidence / 2, law.dof)
+    scatter2 = (law.rmse_percent / 100) ** 2 * law.n / law.dof
+    low_size, high_size = law.points.size.min(), law.points.size.max()
+    is_probability = law.label.metric in ("neg_log_rbp", "neg_log_p")
+    rows = []
+    for size in sizes:
+        if not size > 0:
+            raise LabError(f"a model size is positive; got {size}")
+        gradient = np.array([-math.log(size), 1.0])
+        centre = law.params["log_a"] - law.params["alpha"] * math.log(size)
+        half = t * math.sqrt(scatter2 + float(gradient @ law.covariance @ gradient))
+        value, low, high = (math.exp(centre + shift) for shift in (0.0, -half, half))
+        p = (math.exp(-value), math.exp(-high), math.exp(-low)) if is_probability else (None, None, None)
+        beyond = max(1.0, size / high_size, low_size / size)
+        rows.append((float(size), value, low, high, *p, beyond > 1, beyond))
+    return pd.DataFrame(rows, columns=list(FORECAST_COLUMNS))
+
+
+def backtest(points: FitPoints, held: Sequence[int] = (1, 2, 3), confidence: float = 0.95) -> pd.DataFrame:
+    """How forecasts of the largest models did: the law without the ``held`` largest, against what they turned out.
+
+    One row per held-out model: held, model, size, actual, forecast, low, high, error_percent (positive: forecast too
+    high), inside (the interval held it), beyond. Cuts that leave fewer than three models are left out; the table is
+    empty when none is left.
+    """
+    rows = []
+    for count in held:
+        law = fit_power(points.without_largest(count), confidence=confidence)
+        if not law.ok or (points.value[-count:] <= 0).any():
+            continue
+        predicted = forecast(law, points.size[-count:])
+        for i, row in enumerate(predicted.itertuples(), start=len(points) - count):
+            actual = float(points.value[i])
+            error = 100 * (row.value / actual - 1)
+            inside = bool(row.low <= actual <= row.high)
+            rows.append((
+                count, points.names[i], row.size, actual, row.value, row.low, row.high, error, inside, row.beyond,
+            ))  # fmt: skip
+    columns = ["held", "model", "size", "actual", "forecast", "low", "high", "error_percent", "inside", "beyond"]
+    return pd.DataFrame(rows, columns=columns)

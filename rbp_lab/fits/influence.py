@@ -1,0 +1,61 @@
+"""What an exponent hangs on: the rule for ties, and single documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from rbp_lab.fits.power import fit_power
+from rbp_lab.fits.result import FitResult
+from rbp_lab.points import points_from_records, series
+from rbp_lab.records import RunRecord
+
+
+def document_influence(records: Sequence[RunRecord], k: int, size: str = "non_embedding_params") -> pd.DataFrame:
+    """Change of the exponent α of −log RBP_k when one document is left out of every model, largest change first.
+
+    Columns: document, shift (α without it − α with all). records: of one family on one data set; documents that some
+    model lacks are left out. Documents without which some model would have RBP_k 0 or 1 have no shift and come first
+    with a missing value, since everything hangs on them.
+    """
+    common = sorted(set.intersection(*(set(r.documents.document_id.tolist()) for r in records)))
+    y, size_of = [], []
+    for record in records:
+        table = record.documents
+        row = np.searchsorted(table.document_id, common)
+        hit, n = table.hits(k), table.num_scored
+        share = np.concatenate([[hit.sum() / n.sum()], (hit.sum() - hit[row]) / (n.sum() - n[row])])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            y.append(np.log(-np.log(share)))
+        params = record.model.params
+        size_of.append(params.non_embedding if size == "non_embedding_params" else params.total)
+    x = np.log(np.array(size_of, np.float64))
+    dx = x - x.mean()
+    with np.errstate(invalid="ignore"):
+        alpha = -(dx @ np.array(y)) / float(dx @ dx)
+    shift = np.where(np.isfinite(alpha[1:]), alpha[1:] - alpha[0], np.nan)
+    names = [records[0].document_names[i] for i in common]
+    table = pd.DataFrame({"document": names, "shift": shift})
+    order = table["shift"].abs().fillna(np.inf).sort_values(ascending=False, kind="stable").index
+    return table.loc[order].reset_index(drop=True)
+
+
+def sensitivity_warnings(law: FitResult, records: Sequence[RunRecord], size: str = "non_embedding_params") -> tuple:
+    """The codes "tie_sensitive" and "one_document_dominates" where they apply to a law of −log RBP_k, else nothing.
+
+    records: of the law's models on its data set.
+    """
+    if not law.ok or law.label.metric != "neg_log_rbp" or not records:
+        return ()
+    found = []
+    low, high = law.intervals["alpha"]
+    other = series(points_from_records(records, [law.label.k], size, ties="optimistic"), law.label)
+    optimistic = fit_power(other)
+    if not optimistic.ok or abs(optimistic.params["alpha"] - law.params["alpha"]) > 0.1 * (high - low):
+        found.append("tie_sensitive")
+    shift = document_influence(records, law.label.k, size)["shift"]
+    if len(shift) > 1 and (shift.isna().any() or shift.abs().max() > 0.25 * (high - low)):
+        found.append("one_document_dominates")
+    return tuple(found)

@@ -1,0 +1,136 @@
+"""N in a row: measured shares, bounds, the free exponent of N, and when a level is reached."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rbp_lab import metrics
+from rbp_lab.errors import LabError
+from rbp_lab.fits.emergence import COLUMNS, carrying_documents, emergence_table, fit_emergence, size_at_level
+from rbp_lab.fits.power import fit_power
+from rbp_lab.fits.result import FitPoints
+from tests.fits_data import ladder, synthetic_record
+
+SIZES = np.geomspace(1e6, 1e10, 8)
+
+
+def table(beta=0.6, alpha=0.1, log_c=0.5, windows=(1, 2, 5, 10), scatter=0.0, sizes=SIZES, seed=0):
+    """Rows of an emergence table that follow −log p = c·N^β·S^−α."""
+    rng, rows = np.random.default_rng(seed), []
+    for i, size in enumerate(sizes):
+        shift, tilt = scatter * rng.standard_normal(2)
+        for n in windows:
+            p = math.exp(-math.exp(log_c + shift + (beta + tilt) * math.log(n) - alpha * math.log(size)))
+            rows.append((f"m{i}", "F", size, "D", 1, n, p, *[np.nan] * 3, 0.0, 1.0, 100, 10, np.nan))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def test_measured_shares_come_from_runs():
+    record = ladder(1)[0]
+    rows = emergence_table([record], [1, 2, 5, 3], ks=[10, 100])
+    assert len(rows) == 8
+    for row in rows[rows["window"] != 3].itertuples():
+        assert row.p == pytest.approx(metrics.window_rbp(record.stats, row.window, row.k))
+        assert row.independent == pytest.approx(metrics.rbp(record.stats, row.k) ** row.window)
+        if row.p > 0:
+            assert row.low < row.p < row.high and not row.bound
+    first = rows[rows["window"] == 1]
+    assert first["ratio"].tolist() == pytest.approx([1, 1])
+    ranks = emergence_table([record], [3], ks=[100]).iloc[0]
+    assert 0.9 < ranks["ratio"] < 1.1  # synthetic ranks are independent
+
+
+def test_nothing_seen_is_an_upper_bound_over_documents():
+    record = synthetic_record("m", 1000, 0, documents=20, tokens=60)
+    rows = emergence_table([record], [50, 100], ks=[1])
+    assert rows["window"].tolist() == [50]  # no document has 100 tokens
+    row = rows.iloc[0]
+    assert row["p"] == 0 and row["bound"] and row["high"] == pytest.approx(1 - 0.05 ** (1 / 20)) and row["low"] == 0
+    with pytest.raises(LabError, match="k = 7 needs a new measurement"):
+        emergence_table([record], [1], ks=[7])
+
+
+def test_exact_law_is_recovered():
+    fit = fit_emergence(table(), "F", "D", 1)
+    assert (fit.beta, fit.alpha, fit.log_c) == pytest.approx((0.6, 0.1, 0.5))
+    assert fit.independent is False and fit.windows == (1, 2, 5, 10) and fit.dropped == ()
+    assert fit.by_window[5].params["alpha"] == pytest.approx(0.1)
+    rows = table()
+    assert fit.predict(rows["window"], rows["size"]).tolist() == pytest.approx(rows["p"].tolist())
+    assert fit_emergence(table(beta=1.0, scatter=0.01), "F", "D", 1).independent is True
+
+
+def test_windows_without_an_event_are_dropped_and_named():
+    rows = table()
+    rows.loc[(rows["window"] == 10) & (rows["model"] == "m0"), "p"] = 0.0
+    fit = fit_emergence(rows, "F", "D", 1)
+    assert fit.dropped == (10,) and fit.windows == (1, 2, 5) and "zero_counts" in fit.warnings
+    assert fit.alpha == pytest.approx(0.1) and fit.to_frame()["dropped"].iloc[0] == "10"
+
+
+def test_refusals():
+    one = fit_emergence(table(windows=(1,)), "F", "D", 1)
+    assert one.status == "refused" and "two window lengths" in one.message and one.independent is None
+    assert "at least 3 models; got 2" in fit_emergence(table(sizes=SIZES[:2]), "F", "D", 1).message
+    with pytest.raises(LabError, match="no law of emergence"):
+        one.predict(1, 1e6)
+
+
+def coverage(replicates):
+    inside = np.zeros(2)
+    for seed in range(replicates):
+        fit = fit_emergence(table(scatter=0.03, seed=seed), "F", "D", 1)
+        inside += [
+            fit.beta_interval[0] <= 0.6 <= fit.beta_interval[1],
+            fit.alpha_interval[0] <= 0.1 <= fit.alpha_interval[1],
+        ]
+    return inside / replicates
+
+
+def test_coverage_quick():
+    assert (coverage(60) >= 0.88).all()
+
+
+@pytest.mark.slow
+def test_coverage():
+    assert (coverage(1500) >= 0.93).all() and (coverage(1500) <= 0.97).all()
+
+
+def law(noise, alpha=0.2, seed=0, n=8):
+    size = np.geomspace(1e6, 1e10, n)
+    return fit_power(
+        FitPoints(size, 30 * size**-alpha * np.exp(noise * np.random.default_rng(seed).standard_normal(n)))
+    )
+
+
+def test_size_at_a_level():
+    exact = (30 / -math.log(0.7)) ** 5
+    at = size_at_level(law(1e-9), 0.7)
+    assert at.size == pytest.approx(exact, rel=1e-6) and not at.extrapolates
+    assert at.low == pytest.approx(exact, rel=1e-5) and at.low <= at.size <= at.high
+    assert size_at_level(law(1e-9), 0.9).extrapolates
+    assert "never reached" in size_at_level(law(0.01, alpha=-0.1), 0.5).message
+    flat = size_at_level(law(2.0, alpha=0.02, seed=2, n=3), 0.5)
+    assert flat.high is None and ("unbounded" in flat.message or "never" in flat.message)
+    assert size_at_level(fit_power(FitPoints(np.ones(1), np.ones(1))), 0.5).size is None
+    with pytest.raises(LabError, match="between 0 and 1"):
+        size_at_level(law(0.1), 1.0)
+
+
+def test_size_at_a_level_covers():
+    exact, inside = (30 / -math.log(0.7)) ** 5, 0
+    for seed in range(400):
+        at = size_at_level(law(0.05, seed=seed), 0.7)
+        inside += at.low <= exact <= at.high
+    assert 0.92 <= inside / 400 <= 0.98
+
+
+def test_documents_that_carry_a_point():
+    record = ladder(6)[5]
+    rows = carrying_documents(record, 5, 100, top=3)
+    hits = record.documents.window_hits(5, 100)
+    assert rows["hits"].iloc[0] == hits.max() and rows["share"].iloc[0] == pytest.approx(hits.max() / hits.sum())
+    assert rows["document"].iloc[0] == f"doc{hits.argmax()}" and len(rows) <= 3
+    assert carrying_documents(ladder(1)[0], 100, 1).empty

@@ -1,0 +1,114 @@
+"""Forecasts and backtests, calibration, and what an exponent hangs on."""
+
+import math
+
+import numpy as np
+import pytest
+
+from rbp_lab import metrics
+from rbp_lab.errors import LabError
+from rbp_lab.fits.calibration import calibration_table, calibration_trend
+from rbp_lab.fits.fit import fit
+from rbp_lab.fits.forecast import backtest, forecast
+from rbp_lab.fits.influence import document_influence, sensitivity_warnings
+from rbp_lab.fits.power import fit_power
+from rbp_lab.fits.result import FitPoints, Label
+from rbp_lab.points import points_from_records, series
+from tests.fits_data import PYTHIA_K1, fit_points, ladder, synthetic_record
+
+SIZES = np.geomspace(1e6, 1e9, 8)
+
+
+def noisy(rng):
+    return FitPoints(SIZES, 5 * SIZES**-0.1 * np.exp(0.02 * rng.standard_normal(8)))
+
+
+def test_forecast_is_the_law_with_a_wider_interval_outside():
+    law = fit_power(fit_points(PYTHIA_K1), Label("Pythia", "Wikipedia", "neg_log_rbp", 1))
+    rows = forecast(law, [1e8, 1e12])
+    assert rows["value"].iloc[0] == pytest.approx(math.exp(law.params["log_a"]) * 1e8 ** -law.params["alpha"])
+    assert rows["probability"].tolist() == pytest.approx(np.exp(-rows["value"]).tolist())
+    assert (rows["probability_low"] < rows["probability"]).all() and (rows["low"] < rows["value"]).all()
+    assert rows["extrapolates"].tolist() == [False, True] and rows["beyond"].iloc[1] == pytest.approx(
+        1e12 / 11327027200
+    )
+    width = np.log(rows["high"] / rows["low"])
+    assert width.iloc[1] > width.iloc[0]
+    assert forecast(fit_power(noisy(np.random.default_rng(0)), Label(metric="ce")), [1e6])["probability"].isna().all()
+
+
+def test_forecast_refuses():
+    with pytest.raises(LabError, match="no law to forecast"):
+        forecast(fit_power(FitPoints(np.ones(1), np.ones(1))), [1e6])
+    with pytest.raises(LabError, match="size is positive"):
+        forecast(fit_power(fit_points(PYTHIA_K1)), [0])
+    with pytest.raises(LabError, match="form power_constant"):
+        forecast(fit("power_constant", fit_points(PYTHIA_K1)), [1e6])
+
+
+def prediction_coverage(replicates):
+    rng, inside = np.random.default_rng(20261122), 0
+    for _ in range(replicates):
+        row = forecast(fit_power(noisy(rng)), [1e10]).iloc[0]
+        inside += row["low"] <= 5 * 1e10**-0.1 * np.exp(0.02 * rng.standard_normal()) <= row["high"]
+    return inside / replicates
+
+
+def test_prediction_interval_covers_quick():
+    assert 0.91 <= prediction_coverage(300) <= 0.985
+
+
+@pytest.mark.slow
+def test_prediction_interval_covers():
+    assert 0.93 <= prediction_coverage(3000) <= 0.97
+
+
+def test_backtest_forecasts_what_it_has_not_seen():
+    points = fit_points(PYTHIA_K1)
+    rows = backtest(points, held=(1, 3, 8))
+    assert rows["held"].tolist() == [1, 3, 3, 3] and rows["model"].iloc[0] == "pythia-12b"
+    assert rows["error_percent"].iloc[0] == pytest.approx(fit_power(points).leave_largest_out)
+    first = rows.iloc[0]
+    assert first["inside"] == (first["low"] <= first["actual"] <= first["high"])
+    assert (rows["beyond"] > 1).all() and backtest(points.without_largest(7)).empty
+
+
+def test_calibration_gap_and_trend():
+    records = ladder(4)
+    table = calibration_table(records)
+    assert table["gap"].tolist() == pytest.approx([metrics.entropy_gap(r.stats) for r in records])
+    assert ((table["low"] < table["gap"]) & (table["gap"] < table["high"])).all()
+    trend = calibration_trend(table, "stdlib", "ladder")
+    slope = np.polyfit(np.log10(table["size"]), table["gap"], 1)[0]
+    assert trend.per_decade == pytest.approx(slope) and trend.low < slope < trend.high
+    none = calibration_trend(table.iloc[:2], "stdlib", "ladder")
+    assert none.per_decade is None and "three models" in none.message
+    single = calibration_table([synthetic_record("m", 1000, 0, documents=1)])
+    assert np.isfinite(single["gap"]).all() and single["low"].isna().all()
+
+
+def law_of(records, k):
+    label = Label("ladder", "stdlib", "neg_log_rbp", k)
+    return fit_power(series(points_from_records(records, [k]), label), label)
+
+
+def test_influence_of_a_document_is_leaving_it_out():
+    records = ladder(4)
+    table = document_influence(records, 10).set_index("document")
+    y = []
+    for record in records:
+        d = record.documents
+        y.append(math.log(-math.log((d.hits(10).sum() - d.hits(10)[7]) / (d.num_scored.sum() - d.num_scored[7]))))
+    slope = np.polyfit(np.log([r.model.params.non_embedding for r in records]), y, 1)[0]
+    assert table.loc["doc7", "shift"] == pytest.approx(-slope - law_of(records, 10).params["alpha"])
+    assert table["shift"].abs().is_monotonic_decreasing and len(table) == 30
+
+
+def test_warnings_of_ties_and_documents():
+    smooth = ladder(6, documents=60)
+    assert sensitivity_warnings(law_of(smooth, 100), smooth) == ()
+    tied = ladder(6, documents=60, tied=True)
+    assert "tie_sensitive" in sensitivity_warnings(law_of(tied, 1), tied)
+    few = ladder(6, documents=2)
+    assert "one_document_dominates" in sensitivity_warnings(law_of(few, 10), few)
+    assert sensitivity_warnings(fit_power(FitPoints(np.ones(1), np.ones(1))), smooth) == ()
