@@ -44,6 +44,10 @@ def test_corrected_entropy_is_nearer_the_truth():
         corrected.append(corrected_entropy(counts) - truth)
     assert np.mean(plain) < -0.3 and abs(np.mean(corrected)) < 0.4 * abs(np.mean(plain))
     assert corrected_entropy(np.full(4, 10**6)) == pytest.approx(np.log(4), abs=1e-5)
+    by_hand = 0.0
+    for p in (0.5 * 0.5, 0.25 * 0.5, 0.25 * 0.5):  # shares 2/4, 1/4, 1/4 times the coverage 1 − 2/4
+        by_hand -= p * np.log(p) / (1 - (1 - p) ** 4)
+    assert corrected_entropy(np.array([2, 1, 1])) == pytest.approx(by_hand)
     assert corrected_entropy(np.zeros(3)) == 0 and corrected_entropy(np.array([7])) == pytest.approx(0)
     assert np.isfinite(corrected_entropy(np.ones(5)))
 

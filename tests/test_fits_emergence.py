@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
@@ -59,7 +60,12 @@ def test_exact_law_is_recovered():
     assert fit.by_window[5].params["alpha"] == pytest.approx(0.1)
     rows = table()
     assert fit.predict(rows["window"], rows["size"]).tolist() == pytest.approx(rows["p"].tolist())
-    assert fit_emergence(table(beta=1.0, scatter=0.01), "F", "D", 1).independent is True
+    by_model = table(beta=1.0, scatter=0.01).groupby("model")
+    loose = fit_emergence(table(beta=1.0, scatter=0.01), "F", "D", 1)
+    assert loose.independent is True
+    slopes = [np.polyfit(np.log(m["window"]), np.log(-np.log(m["p"])), 1)[0] for _, m in by_model]
+    half = stats.t.ppf(0.975, 7) * np.std(slopes, ddof=1) / math.sqrt(8)
+    assert loose.beta_interval == pytest.approx((np.mean(slopes) - half, np.mean(slopes) + half))
 
 
 def test_windows_without_an_event_are_dropped_and_named():
@@ -110,6 +116,13 @@ def test_size_at_a_level():
     at = size_at_level(law(1e-9), 0.7)
     assert at.size == pytest.approx(exact, rel=1e-6) and not at.extrapolates
     assert at.low == pytest.approx(exact, rel=1e-5) and at.low <= at.size <= at.high
+    loose_law = law(0.2)
+    loose = size_at_level(loose_law, 0.7)
+    for size in (loose.low, loose.high):  # where the curve's own interval just reaches the level
+        gradient = np.array([-math.log(size), 1.0])
+        curve = loose_law.params["log_a"] - loose_law.params["alpha"] * math.log(size)
+        half = stats.t.ppf(0.975, 6) * math.sqrt(gradient @ loose_law.covariance @ gradient)
+        assert abs(curve - math.log(-math.log(0.7))) == pytest.approx(half)
     assert size_at_level(law(1e-9), 0.9).extrapolates
     assert "never reached" in size_at_level(law(0.01, alpha=-0.1), 0.5).message
     flat = size_at_level(law(2.0, alpha=0.02, seed=2, n=3), 0.5)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
@@ -33,6 +34,11 @@ def test_forecast_is_the_law_with_a_wider_interval_outside():
         1e12 / 11327027200
     )
     width = np.log(rows["high"] / rows["low"])
+    x, y = np.log(law.points.size), np.log(law.points.value)
+    line = stats.linregress(x, y)
+    s = math.sqrt(((y - line.intercept - line.slope * x) ** 2).sum() / 8)
+    spread = math.sqrt(1 + 1 / 10 + (math.log(1e12) - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
+    assert width.iloc[1] == pytest.approx(2 * stats.t.ppf(0.975, 8) * s * spread)
     assert width.iloc[1] > width.iloc[0]
     assert forecast(fit_power(noisy(np.random.default_rng(0)), Label(metric="ce")), [1e6])["probability"].isna().all()
 
