@@ -16,7 +16,7 @@ import pandas as pd
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
-from rbp_lab.fits.result import FitPoints, Label
+from rbp_lab.fits.result import POOLED, FitPoints, Label
 from rbp_lab.records import RunRecord
 
 # size: S. metric: "ce", "neg_log_rbp" or "neg_log_p". k: missing for "ce". window: N, 1 unless "neg_log_p".
@@ -268,6 +268,3 @@ def series(points: pd.DataFrame, label: Label) -> FitPoints:
     if label.family not in ("", POOLED):
         rows = rows[rows["family"] == label.family]
     return FitPoints(rows["size"].to_numpy(), rows["value"].to_numpy(), tuple(rows["model"]), rows["se_log"].to_numpy())
-
-
-POOLED = "pooled"

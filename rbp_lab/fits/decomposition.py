@@ -11,8 +11,7 @@ import pandas as pd
 from rbp_lab import metrics
 from rbp_lab.fits.paired import ExponentDifference, exponent_difference
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, FitResult, Label
-from rbp_lab.points import POOLED
+from rbp_lab.fits.result import POOLED, FitPoints, FitResult, Label
 from rbp_lab.records import RunRecord
 from rbp_lab.stats import RankStats
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from rbp_lab import metrics
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitResult
-from rbp_lab.points import points_from_records, series
+from rbp_lab.fits.result import FitPoints, FitResult
 from rbp_lab.records import RunRecord
 
 
@@ -21,7 +21,7 @@ def document_influence(records: Sequence[RunRecord], k: int, size: str = "non_em
     with a missing value, since everything hangs on them.
     """
     common = sorted(set.intersection(*(set(r.documents.document_id.tolist()) for r in records)))
-    y, size_of = [], []
+    y = []
     for record in records:
         table = record.documents
         row = np.searchsorted(table.document_id, common)
@@ -29,9 +29,7 @@ def document_influence(records: Sequence[RunRecord], k: int, size: str = "non_em
         share = np.concatenate([[hit.sum() / n.sum()], (hit.sum() - hit[row]) / (n.sum() - n[row])])
         with np.errstate(divide="ignore", invalid="ignore"):
             y.append(np.log(-np.log(share)))
-        params = record.model.params
-        size_of.append(params.non_embedding if size == "non_embedding_params" else params.total)
-    x = np.log(np.array(size_of, np.float64))
+    x = np.log(_sizes(records, size))
     dx = x - x.mean()
     with np.errstate(invalid="ignore"):
         alpha = -(dx @ np.array(y)) / float(dx @ dx)
@@ -42,7 +40,14 @@ def document_influence(records: Sequence[RunRecord], k: int, size: str = "non_em
     return table.loc[order].reset_index(drop=True)
 
 
-def sensitivity_warnings(law: FitResult, records: Sequence[RunRecord], size: str = "non_embedding_params") -> tuple:
+def _sizes(records: Sequence[RunRecord], size: str) -> np.ndarray:
+    params = [record.model.params for record in records]
+    return np.array([p.non_embedding if size == "non_embedding_params" else p.total for p in params], np.float64)
+
+
+def sensitivity_warnings(
+    law: FitResult, records: Sequence[RunRecord], size: str = "non_embedding_params"
+) -> tuple[str, ...]:
     """The codes "tie_sensitive" and "one_document_dominates" where they apply to a law of −log RBP_k, else nothing.
 
     records: of the law's models on its data set.
@@ -51,8 +56,9 @@ def sensitivity_warnings(law: FitResult, records: Sequence[RunRecord], size: str
         return ()
     found = []
     low, high = law.intervals["alpha"]
-    other = series(points_from_records(records, [law.label.k], size, ties="optimistic"), law.label)
-    optimistic = fit_power(other)
+    rbp = np.array([metrics.rbp(record.stats, law.label.k, "optimistic") for record in records])
+    with np.errstate(divide="ignore"):
+        optimistic = fit_power(FitPoints(_sizes(records, size), np.abs(np.log(rbp))))
     if not optimistic.ok or abs(optimistic.params["alpha"] - law.params["alpha"]) > 0.1 * (high - low):
         found.append("tie_sensitive")
     shift = document_influence(records, law.label.k, size)["shift"]

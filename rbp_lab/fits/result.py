@@ -30,6 +30,7 @@ WARNINGS = {
 }
 
 FEW_MODELS = 7
+POOLED = "pooled"  # the family of a fit over several families
 
 
 @dataclass(frozen=True)
