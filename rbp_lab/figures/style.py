@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from rbp_lab.files import atomic_path
@@ -79,6 +80,21 @@ def save(figure: Figure, stem: str | Path, formats: Iterable[str] = ("png", "svg
                 figure.savefig(temporary, format=extension, dpi=150, metadata=undated)
             paths.append(path)
     return paths
+
+
+def describe_points(line: Line2D, texts: Sequence[str]) -> None:
+    """Give each marker of a line a text, which the report shows when the reader points at it."""
+    if len(texts) != len(line.get_xdata()):
+        raise ValueError(f"{len(texts)} texts for {len(line.get_xdata())} points")
+    figure = line.get_figure(root=True)
+    line.point_titles = tuple(texts)  # matplotlib has no slot for such data; the gid finds the line in an SVG
+    line.set_gid(f"points-{len(point_titles(figure))}")
+
+
+def point_titles(figure: Figure) -> dict[str, tuple[str, ...]]:
+    """The texts of described points by the gid of their line."""
+    lines = [line for line in figure.findobj(Line2D) if hasattr(line, "point_titles") and line.get_gid()]
+    return {line.get_gid(): line.point_titles for line in lines}
 
 
 def si(value: float) -> str:

@@ -113,9 +113,6 @@ def fit_lognormal(
         why = "the counts fall off slower than any lognormal (θ2 ≥ 0): it is a power law or heavier"
         return LognormalFit(model, xmin, vocab, n, "refused", why, theta=tuple(theta.tolist()), iterations=iterations)
     mu, sigma = shape
-    errors = (None, None, None)
-    if block is not None and block.max() > 0:
-        errors = _block_errors(law, theta, distinct, of_pair, counts, block)
     gap_fit = np.abs(np.cumsum(weight / n) - law.cumulative(theta, distinct))
     gap_before = np.abs(np.concatenate([[0], np.cumsum(weight / n)[:-1]]) - law.cumulative(theta, distinct - 1))
     gap = np.maximum(gap_fit, gap_before)
@@ -124,12 +121,29 @@ def fit_lognormal(
         status, message = "ridge", f"σ = {sigma:.0f}: μ and σ run off together, the counts are those of a power law"
     elif not converged:
         status, message = "not_converged", f"no optimum after {iterations} iterations"
+    errors = (None, None, None)
+    if status == "ok" and block is not None and block.max() > 0:
+        errors = _block_errors(law, theta, distinct, of_pair, counts, block)
     first = float(weight[0] / n) if distinct[0] == xmin else 0.0
     return LognormalFit(
         model, xmin, vocab, n, status, message, mu, sigma, *errors, tuple(theta.tolist()),
         float(weight @ log_p / n), float(np.exp(law.log_prob(theta, np.array([xmin]))[0])), first,
         float(gap.max()), int(distinct[gap.argmax()]), iterations,
     )  # fmt: skip
+
+
+def rank_shares(fit: LognormalFit, vocab: int) -> np.ndarray:
+    """Share of each rank 1…vocab among the tokens of rank ≥ xmin under a fitted law [vocab]; 0 below xmin.
+
+    LabError when the fit was refused.
+    """
+    if fit.mu is None:
+        raise LabError(f"there is no lognormal to draw: {fit.message}")
+    law = _Pmf(fit.xmin, fit.vocab) if fit.model == "pmf" else _Rounded(fit.xmin, fit.vocab)
+    last = vocab if fit.vocab is None else min(vocab, fit.vocab)
+    shares = np.zeros(vocab)
+    shares[fit.xmin - 1 : last] = np.exp(law.log_prob(np.array(fit.theta), np.arange(fit.xmin, last + 1)))
+    return shares
 
 
 def rank_pairs(documents: DocumentTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

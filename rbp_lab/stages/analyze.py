@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from rbp_lab.errors import LabError
 from rbp_lab.figures.laws import against_k_figure, drawable, scaling_figure
 from rbp_lab.figures.style import family_styles, save
 from rbp_lab.files import atomic_path
+from rbp_lab.fits.influence import sensitivity_warnings
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
 from rbp_lab.points import POOLED, SIZES, matches, points_from_csv, points_from_records, select, series
 from rbp_lab.records import RunRecord
+from rbp_lab.stages.laws import all_laws
 from rbp_lab.stores.local import list_records
 
 MANIFEST = "analysis.json"
@@ -29,11 +31,15 @@ SOURCES = ("local", "csv")
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What an analysis found and wrote. files: everything written, in the order of writing."""
+    """What an analysis found and wrote.
+
+    files: everything written, in the order of writing. laws: the tables beyond the power law in S, when asked for.
+    """
 
     points: pd.DataFrame
     fits: tuple[FitResult, ...]
     files: tuple[Path, ...]
+    laws: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def fit(self, family: str, dataset: str, metric: str, k: int | None = None) -> FitResult:
         """The fit of one law; LabError when the analysis has none of that name."""
@@ -44,11 +50,20 @@ class Analysis:
         raise LabError(f"this analysis has no fit of {wanted}")
 
 
-def fit_all(points: pd.DataFrame, confidence: float = 0.95) -> tuple[FitResult, ...]:
+def fit_all(
+    points: pd.DataFrame,
+    confidence: float = 0.95,
+    records: Sequence[RunRecord] = (),
+    size: str = "non_embedding_params",
+) -> tuple[FitResult, ...]:
     """A power law of every quantity against S, per (family, dataset), and pooled where a data set has several families.
 
-    Ordered by data set, quantity (cross-entropy first, then k), family. Refused fits are among them.
+    Ordered by data set, quantity (cross-entropy first, then k), family. Refused fits are among them. records: the runs
+    behind the points, when there are: fits are then marked where ties or a single document decide.
     """
+    runs = {(r.dataset.name, r.model.family): [] for r in records}
+    for record in records:
+        runs[record.dataset.name, record.model.family].append(record)
     fits = []
     for dataset in sorted(points["dataset"].unique()):
         here = points[points["dataset"] == dataset]
@@ -60,7 +75,9 @@ def fit_all(points: pd.DataFrame, confidence: float = 0.95) -> tuple[FitResult, 
                 label = Label(family, dataset, metric, None if pd.isna(k) else int(k), int(window))
                 data = series(here, label)
                 if len(data):
-                    fits.append(fit_power(data, label, confidence))
+                    fit = fit_power(data, label, confidence)
+                    marks = sensitivity_warnings(fit, runs.get((dataset, family), ()), size)
+                    fits.append(replace(fit, warnings=fit.warnings + marks))
     return tuple(fits)
 
 
@@ -70,13 +87,17 @@ def analyze(
     *,
     figure_ks: Sequence[int] = (1, 10, 100),
     confidence: float = 0.95,
-    size_name: str = "non-embedding parameters",
+    size: str = "non_embedding_params",
     formats: Sequence[str] = ("png", "svg"),
+    records: Sequence[RunRecord] = (),
+    laws: bool = False,
     console: Console | None = None,
 ) -> Analysis:
     """Fit the laws to a table of points and write points.csv, fits.csv, fits.parquet and the figures to ``out_dir``.
 
-    figure_ks: the k drawn against S and listed per model, where they were measured (the first three otherwise).
+    figure_ks: the k drawn against S and listed per model, where they were measured (the first three otherwise). size:
+    what S is, for labels. records: the runs behind the points, when there are; they tell where ties or one document
+    decide. laws: also every law of ``stages.laws``, as law_*.csv with figures; those of ranks need the runs.
     Every file appears complete or not at all; files of an earlier analysis in the same place that this one does not
     write are removed. Prints tables and paths to ``console`` when one is given. Raises LabError when there are no
     points.
@@ -84,22 +105,34 @@ def analyze(
     if points.empty:
         raise LabError("there are no points to analyse")
     out = Path(out_dir)
-    fits = fit_all(points, confidence)
+    fits = fit_all(points, confidence, records, size)
     measured = sorted(int(k) for k in points["k"].dropna().unique())
     shown = [k for k in figure_ks if k in measured] or measured[:3]
     files = [
         _write(out / "points.csv", lambda path: points.to_csv(path, index=False)),
         _write(out / "fits.csv", lambda path: fits_to_frame(fits).to_csv(path, index=False)),
         _write(out / "fits.parquet", lambda path: fits_to_frame(fits).to_parquet(path, index=False)),
-        *_figures(points, fits, out, shown, size_name, formats),
+        *_figures(points, fits, out, shown, _size_name(size), formats),
     ]
+    found: dict[str, pd.DataFrame] = {}
+    if laws:
+        found, more = all_laws(points, fits, records, size, confidence)
+        for name, table in found.items():
+            files.append(_write(out / f"law_{name}.csv", lambda path, table=table: table.to_csv(path, index=False)))
+        for stem, figure in more:
+            files += save(figure, out / _file_name(stem), formats)
     _remove_stale(out, files)
     _write(out / MANIFEST, lambda path: path.write_text(json.dumps({"files": [f.name for f in files]}, indent=1)))
     if console is not None:
         tables.show(console, points, fits, shown)
         for path in files:
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
-    return Analysis(points, fits, tuple(files))
+    return Analysis(points, fits, tuple(files), found)
+
+
+def _size_name(size: str) -> str:
+    """A size column in words: non-embedding parameters."""
+    return size.replace("_", " ").replace("params", "parameters").replace("non ", "non-")
 
 
 def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
@@ -113,6 +146,7 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
         raise LabError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
     if config["size"] not in SIZES and source == "local":
         raise LabError(f"size must be one of {', '.join(SIZES)}; got {config['size']!r}")
+    records: list[RunRecord] = []
     if source == "csv":
         if not config["csv"]:
             raise LabError("source=csv needs the file: csv=PATH")
@@ -126,7 +160,9 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
         Path(config["store"]) / "analysis" / config["name"],
         figure_ks=fit["figure_ks"],
         confidence=fit["confidence"],
-        size_name=config["size"].replace("_", " ").replace("params", "parameters").replace("non ", "non-"),
+        size=config["size"],
+        records=records,
+        laws=fit["laws"],
         console=console or tables.terminal(),
     )
 
@@ -162,14 +198,17 @@ def _figures(
     for dataset in sorted(points["dataset"].unique()):
         mine = [f for f in fits if f.label.dataset == dataset and f.label.metric in ("ce", "neg_log_rbp")]
         chosen = [f for f in mine if f.label.metric == "ce" or f.label.k in ks]
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset)
         if any(drawable(f).any() for f in chosen):
             figure = scaling_figure(chosen, f"Scaling laws on {dataset}", styles, size_name)
-            written += save(figure, out / f"scaling_{stem}", formats)
+            written += save(figure, out / _file_name(f"scaling_{dataset}"), formats)
         if len({f.label.k for f in mine if f.ok and f.label.k is not None}) > 1:
             figure = against_k_figure(mine, f"The law against k on {dataset}", styles)
-            written += save(figure, out / f"against_k_{stem}", formats)
+            written += save(figure, out / _file_name(f"against_k_{dataset}"), formats)
     return written
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
 def _write(path: Path, write) -> Path:

@@ -1,0 +1,74 @@
+"""Emergence (figure 7 of [RBP]): p_{N,k} against S, measured, fitted, and as independence would have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from rbp_lab.errors import LabError
+from rbp_lab.figures.style import GREY, new_figure, size_ticks, styled
+from rbp_lab.fits.emergence import EmergenceFit
+
+
+@styled
+def emergence_figure(table: pd.DataFrame, fits: Sequence[EmergenceFit], title: str) -> Figure:
+    """p_{N,k} against S for one family on one data set: a panel per k, a shade per N (darker for longer).
+
+    table: rows of ``emergence_table`` of that family. Bars: interval over documents; an arrow hangs from the upper
+    bound where no window was hit. Solid: the fitted law with a free exponent of N, where there is one. Dashed: RBP_k^N,
+    what independent tokens would give. LabError without a fit's k in the table.
+    """
+    panels = [fit for fit in fits if (table["k"] == fit.k).any()]
+    if not panels:
+        raise LabError("there is nothing to draw: no measured p_{N,k} for the k of these fits")
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(3.9 * columns, 3.0 * rows + 0.8)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    windows = sorted(table["window"].unique())
+    shades = colormaps["viridis_r"](np.linspace(0.15, 1.0, len(windows)))
+    for ax, fit in zip(axes, panels, strict=False):
+        _panel(ax, table[table["k"] == fit.k], fit, dict(zip(windows, shades, strict=True)))
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    handles = [
+        Line2D([], [], color=c, marker="o", ls="-", label=f"N = {n}") for n, c in zip(windows, shades, strict=True)
+    ]
+    handles.append(Line2D([], [], color=GREY, ls="--", label="independent: RBP$_k^N$"))
+    title = f"{title} (bars: {panels[0].confidence:.0%}, documents)"
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure
+
+
+def _panel(ax: Axes, rows: pd.DataFrame, fit: EmergenceFit, shades: dict[int, np.ndarray]) -> None:
+    sizes = rows["size"].to_numpy()
+    span = np.geomspace(sizes.min(), sizes.max(), 100)
+    for window, color in shades.items():
+        mine = rows[rows["window"] == window].sort_values("size")
+        seen, bound = mine[~mine["bound"]], mine[mine["bound"]]
+        p = seen["p"].to_numpy()
+        error = np.nan_to_num(np.stack([p - seen["low"], seen["high"] - p]))
+        ax.errorbar(
+            seen["size"], p, yerr=error, fmt="o", ms=4, color=color, mec="white", mew=0.4, elinewidth=1, capsize=1.5,
+            zorder=3,
+        )  # fmt: skip
+        ax.errorbar(
+            bound["size"], bound["high"], yerr=0.04, uplims=True, fmt="none", ecolor=color, elinewidth=1, capsize=2
+        )
+        ax.plot(mine["size"], mine["independent"], color=color, ls="--", lw=0.9, zorder=1)
+        if fit.alpha is not None and window in fit.windows:
+            ax.plot(span, fit.predict(window, span), color=color, zorder=2)
+    size_ticks(ax, sizes)
+    ax.set_ylim(-0.02, 1.02)
+    ax.set_xlabel("S")
+    note = "no law fitted"
+    if fit.alpha is not None:
+        note = f"$-\\log p \\propto N^{{{fit.beta:.2f}}}\\,S^{{{-fit.alpha:.3f}}}$"
+    ax.set_title(f"$p_{{N,{fit.k}}}$: {note}")
