@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rbp_lab.errors import LabError
-from rbp_lab.figures.style import GREY, new_figure, size_ticks, styled
+from rbp_lab.figures.style import GREY, describe_points, headline, new_figure, shades, si, size_ticks, styled
 from rbp_lab.fits.emergence import EmergenceFit
 
 
@@ -32,33 +31,38 @@ def emergence_figure(table: pd.DataFrame, fits: Sequence[EmergenceFit], title: s
     figure = new_figure(3.9 * columns, 3.0 * rows + 0.8)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     windows = sorted(table["window"].unique())
-    shades = colormaps["viridis_r"](np.linspace(0.15, 1.0, len(windows)))
+    colors = shades(len(windows))
     for ax, fit in zip(axes, panels, strict=False):
-        _panel(ax, table[table["k"] == fit.k], fit, dict(zip(windows, shades, strict=True)))
+        _panel(ax, table[table["k"] == fit.k], fit, dict(zip(windows, colors, strict=True)))
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     handles = [
-        Line2D([], [], color=c, marker="o", ls="-", label=f"N = {n}") for n, c in zip(windows, shades, strict=True)
+        Line2D([], [], color=c, marker="o", ls="-", label=f"N = {n}") for n, c in zip(windows, colors, strict=True)
     ]
     handles.append(Line2D([], [], color=GREY, ls="--", label="independent: RBP$_k^N$"))
     title = f"{title} (bars: {panels[0].confidence:.0%}, documents)"
     figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    headline(figure, title)
     return figure
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, fit: EmergenceFit, shades: dict[int, np.ndarray]) -> None:
+def _panel(ax: Axes, rows: pd.DataFrame, fit: EmergenceFit, colors: dict[int, np.ndarray]) -> None:
     sizes = rows["size"].to_numpy()
     span = np.geomspace(sizes.min(), sizes.max(), 100)
-    for window, color in shades.items():
+    for window, color in colors.items():
         mine = rows[rows["window"] == window].sort_values("size")
         seen, bound = mine[~mine["bound"]], mine[mine["bound"]]
         p = seen["p"].to_numpy()
         error = np.nan_to_num(np.stack([p - seen["low"], seen["high"] - p]))
-        ax.errorbar(
+        drawn = ax.errorbar(
             seen["size"], p, yerr=error, fmt="o", ms=4, color=color, mec="white", mew=0.4, elinewidth=1, capsize=1.5,
             zorder=3,
         )  # fmt: skip
+        describe_points(drawn[0], [
+            f"{r.model}, S = {si(s)}\nN = {window}, k = {fit.k}: p = {r.p:.3g} [{r.low:.3g}, {r.high:.3g}]"
+            f"\nindependence ratio {r.ratio:.2f}"
+            for s, r in zip(seen["size"], seen.itertuples(), strict=True)
+        ])  # fmt: skip
         ax.errorbar(
             bound["size"], bound["high"], yerr=0.04, uplims=True, fmt="none", ecolor=color, elinewidth=1, capsize=2
         )

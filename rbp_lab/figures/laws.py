@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rbp_lab.errors import LabError
-from rbp_lab.figures.style import GREY, FamilyStyle, family_styles, k_ticks, log_ticks, new_figure, size_ticks, styled
+from rbp_lab.figures.style import (
+    GREY,
+    FamilyStyle,
+    describe_points,
+    family_styles,
+    k_ticks,
+    log_ticks,
+    new_figure,
+    si,
+    size_ticks,
+    styled,
+)
 from rbp_lab.fits.forms import predict
 from rbp_lab.fits.result import FitResult
 from rbp_lab.points import POOLED
@@ -74,10 +86,15 @@ def _scaling_panel(ax: Axes, group: Sequence[FitResult], styles: dict[str, Famil
             factor = np.exp(1.96 * np.where(known, se, 0.0))
             error = np.stack([value - value / factor, value * factor - value])
             bars |= bool(known.any())
-            ax.errorbar(
+            drawn = ax.errorbar(
                 fit.points.size[seen], value, yerr=error if known.any() else None, fmt=style.marker, ms=5, capsize=2,
                 color=style.color, mec="white", mew=0.5, elinewidth=1, zorder=3,
             )  # fmt: skip
+            names = [name for name, there in zip(fit.points.names, seen, strict=True) if there]
+            describe_points(drawn[0], [
+                f"{name}, S = {si(s)}\n{fit.label.quantity} = {v:.4f}"
+                for name, s, v in zip(names, fit.points.size[seen], value, strict=True)
+            ])  # fmt: skip
         if fit.ok:
             span = np.geomspace(fit.points.size.min(), fit.points.size.max(), 100)
             ax.plot(span, predict(fit, span), color=style.color, ls="--" if pooled else "-", zorder=2, label="_")
@@ -122,10 +139,16 @@ def _family_legend(figure: Figure, families: Sequence[str], styles: dict[str, Fa
 
 
 @styled
-def against_k_figure(fits: Sequence[FitResult], title: str, styles: dict[str, FamilyStyle] | None = None) -> Figure:
+def against_k_figure(
+    fits: Sequence[FitResult],
+    title: str,
+    styles: dict[str, FamilyStyle] | None = None,
+    bands: pd.DataFrame | None = None,
+) -> Figure:
     """R² and exponent α of −log RBP_k against k, by family, with its interval; cross-entropy as a dotted line.
 
-    fits: of one data set. A k whose fit was refused leaves a gap. The band is the interval of each k by itself.
+    fits: of one data set. A k whose fit was refused leaves a gap. The band is the interval of each k by itself; with
+    bands (rows of ``simultaneous_band`` with a column family), thin lines bound the band that holds for all k at once.
     """
     fits = [f for f in fits if f.label.family != POOLED]  # pooled R² would squeeze the families' into a line
     usable = [f for f in fits if f.ok and f.label.metric == "neg_log_rbp"]
@@ -141,10 +164,17 @@ def against_k_figure(fits: Sequence[FitResult], title: str, styles: dict[str, Fa
         by_k = {f.label.k: f for f in usable if f.label.family == family}
         grid = [by_k.get(k) for k in ks]
         line = {"color": style.color, "marker": style.marker, "ms": 4}
-        r2_axes.plot(ks, [f.r2 if f else np.nan for f in grid], **line)
-        alpha_axes.plot(ks, [f.params["alpha"] if f else np.nan for f in grid], **line)
+        (r2_line,) = r2_axes.plot(ks, [f.r2 if f else np.nan for f in grid], **line)
+        here = [f"{family}, k = {k}\n{exponent_text(f) if f else ''}" for k, f in zip(ks, grid, strict=True)]
+        describe_points(r2_line, here)
+        (alpha_line,) = alpha_axes.plot(ks, [f.params["alpha"] if f else np.nan for f in grid], **line)
+        describe_points(alpha_line, here)
         low, high = ([f.intervals["alpha"][side] if f else np.nan for f in grid] for side in (0, 1))
         alpha_axes.fill_between(ks, low, high, color=style.color, alpha=0.15, lw=0)
+        if bands is not None:
+            both = bands[bands["family"] == family].sort_values("k")
+            for side in ("simultaneous_low", "simultaneous_high"):
+                alpha_axes.plot(both["k"], both[side], color=style.color, lw=0.7, ls=(0, (4, 2)))
         ce = next((f for f in fits if f.ok and f.label.metric == "ce" and f.label.family == family), None)
         if ce is not None:
             alpha_axes.axhline(ce.params["alpha"], color=style.color, ls=":", lw=1)
@@ -156,7 +186,8 @@ def against_k_figure(fits: Sequence[FitResult], title: str, styles: dict[str, Fa
     r2_axes.set_ylim(max(0.0, worst - 0.05 * (1 - worst) - 0.002), 1 + 0.03 * (1 - max(0.0, worst)))
     r2_axes.set_title("R² of the power law (log10-log10)")
     level = usable[0].confidence
-    alpha_axes.set_title(f"exponent α (bands: {level:.0%} for each k)")
+    joint = "" if bands is None else "; dashed: for all k at once"
+    alpha_axes.set_title(f"exponent α (bands: {level:.0%} for each k{joint})")
     if any(f.ok and f.label.metric == "ce" for f in fits):
         alpha_axes.plot([], [], color=GREY, ls=":", lw=1, label="cross-entropy")
         alpha_axes.legend(loc="best")

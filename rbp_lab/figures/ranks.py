@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -13,11 +12,14 @@ from rbp_lab.errors import LabError
 from rbp_lab.figures.style import (
     GREY,
     PALETTE,
+    describe_points,
     family_styles,
+    headline,
     k_ticks,
     log_ticks,
     new_figure,
     plain,
+    shades,
     si,
     size_ticks,
     styled,
@@ -43,16 +45,18 @@ def rank_figure(runs: Sequence[tuple[str, float, RankStats, LognormalFit]], titl
     figure = new_figure(7.2, 5.6)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     ordered = sorted(runs, key=lambda run: run[1])
-    shades = colormaps["viridis_r"](np.linspace(0.15, 1.0, len(ordered)))
     last = max(stats.vocab_rows for _, _, stats, _ in ordered)
-    for (_, size, stats, fit), color in zip(ordered, shades, strict=True):
+    for (model, size, stats, fit), color in zip(ordered, shades(len(ordered)), strict=True):
         edge = np.unique(np.round(2 ** np.arange(0, np.log2(stats.vocab_rows + 1) + 0.25, 0.25)).astype(int))
         edge = np.append(edge[edge <= stats.vocab_rows], stats.vocab_rows + 1)
         count = np.add.reduceat(stats.counts, edge[:-1] - 1)
         width, centre = np.diff(edge), np.sqrt(edge[:-1] * (edge[1:] - 1))
         seen = count > 0
         share = count / width / stats.num_tokens
-        top.plot(centre[seen], share[seen], "o", ms=3, color=color, label=f"S = {si(size)}", mew=0)
+        (dots,) = top.plot(centre[seen], share[seen], "o", ms=3, color=color, label=f"S = {si(size)}", mew=0)
+        describe_points(dots, [
+            f"{model}, rank {c:.3g}\nshare {v:.2e}" for c, v in zip(centre[seen], share[seen], strict=True)
+        ])  # fmt: skip
         if fit.mu is None:
             continue
         # the law is about ranks from xmin on, so it stands for their share of all tokens
@@ -69,7 +73,7 @@ def rank_figure(runs: Sequence[tuple[str, float, RankStats, LognormalFit]], titl
     bottom.set_ylabel("ln(measured/law)")
     top.set_title("share of tokens per rank (dots) and lognormal (lines)")
     top.legend(loc="upper right", ncols=2, fontsize=8)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    headline(figure, title)
     return figure
 
 
@@ -91,10 +95,14 @@ def parts_figure(scalings: Sequence[Sequence[PartScaling]], title: str) -> Figur
             points, color = part.law.points, colors[part.part]
             value = np.abs(points.value)
             r2 = f", R² {part.law.r2:.3f}" if part.law.ok else ", no fit"
-            ax.plot(
+            (dots,) = ax.plot(
                 points.size[value > 0], value[value > 0], markers[part.part].marker, ms=5, color=color, mec="white",
                 mew=0.5, label=PART_NAMES[part.part] + r2,
             )  # fmt: skip
+            describe_points(dots, [
+                f"{m}, S = {si(s)}\n{PART_NAMES[part.part]} = {v:.4f} nats"
+                for m, s, v in zip(points.names, points.size, value, strict=True) if v > 0
+            ])  # fmt: skip
             if part.law.ok:
                 span = np.geomspace(points.size.min(), points.size.max(), 50)
                 ax.plot(span, predict(part.law, span), color=color)
@@ -104,5 +112,5 @@ def parts_figure(scalings: Sequence[Sequence[PartScaling]], title: str) -> Figur
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
     log_ticks(axes[0], "y")
     axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    headline(figure, title)
     return figure

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -82,10 +84,51 @@ def save(figure: Figure, stem: str | Path, formats: Iterable[str] = ("png", "svg
     return paths
 
 
+def shades(count: int) -> np.ndarray:
+    """So many colours from light to dark, for an order such as size, all visible on white: [count, 4]."""
+    return colormaps["viridis_r"](np.linspace(0.28, 1.0, count))
+
+
+def headline(figure: Figure, title: str) -> None:
+    """The title of a whole figure."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+
+
+def grid(figure: Figure, panels: int, columns: int = 3, **kwargs: object) -> np.ndarray:
+    """The axes of so many panels, at most ``columns`` beside each other; places without a panel are hidden."""
+    columns = min(columns, panels)
+    axes = figure.subplots(-(-panels // columns), columns, squeeze=False, **kwargs).ravel()
+    for ax in axes[panels:]:
+        ax.set_visible(False)
+    return axes[:panels]
+
+
+def grid_size(panels: int, width: float, height: float, columns: int = 3) -> tuple[float, float]:
+    """Inches (width, height) of a figure of so many panels of that size, at most ``columns`` beside each other."""
+    columns = min(columns, panels)
+    return width * columns + (1.4 if columns == 1 else 0), height * -(-panels // columns) + 0.4
+
+
+def family_legend(figure: Figure, styles: dict[str, FamilyStyle], families: Iterable[str]) -> None:
+    """The families below the figure, when there are several."""
+    families = sorted(families)
+    if len(families) > 1:
+        handles = [
+            Line2D([], [], color=styles[f].color, marker=styles[f].marker, mec="white", mew=0.5, label=f)
+            for f in families
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+
+
 def describe_points(line: Line2D, texts: Sequence[str]) -> None:
-    """Give each marker of a line a text, which the report shows when the reader points at it."""
-    if len(texts) != len(line.get_xdata()):
-        raise ValueError(f"{len(texts)} texts for {len(line.get_xdata())} points")
+    """Give each marker of a line a text, which the report shows when the reader points at it.
+
+    One text per point of the line, in its order; those of points that are not drawn (not finite) are dropped.
+    """
+    x, y = (np.asarray(data, dtype=np.float64) for data in line.get_data())
+    if len(texts) != len(x):
+        raise ValueError(f"{len(texts)} texts for {len(x)} points")
+    texts = [text for text, drawn in zip(texts, np.isfinite(x) & np.isfinite(y), strict=True) if drawn]
     figure = line.get_figure(root=True)
     line.point_titles = tuple(texts)  # matplotlib has no slot for such data; the gid finds the line in an SVG
     line.set_gid(f"points-{len(point_titles(figure))}")

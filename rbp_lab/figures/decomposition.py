@@ -1,0 +1,162 @@
+"""The error-entropy split ([EE]) beyond its scaling: p_e and q_e, shares, checkpoints; and the calibration gap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rbp_lab.errors import LabError
+from rbp_lab.figures.style import (
+    GREY,
+    FamilyStyle,
+    describe_points,
+    family_legend,
+    family_styles,
+    grid,
+    grid_size,
+    headline,
+    log_ticks,
+    new_figure,
+    shades,
+    si,
+    size_ticks,
+    styled,
+)
+
+PART_NAMES = {"cross_entropy": "CE", "error_entropy": "error entropy", "self_alignment": "self-alignment",
+              "confidence": "confidence"}  # fmt: skip
+
+
+@styled
+def error_curves_figure(curves: Sequence[tuple[str, float, pd.DataFrame]], title: str) -> Figure:
+    """p_e (dots) and q_e (lines) against the rank-based error on log-log axes, darker for larger models.
+
+    curves: (model, S, rows of ``error_curves``) of one family on one data set. e is shown as e + 1, the rank, and
+    averaged in bins that grow by a quarter of an octave. Where the line runs above the dots the model gives these
+    errors more probability than they deserve.
+    """
+    if not curves:
+        raise LabError("there is nothing to draw: no run")
+    figure = new_figure(7.2, 3.9)
+    ax = figure.subplots()
+    ordered = sorted(curves, key=lambda curve: curve[1])
+    for (model, size, table), color in zip(ordered, shades(len(ordered)), strict=True):
+        rank = table["e"].to_numpy() + 1
+        edge = np.unique(np.round(2 ** np.arange(0, np.log2(rank.max() + 1) + 0.5, 0.25)).astype(int))
+        place = np.digitize(rank, edge) - 1
+        used = np.unique(place)
+        width = np.diff(edge, append=edge[-1] * 2)[used]
+        centre = np.sqrt(edge[used] * np.append(edge, edge[-1] * 2)[used + 1] * 1.0)
+        centre[width == 1] = edge[used][width == 1]
+        p, q = (np.bincount(place, table[c])[used] / width for c in ("p", "q"))
+        (dots,) = ax.plot(centre, p, "o", ms=3.5, color=color, mew=0, label=f"S = {si(size)}")
+        describe_points(dots, [
+            f"{model}, rank {c:.3g}\np_e {a:.2e}, q_e {b:.2e}" for c, a, b in zip(centre, p, q, strict=True)
+        ])  # fmt: skip
+        ax.plot(centre, q, color=color, lw=1)
+    log_ticks(ax, "x")
+    log_ticks(ax, "y")
+    ax.set_xlabel("e + 1 = optimistic rank")
+    ax.set_title("$p_e$, share of tokens (dots), and $q_e$, the model's (lines), per rank")
+    ax.legend(loc="upper right", ncols=2, fontsize=8)
+    headline(figure, title)
+    return figure
+
+
+@styled
+def shares_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyStyle] | None = None) -> Figure:
+    """The share of error entropy in cross-entropy against S, in both conventions, families by colour.
+
+    table: rows of ``decomposition_table`` of one data set. Left EE/CE, above 1 where the model is calibrated or
+    under-confident; right EE over the sum of the absolute parts, always below 1.
+    """
+    if table.empty:
+        raise LabError("there is nothing to draw: no run")
+    families = sorted(table["family"].unique())
+    styles = styles or family_styles(families)
+    figure = new_figure(8.2, 3.4)
+    axes = figure.subplots(1, 2)
+    for ax, column, name in zip(
+        axes, ("share_of_ce", "share_of_parts"), ("EE / CE", "EE / (|EE| + |SA| + |Conf|)"), strict=True
+    ):
+        for family, rows in table.groupby("family"):
+            rows, style = rows.sort_values("size"), styles[family]
+            (line,) = ax.plot(
+                rows["size"], rows[column], color=style.color, marker=style.marker, ms=5, mec="white", mew=0.5, lw=0.9
+            )
+            describe_points(line, [
+                f"{m}, S = {si(s)}\n{name} = {v:.4f}"
+                for m, s, v in zip(rows["model"], rows["size"], rows[column], strict=True)
+            ])  # fmt: skip
+        size_ticks(ax, table["size"])
+        ax.set_xlabel("S")
+        ax.set_title(name)
+    axes[0].axhline(1, color=GREY, lw=1)
+    family_legend(figure, styles, families)
+    headline(figure, title)
+    return figure
+
+
+@styled
+def checkpoints_figure(table: pd.DataFrame, title: str) -> Figure:
+    """Cross-entropy and its parts along training: a panel per part, a line per size, darker for larger models.
+
+    table: rows of ``checkpoints`` of one family on one data set, with at least two training lengths of one size.
+    """
+    if table.empty or table.groupby("size")["training_tokens"].nunique().max() < 2:
+        raise LabError("there is nothing to draw: no size was measured at two points of its training")
+    figure = new_figure(*grid_size(4, 4.0, 2.7, 2))
+    sizes = sorted(table["size"].unique())
+    for ax, (part, name) in zip(grid(figure, 4, 2), PART_NAMES.items(), strict=True):
+        for size, color in zip(sizes, shades(len(sizes)), strict=True):
+            rows = table[table["size"] == size].sort_values("training_tokens")
+            x = rows["training_tokens"].to_numpy(float)
+            (line,) = ax.plot(x, rows[part], "o-", ms=4, lw=0.9, color=color, mec="white", mew=0.4, label=si(size))
+            describe_points(line, [
+                f"{m}, {si(d)} tokens\n{name} {v:.4f}" for m, d, v in zip(rows["model"], x, rows[part], strict=True)
+            ])  # fmt: skip
+        log_ticks(ax, "x", si)
+        ax.set_xlabel("training tokens")
+        ax.set_title(f"{name} (nats)")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=6, title="S")
+    headline(figure, title)
+    return figure
+
+
+@styled
+def calibration_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyStyle] | None = None) -> Figure:
+    """Mean predictive entropy − cross-entropy against S, families by colour; 0 is calibrated, below it too sure.
+
+    table: rows of ``calibration_table`` of one data set; bars are their intervals over documents.
+    """
+    if table.empty:
+        raise LabError("there is nothing to draw: no run")
+    families = sorted(table["family"].unique())
+    styles = styles or family_styles(families)
+    figure = new_figure(5.6, 3.4)
+    ax = figure.subplots()
+    for family, rows in table.groupby("family"):
+        rows, style = rows.sort_values("size"), styles[family]
+        gap = rows["gap"].to_numpy(float)
+        error = np.nan_to_num(np.stack([gap - rows["low"], rows["high"] - gap]))
+        bars = ax.errorbar(
+            rows["size"], gap, yerr=error, fmt=style.marker, ms=5, color=style.color, mec="white", mew=0.5,
+            elinewidth=1, capsize=2,
+        )  # fmt: skip
+        describe_points(bars[0], [
+            f"{m}, S = {si(s)}\ngap {v:+.4f} nats" for m, s, v in zip(rows["model"], rows["size"], gap, strict=True)
+        ])  # fmt: skip
+    ax.axhline(0, color=GREY, lw=1)
+    low, high = ax.get_ylim()
+    for y, text, va in ((high, "too cautious", "top"), (low, "too sure", "bottom")):
+        if y * (1 if va == "top" else -1) > 0:
+            ax.annotate(text, (1, y), xycoords=("axes fraction", "data"), ha="right", va=va, fontsize=8, color=GREY)
+    size_ticks(ax, table["size"])
+    ax.set_xlabel("S")
+    ax.set_title("entropy − CE (nats per token; bars: interval over documents)")
+    family_legend(figure, styles, families)
+    headline(figure, title)
+    return figure

@@ -1,0 +1,109 @@
+"""The lognormal of ranks over models ([RBP] figures 8b–d): μ, σ, μ/σ against S, and what the law implies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rbp_lab.errors import LabError
+from rbp_lab.figures.style import (
+    GREY,
+    FamilyStyle,
+    describe_points,
+    family_legend,
+    family_styles,
+    headline,
+    log_ticks,
+    new_figure,
+    si,
+    size_ticks,
+    styled,
+)
+
+PARAMETERS = (("mu", "se_mu", "μ"), ("sigma", "se_sigma", "σ"), ("ratio", "se_ratio", "μ/σ"))
+
+
+@styled
+def parameters_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyStyle] | None = None) -> Figure:
+    """μ, σ and μ/σ against S, one row of panels per model of the law ("rounded", "pmf"), families by colour.
+
+    table: one row per run and model of the law (``LognormalFit`` with name, family, size), of one data set. Only fits
+    that converged are drawn. Bars are 95 % normal intervals over blocks of documents. LabError without any.
+    """
+    drawn = table[table["status"] == "ok"]
+    if drawn.empty:
+        raise LabError("there is nothing to draw: no lognormal of ranks converged")
+    models = [m for m in ("rounded", "pmf") if (drawn["model"] == m).any()]
+    families = sorted(drawn["family"].unique())
+    styles = styles or family_styles(families)
+    figure = new_figure(9.0, 2.7 * len(models) + 0.5)
+    axes = figure.subplots(len(models), 3, squeeze=False)
+    for row, model in zip(axes, models, strict=True):
+        mine = drawn[drawn["model"] == model]
+        for ax, (column, se, name) in zip(row, PARAMETERS, strict=True):
+            for family, rows in mine.groupby("family"):
+                _points(ax, rows.sort_values("size"), column, se, name, styles[family])
+            size_ticks(ax, drawn["size"].astype(float))
+            ax.set_title(f"{name}  ({model}, ranks ≥ {mine['xmin'].iloc[0]})")
+    for ax in axes[-1]:
+        ax.set_xlabel("S")
+    family_legend(figure, styles, families)
+    headline(figure, f"{title} (bars: 95 %, documents)")
+    return figure
+
+
+def _points(ax: Axes, rows: pd.DataFrame, column: str, se: str, name: str, style: FamilyStyle) -> None:
+    y = rows[column].to_numpy(float)
+    half = 1.96 * rows[se].to_numpy(float, na_value=np.nan)
+    bars = ax.errorbar(
+        rows["size"].to_numpy(float), y, yerr=np.nan_to_num(half), fmt=style.marker, ms=5, color=style.color,
+        mec="white", mew=0.5, elinewidth=1, capsize=2,
+    )  # fmt: skip
+    ax.plot(rows["size"].to_numpy(float), y, color=style.color, lw=0.7, alpha=0.6)
+    describe_points(bars[0], [
+        f"{model}, S = {si(s)}\n{name} = {v:.3f}" + (f" ± {h:.3f}" if np.isfinite(h) else "")
+        for model, s, v, h in zip(rows["name"], rows["size"], y, half, strict=True)
+    ])  # fmt: skip
+
+
+@styled
+def implied_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyStyle] | None = None) -> Figure:
+    """What the lognormal implies (open, dashed) beside what was measured (filled): −log p_1, and entropies, against S.
+
+    table: as for ``parameters_figure``; rows of the pmf carry the implied values ([RBP] appendix D). The second panel
+    sets the law's rank entropy, which the appendix calls cross-entropy, beside the measured cross-entropy.
+    """
+    drawn = table[table["implied_neg_log_p1"].notna()]
+    if drawn.empty:
+        raise LabError("there is nothing to draw: no lognormal (pmf) of ranks was fitted")
+    families = sorted(drawn["family"].unique())
+    styles = styles or family_styles(families)
+    figure = new_figure(8.2, 3.7)
+    axes = figure.subplots(1, 2)
+    drawn = drawn.assign(measured_neg_log_p1=-np.log(drawn["measured_rbp_1"].astype(float).clip(lower=1e-12)))
+    panels = (
+        ("implied_neg_log_p1", "measured_neg_log_p1", "$-\\log p_1$: law, and measured"),
+        ("implied_rank_entropy", "measured_cross_entropy", "rank entropy of the law; measured CE"),
+    )
+    for ax, (implied, measured, name) in zip(axes, panels, strict=True):
+        for family, rows in drawn.groupby("family"):
+            rows, style = rows.sort_values("size"), styles[family]
+            s = rows["size"].to_numpy(float)
+            for column, face, ls, word in ((measured, style.color, "-", "measured"), (implied, "white", "--", "law")):
+                y = rows[column].to_numpy(float)
+                (line,) = ax.plot(s, y, ls=ls, lw=0.9, color=style.color, marker=style.marker, ms=5, mfc=face)
+                describe_points(
+                    line, [f"{m}, S = {si(x)}\n{word}: {v:.4f}" for m, x, v in zip(rows["name"], s, y, strict=True)]
+                )
+        ax.plot([], [], color=GREY, marker="o", ms=5, lw=0.9, label="measured")
+        ax.plot([], [], color=GREY, marker="o", ms=5, lw=0.9, ls="--", mfc="white", label="implied by the law")
+        size_ticks(ax, drawn["size"].astype(float))
+        log_ticks(ax, "y")
+        ax.set_xlabel("S")
+        ax.set_title(f"{name} (nats)")
+    axes[0].legend(loc="best")
+    family_legend(figure, styles, families)
+    headline(figure, title)
+    return figure
