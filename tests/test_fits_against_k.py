@@ -54,7 +54,7 @@ def test_trade_off_keeps_rbp():
     value = [AMPLITUDE * s**-ALPHA_S * k**-ALPHA_K for s, k in ((1e7, 10.0), (smaller, 10.0 * larger_k))]
     assert value[0] == pytest.approx(value[1])
     rising = fit_power(FitPoints(np.array([1, 10, 100.0]), np.array([1, 2, 3.0])))
-    with pytest.raises(LabError, match="does not fall"):
+    with pytest.raises(LabError, match="does not clearly fall"):
         trade_off(law, rising, 1e7)
     with pytest.raises(LabError, match="without both laws"):
         trade_off(law, fit_against_k(points, "m1", "D", ks=(1,)), 1e7)
@@ -79,3 +79,13 @@ def test_curves_of_equal_rbp():
         assert row.extrapolates == (not 1e6 <= row.size <= 1e9)
     with pytest.raises(LabError, match="between 0 and 1"):
         iso_rbp(by_k(surface()), [1.0])
+
+
+def test_a_law_that_does_not_fall_gives_no_curve():
+    size = np.geomspace(1e4, 1e6, 6)
+    flat = fit_power(FitPoints(size, np.array([3.355, 3.435, 3.436, 3.435, 3.204, 3.435])), Label("F", "D", "m", 1))
+    assert flat.ok and iso_rbp([flat], [0.3, 0.9]).empty
+    steep = fit_power(FitPoints(size, 3 * size**-0.01), Label("F", "D", "m", 1))
+    assert iso_rbp([steep], [0.9]).empty  # 10^140 parameters is no prediction
+    with pytest.raises(LabError, match="does not clearly fall"):
+        trade_off(flat, fit_against_k(surface(), "m1", "D"), 1e5)

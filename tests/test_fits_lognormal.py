@@ -179,7 +179,9 @@ def test_pairs_of_a_run():
     assert np.bincount(ranks, counts, 513)[1:].tolist() == record.stats.counts.tolist()
     few = rank_pairs(synthetic_record("m", 10000, 0, documents=5).documents)
     assert len(np.unique(few[2])) == 5
-    assert fit_lognormal(ranks, counts, "rounded", 2, 512, block).se_mu > 0
+    real = synthetic_record("m", 10**6, 0, vocab=4000, sigma=2.0)
+    fit = fit_lognormal(*rank_pairs(real.documents)[:2], "rounded", 2, 4000, rank_pairs(real.documents)[2])
+    assert fit.status == "ok" and 0 < fit.se_mu < abs(fit.mu)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

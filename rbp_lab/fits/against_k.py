@@ -13,6 +13,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, FitResult, Label
 
+REACH = math.log(1000.0)  # how far outside the models, in ln S, a curve of equal RBP is drawn
 # The k of [RBP] appendix B, table 1.
 TABLE1_KS = (1, 2, 3, 5, 7, 10, 18, 30, 50, 78, 100)
 
@@ -62,13 +63,14 @@ def trade_off(against_size: FitResult, against_k: FitResult, size: float) -> Tra
     """The exponent α_k/α_S of the trade-off ΔS/S ≈ −(α_k/α_S)·Δk/k ([RBP] appendix B), with a delta-method interval.
 
     against_size: law of −log RBP_k in S, at its k; against_k: law in k of the model of that size. Both exponents are
-    local, so the result names the (k, S) they were taken at. LabError when either was refused or is not positive.
+    local, so the result names the (k, S) they were taken at. LabError when either was refused, or is not told apart
+    from zero (its interval is not positive): the ratio would be anything.
     """
     for fit in (against_size, against_k):
         if not fit.ok:
             raise LabError(f"no trade-off without both laws: {fit.message}")
-        if fit.params["alpha"] <= 0:
-            raise LabError(f"no trade-off where −log RBP does not fall: α = {fit.params['alpha']:.3g} for {fit.label}")
+        if fit.intervals["alpha"][0] <= 0:
+            raise LabError(f"no trade-off where −log RBP does not clearly fall: {fit!r}")
     alpha_s, alpha_k = against_size.params["alpha"], against_k.params["alpha"]
     se_log = math.hypot(against_size.se["alpha"] / alpha_s, against_k.se["alpha"] / alpha_k)
     t = stats.t.ppf(0.5 + against_size.confidence / 2, min(against_size.dof, against_k.dof))
@@ -80,17 +82,19 @@ def trade_off(against_size: FitResult, against_k: FitResult, size: float) -> Tra
 def iso_rbp(fits: Sequence[FitResult], levels: Sequence[float]) -> pd.DataFrame:
     """Curves of equal RBP in the (k, S) plane: columns level, k, size, extrapolates.
 
-    fits: power laws in S, one per k, of one family and data set; refused ones and rising ones are left out. size is
-    the S at which RBP_k = level by the law of that k.
+    fits: power laws in S, one per k, of one family and data set. size is the S at which RBP_k = level by the law of
+    that k. Left out: laws that were refused or do not clearly fall (the interval of α reaches 0), and sizes more than
+    a thousandfold outside the models.
     """
     rows = []
     for level in levels:
         if not 0 < level < 1:
             raise LabError(f"a level of RBP lies between 0 and 1; got {level}")
         for fit in fits:
-            if not fit.ok or fit.params["alpha"] <= 0:
+            if not fit.ok or fit.intervals["alpha"][0] <= 0:
                 continue
-            size = math.exp((fit.params["log_a"] - math.log(-math.log(level))) / fit.params["alpha"])
-            outside = not fit.points.size.min() <= size <= fit.points.size.max()
-            rows.append((level, fit.label.k, size, outside))
+            log_size = (fit.params["log_a"] - math.log(-math.log(level))) / fit.params["alpha"]
+            low, high = math.log(fit.points.size.min()), math.log(fit.points.size.max())
+            if low - REACH <= log_size <= high + REACH:
+                rows.append((level, fit.label.k, math.exp(log_size), not low <= log_size <= high))
     return pd.DataFrame(rows, columns=["level", "k", "size", "extrapolates"])

@@ -110,8 +110,8 @@ class EmergenceFit:
         """p_{N,k} at window lengths N and sizes S, in [0, 1]; LabError when the fit was refused."""
         if self.alpha is None:
             raise LabError(f"there is no law of emergence to predict from: {self.message}")
-        rate = np.exp(self.log_c + self.beta * np.log(window) - self.alpha * np.log(size))
-        return np.exp(-rate)
+        with np.errstate(over="ignore"):  # far below the models the rate is infinite and p is 0
+            return np.exp(-np.exp(self.log_c + self.beta * np.log(window) - self.alpha * np.log(size)))
 
     def to_frame(self) -> pd.DataFrame:
         """One row with the numbers and their intervals."""

@@ -182,7 +182,7 @@ class _Pmf:
         log_c, mean, covariance = self._moments(theta)
         loss = log_c - theta @ target
         for iteration in range(1, 101):
-            step = np.linalg.solve(covariance, target - mean)
+            step = np.linalg.pinv(covariance) @ (target - mean)
             for _ in range(50):  # the loss is convex: halving always ends
                 log_c, mean, covariance = self._moments(theta + step)
                 new = log_c - (theta + step) @ target
@@ -289,7 +289,7 @@ class _Rounded:
         theta, steps = found.x, int(found.nfev)
         for _ in range(6):  # Newton polish: quasi-Newton stops where the loss is flat to 1e-15, θ is not yet
             gradient = loss(theta)[1]
-            step = np.linalg.solve(self.information(theta, ranks, share), -gradient)
+            step = -np.linalg.pinv(self.information(theta, ranks, share)) @ gradient
             steps += 1
             if not np.isfinite(step).all() or np.abs(step).max() > 1 or loss(theta + step)[0] > loss(theta)[0] + 1e-13:
                 break
