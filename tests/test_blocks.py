@@ -99,9 +99,10 @@ def test_shards_partition_documents_and_widths_ignore_company(sizes, world, batc
     counts = [len(d) for d in documents]
     assert max(counts) - min(counts) <= 1
     for blocks in plan.batches(batch_tokens):
-        lengths = (blocks.tokens != 0).sum(1)
+        lengths = blocks.scored.shape[1] - np.argmax(blocks.scored[:, ::-1], axis=1) + 1  # the last label is scored
         width = blocks.tokens.shape[1]
         assert (np.minimum(-(-lengths // WIDTH_STEP) * WIDTH_STEP, 24) == width).all()
+        assert (blocks.tokens[np.arange(width) >= lengths[:, None]] == 0).all()
         assert len(blocks.tokens) == 1 or blocks.tokens.size <= batch_tokens
 
 

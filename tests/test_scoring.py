@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import rbp_lab.scoring.tiled as tiled_module
 from rbp_lab.errors import LabError
 from rbp_lab.scoring import LMHead, NonFiniteLogits, score_tokens, tile_shape
 from rbp_lab.scoring.reference import reference_logits, score_logits
@@ -176,3 +177,26 @@ def test_mistakes_are_named():
 def test_tiles_keep_the_byte_budget(budget, device, vocab):
     tokens, rows = tile_shape(device, vocab, budget)
     assert tokens * rows * 10 <= budget and tokens >= 32 and rows >= 1
+
+
+def test_scale_and_softcap_by_hand():
+    """logits = c·tanh(scale·(h·w + b)/c), written out."""
+    head = LMHead(torch.tensor([[1.0], [2.0], [-3.0]]), torch.tensor([0.5, 0.0, 0.0]), scale=2.0, softcap=4.0)
+    z = [4 * math.tanh(2 * (1.5 + 0.5) / 4), 4 * math.tanh(2 * 3.0 / 4), 4 * math.tanh(2 * -4.5 / 4)]
+    for impl in IMPLS:
+        scores = score_tokens(torch.tensor([[1.5]]), head, torch.tensor([0]), impl)
+        assert scores.nll.item() == pytest.approx(math.log(sum(math.exp(v - z[0]) for v in z)), rel=1e-6)
+        assert scores.num_greater.item() == 1
+
+
+@pytest.mark.parametrize("off", [-1.0, 1.0])
+def test_a_target_that_rounds_otherwise_in_its_tile_is_not_its_own_rival(monkeypatch, off):
+    """On some machines the diagonal and the tile round differently; the target's column must not count either way."""
+    hidden, head, targets = random_case(70, 500, 16)
+    real = tiled_module._target_logits
+    monkeypatch.setattr(
+        tiled_module, "_target_logits", lambda *a: torch.nextafter(real(*a), torch.tensor(off * math.inf))
+    )
+    assert_matches_reference(score_tokens(hidden, head, targets, "tiled"), hidden, head, targets)
+    single = score_tokens(hidden, LMHead(head.weight[:1]), torch.zeros(70, dtype=torch.long), "tiled")
+    assert (single.num_greater == 0).all() and (single.num_equal == 0).all()
