@@ -38,13 +38,15 @@ class RunPlan:
 class Progress:
     """Where the loop stands, told at every log point; ``stats`` covers the documents that are complete so far.
 
-    rows, positions: done by this process. seconds: since the loop began.
+    rows, positions: done by this process. seconds: since the loop began. tables: those documents' rows, in parts as
+    they were reduced; a later Progress begins with the same parts, so that an observer need look at the new ones only.
     """
 
     rows: int
     positions: int
     seconds: float
     stats: RankStats
+    tables: tuple[DocumentTable, ...] = ()
 
     @property
     def positions_per_second(self) -> float:
@@ -143,6 +145,10 @@ class RankAccumulator(Callback):
         """Totals over the documents that are complete by now."""
         self._fold()
         return self._stats
+
+    def tables(self) -> tuple[DocumentTable, ...]:
+        """The rows of the documents reduced so far, in parts; grows at its end."""
+        return tuple(self._tables)
 
     def result(self) -> Measurement:
         """The measurement of the whole share; RuntimeError when a document's rows have not all come."""

@@ -78,8 +78,9 @@ def _loop(
         now = time.monotonic()
         if now - logged >= log_seconds:
             logged = now
-            tell("on_log", Progress(rows, positions, now - begin, accumulator.snapshot()))
-    tell("on_log", Progress(rows, positions, time.monotonic() - begin, accumulator.snapshot()))
+            tell("on_log", Progress(rows, positions, now - begin, accumulator.snapshot(), accumulator.tables()))
+    seconds = time.monotonic() - begin
+    tell("on_log", Progress(rows, positions, seconds, accumulator.snapshot(), accumulator.tables()))
 
 
 def _where(blocks: TokenBlocks, index: int) -> str:

@@ -14,7 +14,7 @@ from rbp_lab.models.ladder import LADDER
 
 GROUPS = {
     group: sorted(p.stem for p in (CONF / group).glob("*.yaml"))
-    for group in ("model", "dataset", "k", "precision", "callbacks")
+    for group in ("model", "dataset", "k", "precision", "callbacks", "tracking")
 }
 REQUIRED = {"hf": "model.path=a/b", "ladder": "model.width=64", "local": "dataset.files=x.txt"}
 

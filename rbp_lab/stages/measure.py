@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from rbp_lab.records import DatasetInfo, ModelInfo, RunRecord, ScoringSpec, reco
 from rbp_lab.runtime import Runtime, choose_device
 from rbp_lab.settings import KSpec, Launch, Precision, Scoring
 from rbp_lab.stores.local import has_record, read_record, record_path, write_record
+from rbp_lab.tracking.measuring import MeasurementTracker
+from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Job:
     store: str
     callbacks: tuple[Callback, ...] = ()
     force: bool = False
+    tracking: Tracking = NO_TRACKING
+    config: Mapping[str, Any] = field(default_factory=dict)  # as composed; W&B shows it, nothing else reads it
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ def job_from_config(config: Mapping[str, Any]) -> Job:
         store=config["store"],
         callbacks=tuple(build(node, f"callbacks.{name}") for name, node in (config["callbacks"] or {}).items()),
         force=config["force"],
+        tracking=call(Tracking, config.get("tracking") or {"mode": "none"}, "tracking"),
+        config=config,
     )
 
 
@@ -179,13 +185,18 @@ def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
         rank=runtime.rank,
         world=runtime.world,
     )
-    result = measure_plan(share, scorer, run, job.callbacks, job.scoring.batch_tokens)
-    merged: Measurement = runtime.merge(result)
-    _assert_counted_once(merged, plan)
     path = record_path(job.store, identity.key)
-    if runtime.is_main:
-        seconds = time.monotonic() - begin
-        path = write_record(job.store, _record(job, corpus, identity, merged, runtime, scorer, seconds))
+    with MeasurementTracker(
+        job.tracking, job.store, identity.key, model_info, identity.dataset, spec, job.config
+    ) as tracker:
+        result = measure_plan(share, scorer, run, (*job.callbacks, tracker), job.scoring.batch_tokens)
+        merged: Measurement = runtime.merge(result)
+        _assert_counted_once(merged, plan)
+        if runtime.is_main:
+            seconds = time.monotonic() - begin
+            record = _record(job, corpus, identity, merged, runtime, scorer, seconds)
+            path = write_record(job.store, record)
+            tracker.finish(record, path)
     runtime.wait()
     return path
 
