@@ -218,7 +218,7 @@ def plan_blocks(corpus: TokenizedCorpus, protocol: Protocol) -> BlockPlan:
 
 
 def _joined(corpus: TokenizedCorpus) -> tuple[np.ndarray, np.ndarray | None]:
-    """All documents as one stream, each followed by the end-of-text token."""
-    ends = corpus.offsets[1:]
+    """All documents as one stream, each that is not empty followed by the end-of-text token."""
+    ends = corpus.offsets[1:][np.diff(corpus.offsets) > 0]
     tokens = np.insert(corpus.tokens, ends, corpus.eos_id)
     return tokens, None if corpus.token_bytes is None else np.insert(corpus.token_bytes, ends, 0)
