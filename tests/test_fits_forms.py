@@ -90,6 +90,14 @@ def test_a_floor_at_zero_is_a_bound_without_an_interval():
     assert "ridge" in result.warnings and "E" not in result.intervals and "alpha" in result.intervals
 
 
+def test_parameters_that_trade_off_are_a_ridge():
+    """An untrained ladder: value does not depend on size, so floor and amplitude cannot be told apart."""
+    sizes = np.array([9872, 21720, 59240, 150080, 393640, 928160.0])
+    flat = FitPoints(sizes, np.array([3.3586, 3.4358, 3.4358, 3.4358, 3.2039, 3.4358]))
+    assert "ridge" in fit("power_constant", flat).warnings
+    assert "ridge" not in fit("power_constant", fit_points(PYTHIA_K1)).warnings
+
+
 def test_published_points_exclude_a_line_in_log_size():
     """[RBP] figure 3, Pythia on Wikipedia: log-linear is excluded, a floor is undecided."""
     result = compare(fit_points(PYTHIA_K1))

@@ -115,7 +115,7 @@ class _Problem:
         inside = np.clip(start, self.low, self.high)
         return optimize.least_squares(
             self.residual, inside, bounds=(self.low, self.high), x_scale="jac", xtol=1e-12, ftol=1e-12, gtol=1e-12,
-            max_nfev=400,
+            max_nfev=150,
         )  # fmt: skip
 
     def natural(self, u: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
@@ -158,6 +158,7 @@ def _result(
     if singular[-1] > 1e-9 * singular[0]:
         inner = np.zeros((len(names), len(names)))
         inner[np.ix_(free, free)] = np.linalg.inv(jacobian.T @ jacobian) * float(residual @ residual) / dof
+        ridge |= _largest_correlation(inner[np.ix_(free, free)]) > 0.999
         covariance = change @ inner @ change.T
         t = stats.t.ppf(0.5 + confidence / 2, dof)
         for i, name in enumerate(names):
@@ -186,6 +187,13 @@ def _result(
         method=f"least squares of {'ln value' if log_loss else 'the value'}, variable projection then refinement, "
         "t(n−P) Wald intervals", starts=starts, agree=agree,
     )  # fmt: skip
+
+
+def _largest_correlation(covariance: np.ndarray) -> float:
+    """Largest |correlation| between two parameters, in centred sizes; near 1 one direction is all but undetermined."""
+    scale = np.sqrt(np.diag(covariance))
+    correlation = np.abs(covariance / np.outer(scale, scale))
+    return float(np.max(correlation - np.eye(len(scale)), initial=0.0))
 
 
 def _leave_largest_out(problem: _Problem) -> float | None:
@@ -224,7 +232,7 @@ def compare(
     A difference beyond 4 counts as support, within ±4 as undecided: a high R² alone is no evidence of a power law
     (over a decade or two, a straight line in ln S or a floor reach 0.97 as well).
     """
-    fits = {name: fit(name, points, label) for name in dict.fromkeys(("power", *forms))}
+    fits = {name: fit(name, points, label, starts=4) for name in dict.fromkeys(("power", *forms))}
     power = fits["power"]
     if not power.ok:
         return Comparison(power.message, fits, {})

@@ -28,6 +28,7 @@ from rbp_lab.records import RunRecord
 
 ISO_LEVELS = (0.3, 0.5, 0.7, 0.9)
 EMERGENCE_LEVEL = 0.5
+EMERGENCE_KS = (1, 5, 10, 50, 100, 500)  # panels of the figure, of those in figure 7 of [RBP]
 
 
 def all_laws(
@@ -52,18 +53,20 @@ def _figures(
 ) -> list[tuple[str, Figure]]:
     figures: list[tuple[str, Figure]] = []
     scalings: dict[str, list[list[PartScaling]]] = {}
+    thresholds = _common_thresholds(records)
+    shown = [k for k in EMERGENCE_KS if k in thresholds] or thresholds[:6]
     for dataset, family, mine in _families(records):
         where = f"{dataset}: {family}"
         rows = tables["emergence"]
         rows = rows[(rows["dataset"] == dataset) & (rows["family"] == family)]
-        laws = [fit_emergence(rows, family, dataset, k, confidence) for k in _common_thresholds(records)[:6]]
+        laws = [fit_emergence(rows, family, dataset, k, confidence) for k in shown]
         if laws and len(rows):
             figures.append((f"emergence_{dataset}_{family}", emergence_figure(rows, laws, f"Emergence on {where}")))
         runs = [
             (r, lognormal.fit_lognormal(*lognormal.rank_pairs(r.documents)[:2], vocab=r.stats.vocab_rows)) for r in mine
         ]
-        shown = [(r.model.name, r.model.params.non_embedding, r.stats, law) for r, law in runs]
-        figures.append((f"ranks_{dataset}_{family}", rank_figure(shown, f"Ranks on {where}")))
+        ranks = [(r.model.name, r.model.params.non_embedding, r.stats, law) for r, law in runs]
+        figures.append((f"ranks_{dataset}_{family}", rank_figure(ranks, f"Ranks on {where}")))
         scalings.setdefault(dataset, []).append(part_scalings(tables["decomposition"], dataset, family, confidence))
     for dataset, parts in scalings.items():
         figures.append((f"parts_{dataset}", parts_figure(parts, f"Parts of cross-entropy on {dataset}")))
