@@ -192,6 +192,8 @@ def _result(
 def _largest_correlation(covariance: np.ndarray) -> float:
     """Largest |correlation| between two parameters, in centred sizes; near 1 one direction is all but undetermined."""
     scale = np.sqrt(np.diag(covariance))
+    if not (scale > 0).all():  # an exact fit leaves nothing undetermined
+        return 0.0
     correlation = np.abs(covariance / np.outer(scale, scale))
     return float(np.max(correlation - np.eye(len(scale)), initial=0.0))
 
