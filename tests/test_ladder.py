@@ -22,7 +22,7 @@ from rbp_lab.models.training import Schedule, TrainingProgress, batch_rows, trai
 from rbp_lab.stages.train import train
 from tests.sources import MadeUpText
 
-WIDTHS = (16, 24, 40, 64, 104, 160)
+WIDTHS = (20, 32, 52, 80, 104, 144)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,12 +57,18 @@ def test_sizes_run_evenly_from_ten_thousand_to_a_million():
 def test_parameters_are_those_of_the_formula(width):
     model = LadderModel(name="m", width=width, directory="unused", vocabulary=300)
     counts = count_parameters(model.build())
-    assert counts.non_embedding == model.non_embedding == 12 * 3 * width**2 + 13 * 3 * width + 2 * width
+    assert counts.non_embedding == model.non_embedding == non_embedding_parameters(width, depth_rule(width))
     assert counts.embedding == counts.head == 300 * width
 
 
+def test_formula_gives_the_published_sizes_of_pythia():
+    """Non-embedding parameters of EleutherAI/pythia-14m, -160m and -12b, by width and layers."""
+    published = {(128, 6): 1_189_888, (768, 12): 85_056_000, (5120, 36): 11_327_027_200}
+    assert {shape: non_embedding_parameters(*shape) for shape in published} == published
+
+
 def test_depth_follows_width_beyond_the_floor():
-    assert [depth_rule(w) for w in (16, 160, 256, 768)] == [3, 3, 4, 12]
+    assert [depth_rule(w) for w in (16, 80, 96, 144, 768)] == [2, 2, 3, 4, 24]
 
 
 # Run rule
@@ -249,8 +255,8 @@ def test_held_out_text_and_foreign_models_are_not_trained(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"width": 20}, "width must be a multiple of 8"),
-        ({"width": 0}, "width must be a multiple of 8"),
+        ({"width": 22}, "width must be a multiple of 4"),
+        ({"width": 0}, "width must be a multiple of 4"),
         ({"layers": 0}, "layers must be at least 1"),
         ({"tokens": 0}, "tokens must be at least 1"),
         ({"batch": 0}, "batch must be at least 1"),
@@ -278,5 +284,5 @@ def test_record_of_a_training_is_readable(tmp_path):
     outcome = train(tiny(tmp_path), MadeUpText(), tmp_path)
     record = json.loads((outcome.directory / TRAINING_FILE).read_text())
     assert record == outcome.record and record["training_tokens"] == 64 and len(record["loss"]) == 2
-    assert record["settings"]["layers"] == 3 and record["corpus"]["fingerprint"] == MadeUpText().corpus().fingerprint
-    assert str(outcome).startswith("tiny: trained, S = 9,872, 64 tokens, last loss ")
+    assert record["settings"]["layers"] == 2 and record["corpus"]["fingerprint"] == MadeUpText().corpus().fingerprint
+    assert str(outcome).startswith("tiny: trained, S = 6,592, 64 tokens, last loss ")

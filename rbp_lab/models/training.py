@@ -79,7 +79,7 @@ def train_loop(
     # No weight decay: less than one pass over the text leaves nothing to regularise.
     optimizer = torch.optim.AdamW(
         [{"params": group, "lr": rates[kind], "peak": rates[kind]} for kind, group in groups.items() if group],
-        betas=(0.9, 0.95),
+        betas=(0.9, 0.98),
         eps=1e-9,
         weight_decay=0.0,
         fused=True,
