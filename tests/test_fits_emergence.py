@@ -101,7 +101,8 @@ def test_coverage_quick():
 
 @pytest.mark.slow
 def test_coverage():
-    assert (coverage(1500) >= 0.93).all() and (coverage(1500) <= 0.97).all()
+    covered = coverage(1500)
+    assert (covered >= 0.93).all() and (covered <= 0.97).all()
 
 
 def law(noise, alpha=0.2, seed=0, n=8):
