@@ -152,7 +152,7 @@ def calibration_figure(table: pd.DataFrame, title: str, styles: dict[str, Family
     ax.axhline(0, color=GREY, lw=1)
     low, high = ax.get_ylim()
     for y, text, va in ((high, "too cautious", "top"), (low, "too sure", "bottom")):
-        if y * (1 if va == "top" else -1) > 0:
+        if y * (1 if va == "top" else -1) > 0.15 * (high - low):
             ax.annotate(text, (1, y), xycoords=("axes fraction", "data"), ha="right", va=va, fontsize=8, color=GREY)
     size_ticks(ax, table["size"])
     ax.set_xlabel("S")

@@ -28,7 +28,7 @@ def emergence_figure(table: pd.DataFrame, fits: Sequence[EmergenceFit], title: s
         raise LabError("there is nothing to draw: no measured p_{N,k} for the k of these fits")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = new_figure(3.9 * columns, 3.0 * rows + 0.8)
+    figure = new_figure(3.9 * columns + (1.8 if columns == 1 else 0), 3.0 * rows + 0.8)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     windows = sorted(table["window"].unique())
     colors = shades(len(windows))
@@ -41,7 +41,7 @@ def emergence_figure(table: pd.DataFrame, fits: Sequence[EmergenceFit], title: s
     ]
     handles.append(Line2D([], [], color=GREY, ls="--", label="independent: RBP$_k^N$"))
     title = f"{title} (bars: {panels[0].confidence:.0%}, documents)"
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4 if columns == 1 else 6, len(handles)))
     headline(figure, title)
     return figure
 

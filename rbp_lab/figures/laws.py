@@ -186,8 +186,8 @@ def against_k_figure(
     r2_axes.set_ylim(max(0.0, worst - 0.05 * (1 - worst) - 0.002), 1 + 0.03 * (1 - max(0.0, worst)))
     r2_axes.set_title("R² of the power law (log10-log10)")
     level = usable[0].confidence
-    joint = "" if bands is None else "; dashed: for all k at once"
-    alpha_axes.set_title(f"exponent α (bands: {level:.0%} for each k{joint})")
+    alone, joint = f"bands: {level:.0%} for each k", f"{level:.0%}, bands: each k, lines: all k"
+    alpha_axes.set_title(f"exponent α ({alone if bands is None else joint})")
     if any(f.ok and f.label.metric == "ce" for f in fits):
         alpha_axes.plot([], [], color=GREY, ls=":", lw=1, label="cross-entropy")
         alpha_axes.legend(loc="best")

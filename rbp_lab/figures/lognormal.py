@@ -30,7 +30,8 @@ def parameters_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyS
     """μ, σ and μ/σ against S, one row of panels per model of the law ("rounded", "pmf"), families by colour.
 
     table: one row per run and model of the law (``LognormalFit`` with name, family, size), of one data set. Only fits
-    that converged are drawn. Bars are 95 % normal intervals over blocks of documents. LabError without any.
+    that converged are drawn. Bars are 95 % normal intervals over blocks of documents, cut where they leave the panel.
+    LabError without any.
     """
     drawn = table[table["status"] == "ok"]
     if drawn.empty:
@@ -46,6 +47,9 @@ def parameters_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyS
             for family, rows in mine.groupby("family"):
                 _points(ax, rows.sort_values("size"), column, se, name, styles[family])
             size_ticks(ax, drawn["size"].astype(float))
+            value = mine[column].to_numpy(float)
+            room = 0.4 * np.ptp(value) + 0.1  # a single fit that tells nothing must not flatten the others
+            ax.set_ylim(max(ax.get_ylim()[0], value.min() - room), min(ax.get_ylim()[1], value.max() + room))
             ax.set_title(f"{name}  ({model}, ranks ≥ {mine['xmin'].iloc[0]})")
     for ax in axes[-1]:
         ax.set_xlabel("S")
