@@ -49,11 +49,13 @@ def run_demo(config: dict[str, Any]) -> None:
 
 
 def run_train(config: dict[str, Any]) -> None:
-    from rbp_lab.build import build
+    from rbp_lab.build import build, call
     from rbp_lab.stages.train import train
 
     model, source = build(config["model"], "model"), build(config["dataset"], "dataset")
-    print(train(model, source, config["store"], force=config["force"]), flush=True)
+    tracking = call(Tracking, config["tracking"], "tracking")
+    done = train(model, source, config["store"], force=config["force"], tracking=tracking, config=config)
+    print(done, flush=True)
 
 
 def run_measure(config: dict[str, Any]) -> None:
@@ -68,6 +70,12 @@ def run_analyze(config: dict[str, Any]) -> None:
     analyze_sources(config)
 
 
+def run_sync(config: dict[str, Any]) -> None:
+    from rbp_lab.stages.sync import sync
+
+    print(sync(config), flush=True)
+
+
 def run_ls(config: dict[str, Any]) -> None:
     from rbp_lab.stages.listing import listing
 
@@ -80,6 +88,7 @@ COMMANDS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "train": (run_train, "train one model of the ladder (-m 'model=glob(ladder-*)' for all)"),
     "measure": (run_measure, "measure one model on one corpus (-m for a sweep)"),
     "analyze": (run_analyze, "fit the laws of finished runs, or of a CSV of published values"),
+    "sync": (run_sync, "mirror to Weights & Biases what the store has and W&B lacks; safe to repeat"),
     "ls": (run_ls, "list models, datasets and finished runs"),
 }
 

@@ -13,6 +13,7 @@ import pandas as pd
 from rich.console import Console
 
 from rbp_lab import tables
+from rbp_lab.build import call
 from rbp_lab.errors import LabError
 from rbp_lab.figures.laws import against_k_figure, drawable, scaling_figure
 from rbp_lab.figures.style import family_styles, save
@@ -24,6 +25,8 @@ from rbp_lab.points import POOLED, SIZES, matches, points_from_csv, points_from_
 from rbp_lab.records import RunRecord
 from rbp_lab.stages.laws import all_laws
 from rbp_lab.stores.local import list_records
+from rbp_lab.tracking.analysis import mirror_analysis
+from rbp_lab.tracking.settings import Tracking
 
 MANIFEST = "analysis.json"
 SOURCES = ("local", "csv")
@@ -155,9 +158,10 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
         records = [r for r in list_records(config["store"]) if _wanted(r, filters)]
         points = points_from_records(records, config["k"]["thresholds"], config["size"])
     points = select(points, *(_patterns(filters[name]) for name in ("model", "family", "dataset")))
-    return analyze(
+    out = Path(config["store"]) / "analysis" / config["name"]
+    analysis = analyze(
         points,
-        Path(config["store"]) / "analysis" / config["name"],
+        out,
         figure_ks=fit["figure_ks"],
         confidence=fit["confidence"],
         size=config["size"],
@@ -165,6 +169,9 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
         laws=fit["laws"],
         console=console or tables.terminal(),
     )
+    tracking = call(Tracking, config.get("tracking") or {"mode": "none"}, "tracking")
+    mirror_analysis(tracking, config["store"], out, config)
+    return analysis
 
 
 def _wanted(record: RunRecord, filters: Mapping[str, Sequence[str] | None]) -> bool:

@@ -9,12 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
-from rbp_lab.build import build
+from rbp_lab.build import build, call
 from rbp_lab.points import points_from_records
 from rbp_lab.stages.analyze import Analysis, analyze
 from rbp_lab.stages.measure import measure
 from rbp_lab.stages.train import train
 from rbp_lab.tables import terminal
+from rbp_lab.tracking.analysis import mirror_analysis
+from rbp_lab.tracking.settings import Tracking
 
 
 def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
@@ -30,9 +32,12 @@ def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     training = build(config["training"], "training")
+    tracking = call(Tracking, config.get("tracking") or {"mode": "none"}, "tracking")
     records = []
     for name, node in config["models"].items():
-        trained = train(build(node, f"models.{name}"), training, config["store"], force=config["force"])
+        model, force = build(node, f"models.{name}"), config["force"]
+        shown = {**config, "models": {name: node}}
+        trained = train(model, training, config["store"], force=force, tracking=tracking, config=shown)
         say(str(trained))
         outcome = measure({**config, "model": node})
         say(outcome.line())
@@ -46,5 +51,6 @@ def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
         confidence=fit["confidence"],
         console=console,
     )
+    mirror_analysis(tracking, config["store"], Path(config["store"]) / "analysis" / "demo", config)
     say(f"demo finished in {time.monotonic() - begin:.0f} s")
     return analysis

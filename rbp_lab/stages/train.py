@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rbp_lab.corpora.base import Corpus
 from rbp_lab.errors import LabError
 from rbp_lab.models.ladder import LadderModel
+from rbp_lab.tracking.settings import NO_TRACKING, Tracking
+from rbp_lab.tracking.training import TrainingTracker
 
 if TYPE_CHECKING:
     from rbp_lab.models.training import StepHook
@@ -40,12 +42,19 @@ class TrainedModel:
 
 
 def train(
-    model: Any, source: Source, store: str | Path, force: bool = False, hooks: Sequence[StepHook] = ()
+    model: Any,
+    source: Source,
+    store: str | Path,
+    force: bool = False,
+    hooks: Sequence[StepHook] = (),
+    tracking: Tracking = NO_TRACKING,
+    config: Mapping[str, Any] | None = None,
 ) -> TrainedModel:
     """Train ``model`` on the corpus of ``source`` unless the same model is there already, or ``force``.
 
     The same: trained with the same settings on the same text. One trained otherwise is replaced, with a line that
-    says why. Tokenizer and token ids are kept below ``store``/cache. hooks: called after each step.
+    says why. Tokenizer and token ids are kept below ``store``/cache. hooks: called after each step. tracking: mirrors
+    the training to W&B, with ``config`` as its configuration; a model that is found is not mirrored.
 
     Raises:
         LabError: the model is not one that rbp_lab trains, or the source has no usable text.
@@ -63,8 +72,16 @@ def train(
     if why is not None:
         if model.trained_on() is not None:
             print(f"train {model.name} anew: {why}", flush=True)
-        model.train(corpus, Path(store) / "cache", hooks)
+        about = {"name": corpus.name, "fingerprint": corpus.fingerprint}
+        with TrainingTracker(tracking, store, model, about, config or {}) as tracker:
+            model.train(corpus, Path(store) / "cache", (*hooks, tracker))
+            tracker.finish(model.info(), _record(model))
+    record = _record(model)
+    return TrainedModel(model.name, Path(model.directory), why is not None, record)
+
+
+def _record(model: LadderModel) -> dict[str, Any]:
     record = model.trained_on()
     if record is None:
         raise RuntimeError(f"no finished model in {model.directory} after training")
-    return TrainedModel(model.name, Path(model.directory), why is not None, record)
+    return record

@@ -97,6 +97,18 @@ class MeasurementTracker(Callback):
         return finish_record(session, Ledger(self._store, self._tracking, self._where), record, directory)
 
 
+def mirror_record(tracking: Tracking, store: str | Path, record: RunRecord, directory: Path) -> str | None:
+    """Mirror a record that is in the store, as if it had been tracked; the run's address when online and complete."""
+    where = destination(tracking)
+    if where is None:
+        return None
+    config = names.record_config(record.model, record.dataset, record.scoring, record.key)
+    name = f"{record.model.name} on {record.dataset.name}"
+    session = Session(tracking, where, store, "; the record is kept: rbp-lab sync can be repeated")
+    session.start(RunSpec(names.run_id(names.MEASURE, record.key), name, record.model.family, names.MEASURE, config))
+    return finish_record(session, Ledger(store, tracking, where), record, directory)
+
+
 def finish_record(session: Session, ledger: Ledger, record: RunRecord, directory: Path) -> str | None:
     """Write everything a finished record has to show into an open session, close it, and note that it arrived."""
     digest = digest_files(list(directory.iterdir()))
@@ -108,7 +120,9 @@ def finish_record(session: Session, ledger: Ledger, record: RunRecord, directory
         summary = names.record_summary(record)
         session.summarize(summary | {names.RECORD: digest})
         config = names.record_config(record.model, record.dataset, record.scoring, record.key)
-        session.card(f"model-{_safe(record.model.name)}", names.MODEL_TYPE, names.model_card(record.model), use=True)
+        session.card(
+            names.model_artifact(record.model.name), names.MODEL_TYPE, names.model_card(record.model), use=True
+        )
         session.artifact(
             names.record_artifact(record.key), names.RECORD_TYPE, directory,
             config | {"record_digest": digest, "provenance": record.provenance},
@@ -118,8 +132,3 @@ def finish_record(session: Session, ledger: Ledger, record: RunRecord, directory
         ledger.note(names.run_id(names.MEASURE, record.key), digest)
         return url
     return None
-
-
-def _safe(name: str) -> str:
-    """Letters that W&B allows in an artifact's name."""
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)

@@ -34,6 +34,16 @@ def record_artifact(key: str) -> str:
     return f"record-{key}"
 
 
+def model_artifact(name: str) -> str:
+    """Name of the artifact that stands for a model: its card, not its weights."""
+    return f"model-{safe(name)}"
+
+
+def safe(name: str) -> str:
+    """The name in the letters that W&B allows for an artifact."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in name)
+
+
 def bin_edges(vocab_rows: int) -> np.ndarray:
     """Integer edges [≤ 201] of log-spaced bins over ranks 1…V; bin i holds the ranks edges[i] … edges[i+1] − 1."""
     return np.unique(np.rint(np.geomspace(1, vocab_rows + 1, MAX_BINS + 1)).astype(np.int64))

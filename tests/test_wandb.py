@@ -1,0 +1,162 @@
+"""The real W&B client against a loopback server: measuring, repeating, syncing, training, analysing.
+
+It proves the real client, not the limits of the real server.
+"""
+
+import functools
+import json
+
+import pytest
+import yaml
+
+from rbp_lab import metrics
+from rbp_lab.errors import LabError
+from rbp_lab.stages.measure import measure
+from rbp_lab.tracking import client
+from tests.sources import MadeUpText, measure_config
+from tests.wandb_server import WandbServer
+
+ONLINE = {"mode": "auto", "seconds": 1e-9, "timeout": 20.0}
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server that the environment leads to."""
+    with WandbServer() as server:
+        for name, value in server.environment(tmp_path / "wandb-places").items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(client, "_given_up", set())
+        yield server
+    assert server.errors == []
+
+
+@pytest.fixture
+def every_batch(monkeypatch):
+    """The measuring loop tells its observers after every batch, not every five seconds."""
+    import rbp_lab.measure as module
+
+    monkeypatch.setattr(module, "measure", functools.partial(module.measure, log_seconds=0.0))
+
+
+def artifacts(server, kind="rbp-record"):
+    return [a for a in server.lab.artifacts.values() if a["type"] == kind]
+
+
+def test_a_measurement_online_shows_curves_summary_and_the_record(server, every_batch, tiny_model_dir, tmp_path):
+    outcome = measure(measure_config(tiny_model_dir, tmp_path, tracking=ONLINE, scoring__batch_tokens=128))
+    record = outcome.record
+    (run,) = server.lab.runs.values()
+    assert run["name"] == f"measure-{record.key}" and run["state"] == "finished"
+    assert (run["group"], run["jobType"], run["displayName"]) == ("tiny", "measure", "tiny on made-up")
+    assert len(run["history"]) > 5 and all(row["ranks"]["_type"] == "histogram" for row in run["history"])
+    assert sum(run["history"][-1]["ranks"]["values"]) == record.stats.num_tokens
+    for name, value in {"rbp/5": metrics.rbp(record.stats, 5), "ce": metrics.cross_entropy(record.stats)}.items():
+        assert run["summary"][name] == value  # to the last bit, through the client and back
+    (artifact,) = artifacts(server)
+    assert artifact["name"] == f"record-{record.key}" and json.loads(artifact["metadata"])["family"] == "tiny"
+    stored = server.lab.files
+    for file in outcome.path.iterdir():
+        assert file.read_bytes() in stored.values()
+    (model,) = artifacts(server, "model")
+    assert (run["name"], model["id"]) in server.lab.uses and "path" not in json.loads(model["metadata"])
+
+
+def test_measuring_again_is_the_same_run(server, tiny_model_dir, tmp_path):
+    config = measure_config(tiny_model_dir, tmp_path, tracking=ONLINE)
+    first = measure(config)
+    before = len(server.lab.operations)
+    assert not measure(config).measured and len(server.lab.operations) == before  # found: nobody is asked
+    again = measure({**config, "force": True})
+    assert again.measured and len(server.lab.runs) == 1
+    (run,) = server.lab.runs.values()
+    tokens = [row["tokens"] for row in run["history"]]
+    assert tokens == [first.record.stats.num_tokens] * 2  # continued, not overwritten
+    assert [a["index"] for a in artifacts(server)] == [0, 1]  # other provenance: a new version of one artifact
+
+
+def sync(store, **changes):
+    from rbp_lab.stages.sync import sync
+
+    return sync({"store": str(store), "force": False, "tracking": ONLINE, **changes})
+
+
+def test_sync_mirrors_a_store_measured_without_wandb_once(server, tiny_model_dir, tmp_path, capsys):
+    for seed in (0, 1):
+        measure(measure_config(tiny_model_dir, tmp_path, dataset__seed=seed, dataset__name=f"text-{seed}"))
+    assert not server.lab.runs
+    assert sync(tmp_path).startswith("2 results mirrored")
+    assert len(server.lab.runs) == 2 and len(artifacts(server)) == 2
+    before = len(server.lab.operations)
+    assert "everything was there already" in sync(tmp_path) and len(server.lab.operations) == before
+    assert sync(tmp_path, force=True).startswith("2 results") and len(server.lab.runs) == 2
+    assert [a["index"] for a in artifacts(server)] == [0, 0]  # the same content is no new version
+    assert [len(run["history"]) for run in server.lab.runs.values()] == [1, 1]
+    for path in (tmp_path / "mirrored").iterdir():
+        path.unlink()
+    sync(tmp_path)  # without its notes it asks again, and makes no twin
+    assert len(server.lab.runs) == 2 and len(artifacts(server)) == 2
+
+
+def test_sync_without_a_key_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    with pytest.raises(LabError, match="wandb login"):
+        sync(tmp_path, tracking={"mode": "online"})
+
+
+def ladder(directory):
+    from rbp_lab.models.ladder import LadderModel
+
+    return LadderModel(
+        name="tiny-1", width=16, directory=str(directory / "models" / "tiny-1"), layers=1, vocabulary=280, tokens=4096,
+        context=32, batch=4,
+    )  # fmt: skip
+
+
+def test_lineage_from_training_to_exponents(server, tmp_path):
+    """train → measure → analyze, each a run; model, record and analysis are linked by artifacts."""
+    from rbp_lab.stages.train import train
+    from rbp_lab.tracking.settings import Tracking
+
+    source = MadeUpText(num_documents=60)
+    train(ladder(tmp_path), source, tmp_path, tracking=Tracking(**ONLINE), config={"here": 1})
+    model = {"_target_": "rbp_lab.models.HFModel", "path": str(tmp_path / "models" / "tiny-1"), "name": "tiny-1",
+             "family": "ladder", "training_tokens": 4096}  # fmt: skip
+    outcome = measure(measure_config("", tmp_path, model=model, dataset__protocol={"max_tokens": 32}, tracking=ONLINE))
+    analysis = analyze(tmp_path)
+    runs = {run["jobType"]: run for run in server.lab.runs.values()}
+    assert set(runs) == {"train", "measure", "analysis"} and len(server.lab.runs) == 3
+    training = runs["train"]
+    assert training["history"][-1]["tokens"] == 4096 and training["history"][0]["train/loss"] > 0
+    assert {"train/lr", "train/tokens_per_s"} <= set(training["history"][0])
+    (card,) = artifacts(server, "model")  # what training made is what the measurement used: one artifact, one version
+    assert card["run"] == training["name"] and (runs["measure"]["name"], card["id"]) in server.lab.uses
+    (record,) = artifacts(server)
+    assert (
+        record["name"] == f"record-{outcome.record.key}" and (runs["analysis"]["name"], record["id"]) in server.lab.uses
+    )
+    (report,) = artifacts(server, "rbp-analysis")
+    assert report["run"] == runs["analysis"]["name"]
+    summary = runs["analysis"]["summary"]
+    assert summary["tables/fits"]["_type"] == "table-file"
+    assert any(name.startswith("figures/") for name in summary) == any(f.suffix == ".png" for f in analysis.files)
+    before = len(server.lab.operations)
+    analyze(tmp_path)
+    assert len(server.lab.operations) == before  # the same analysis is mirrored already
+
+
+def analyze(store, **changes):
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from rbp_lab.cli import CONF
+    from rbp_lab.stages.analyze import analyze_sources
+
+    fit = yaml.safe_load((Path(CONF) / "fit" / "default.yaml").read_text())
+    filters = dict.fromkeys(("model", "family", "dataset", "dtype", "key"))
+    config = {
+        "source": "local", "filters": filters, "fit": fit, "size": "non_embedding_params", "csv": None,
+        "store": str(store), "k": {"thresholds": [1, 5, 50]}, "name": "default", "tracking": ONLINE, **changes,
+    }  # fmt: skip
+    return analyze_sources(config, Console(quiet=True))
