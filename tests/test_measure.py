@@ -11,6 +11,7 @@ from rbp_lab.corpora.tokenize import tokenize
 from rbp_lab.errors import LabError
 from rbp_lab.measure import measure as measure_plan
 from rbp_lab.models.scorer import Scorer
+from rbp_lab.scoring import NonFiniteLogits
 from rbp_lab.scoring.reference import score_logits
 from rbp_lab.stages.measure import measure
 from rbp_lab.stores.local import list_records
@@ -116,6 +117,25 @@ def test_running_out_of_memory_halves_the_batch(monkeypatch):
     assert max(widths) > 3
 
 
+def test_the_position_of_a_bad_logit_survives_the_halving(monkeypatch):
+    plan, scorer = make_plan(), Scorer(build_tiny_model("gpt2"), "cpu")
+    blocks = next(plan.batches(64 * 8))
+    bad_row = 6
+
+    def tight(self, tokens, scored):
+        if len(tokens) > 1:
+            raise torch.OutOfMemoryError("too much")
+        if (tokens[0].numpy() == blocks.tokens[bad_row]).all():
+            raise NonFiniteLogits(2)
+        return real(self, tokens, scored)
+
+    real = Scorer._score_head
+    monkeypatch.setattr(Scorer, "_score_head", tight)
+    with pytest.raises(NonFiniteLogits) as error:
+        scorer(blocks)
+    assert error.value.index == blocks.scored[:bad_row].sum() + 2
+
+
 def test_non_finite_logits_name_document_and_token():
     plan, model = make_plan(), build_tiny_model("gpt2")
     scorer = Scorer(model, "cpu")
@@ -124,8 +144,6 @@ def test_non_finite_logits_name_document_and_token():
     def broken(blocks):
         scores = scorer(blocks)
         if victim in blocks.document_id.tolist():
-            from rbp_lab.scoring import NonFiniteLogits
-
             row = blocks.document_id.tolist().index(victim)
             raise NonFiniteLogits(int(blocks.scored[:row].sum()) + 4)
         return scores

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rbp_lab.blocks import Protocol
 from rbp_lab.corpora import tokenize as module
 from rbp_lab.corpora.base import build_corpus
-from rbp_lab.corpora.tokenize import tokenize, tokenizer_fingerprint
+from rbp_lab.corpora.tokenize import token_sizes, tokenize, tokenizer_fingerprint
 from rbp_lab.errors import LabError
 from tests.conftest import build_tiny_tokenizer
 
@@ -76,3 +76,10 @@ def test_the_cache_is_used_and_keyed_by_all_that_matters(tmp_path, monkeypatch):
 def test_fingerprints_tell_tokenizers_apart():
     assert tokenizer_fingerprint(TOKENIZER) == tokenizer_fingerprint(build_tiny_tokenizer())
     assert tokenizer_fingerprint(TOKENIZER) != tokenizer_fingerprint(build_tiny_tokenizer(280))
+
+
+def test_bytes_of_overlapping_and_empty_offsets():
+    """A split character goes to its first token; a token that stands for nothing takes nothing, wherever it points."""
+    sizes = token_sizes("aéb", [(0, 1), (1, 2), (1, 2), (0, 0), (2, 3), (0, 0)])
+    assert sizes.tolist() == [1, 2, 0, 0, 1, 0]
+    assert token_sizes("", []).tolist() == []
