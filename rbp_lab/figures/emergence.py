@@ -14,6 +14,9 @@ from rbp_lab.errors import LabError
 from rbp_lab.figures.style import GREY, describe_points, headline, new_figure, shades, si, size_ticks, styled
 from rbp_lab.fits.emergence import EmergenceFit
 
+# The k of [RBP] figure 7.
+FIGURE7_KS = (1, 5, 10, 50, 100, 500, 2500, 10000)
+
 
 @styled
 def emergence_figure(table: pd.DataFrame, fits: Sequence[EmergenceFit], title: str) -> Figure:

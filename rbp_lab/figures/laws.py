@@ -36,12 +36,13 @@ def scaling_figure(
 ) -> Figure:
     """Points and fitted lines against S on log-log axes, one panel per quantity, one colour and marker per family.
 
-    fits: of one data set; families may share a panel; a refused fit shows its points, where they are positive, and no
-    line. Error bars are 95 % normal intervals of the value over documents, where documents are known.
+    fits: of one data set, or of several, which then have panels of their own; families may share a panel; a refused fit
+    shows its points, where they are positive, and no line. Error bars are 95 % normal intervals of the value over
+    documents, where documents are known.
     """
     panels: dict[tuple, list[FitResult]] = {}
     for fit in fits:
-        panels.setdefault((fit.label.metric, fit.label.k, fit.label.window), []).append(fit)
+        panels.setdefault((fit.label.dataset, fit.label.metric, fit.label.k, fit.label.window), []).append(fit)
     panels = {key: group for key, group in panels.items() if any(drawable(f).any() for f in group)}
     if not panels:
         raise LabError("there is nothing to draw: no value is positive")
@@ -49,11 +50,12 @@ def scaling_figure(
     styles = styles or family_styles(families)
     columns = {1: 1, 3: 3, 5: 3, 6: 3}.get(len(panels), 2)
     rows = -(-len(panels) // columns)
-    figure = new_figure(4.1 * columns, 3.0 * rows + 0.7)
+    figure = new_figure(4.1 * columns + (1.4 if columns == 1 else 0), 3.0 * rows + 0.7)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     sizes = np.concatenate([f.points.size for f in fits])
+    datasets = {key[0] for key in panels}
     for ax, group in zip(axes, panels.values(), strict=False):
-        _scaling_panel(ax, group, styles, sizes)
+        _scaling_panel(ax, group, styles, sizes, f"{group[0].label.dataset}: " if len(datasets) > 1 else "")
         ax.set_xlabel(f"S{f', {size_name}' if size_name else ''}")
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
@@ -73,7 +75,9 @@ def _title(figure: Figure, title: str, families: Sequence[str]) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold")
 
 
-def _scaling_panel(ax: Axes, group: Sequence[FitResult], styles: dict[str, FamilyStyle], sizes: np.ndarray) -> None:
+def _scaling_panel(
+    ax: Axes, group: Sequence[FitResult], styles: dict[str, FamilyStyle], sizes: np.ndarray, where: str
+) -> None:
     notes = []
     bars = False
     for fit in group:
@@ -103,7 +107,7 @@ def _scaling_panel(ax: Axes, group: Sequence[FitResult], styles: dict[str, Famil
             notes.append(("no fit", style.color))
     size_ticks(ax, sizes)
     log_ticks(ax, "y")
-    ax.set_title(f"${_tex(group[0])}$  (nats{'; bars: 95 %, documents' if bars else ''})")
+    ax.set_title(f"{where}${_tex(group[0])}$  (nats{'; bars: 95 %, documents' if bars else ''})")
     for i, (text, color) in enumerate(reversed(notes)):
         # laws fall with S, so the lower left corner is the free one
         ax.text(
@@ -135,7 +139,8 @@ def _family_legend(figure: Figure, families: Sequence[str], styles: dict[str, Fa
     ]
     if pooled:
         handles.append(Line2D([], [], color=GREY, ls="--", label=POOLED))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+    columns = min(len(handles), int(figure.get_figwidth() / 1.3))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 @styled

@@ -117,7 +117,8 @@ def family_legend(figure: Figure, styles: dict[str, FamilyStyle], families: Iter
             Line2D([], [], color=styles[f].color, marker=styles[f].marker, mec="white", mew=0.5, label=f)
             for f in families
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+        columns = min(len(handles), int(figure.get_figwidth() / 1.3))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 def describe_points(line: Line2D, texts: Sequence[str]) -> None:
