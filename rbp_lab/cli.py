@@ -32,7 +32,10 @@ HERE = Path(__file__).resolve().parent
 # Beside the package in a checkout, inside it in a wheel.
 CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())
 # The types of the root's own keys, and the schemas of its nodes that are not open sets (those carry a _target_).
-SCALARS = {"store": str, "force": bool, "source": str, "csv": str, "size": str, "name": str}
+SCALARS = {
+    "store": str, "force": bool, "source": str, "csv": str, "size": str, "name": str, "project": str, "entity": str,
+    "offline_dir": str,
+}  # fmt: skip
 NODES = {"k": KSpec, "precision": Precision, "scoring": Scoring, "launch": Launch, "tracking": Tracking}
 
 

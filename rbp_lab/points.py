@@ -49,7 +49,7 @@ def points_from_records(
         raise LabError(f"size must be one of {', '.join(SIZES)}; got {size!r}")
     if not records:
         raise LabError("there is no finished run to analyse; measure some models first (rbp-lab measure)")
-    _check_comparable(records)
+    check_comparable(records)
     rows = [row for record in records for row in _record_rows(record, ks, size, windows, ties)]
     return validate(pd.DataFrame(rows, columns=list(COLUMNS)))
 
@@ -95,7 +95,8 @@ def _neg_log(p: float) -> float:
 _COMPARABLE = ("protocol", "dtype", "tf32", "logits", "candidates")
 
 
-def _check_comparable(records: Sequence[RunRecord]) -> None:
+def check_comparable(records: Sequence[RunRecord]) -> None:
+    """LabError when runs must not stand in one table: other protocols or precisions, one name for two corpora."""
     seen: dict[str, RunRecord] = {}
     for record in records:
         first = seen.setdefault(record.dataset.name, record)

@@ -113,3 +113,17 @@ def tiny_model_dir(tmp_path_factory) -> Path:
 def tiny_gpt2_dir(tmp_path_factory) -> Path:
     """As tiny_model_dir, a GPT-2 (tied head, learned positions)."""
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-gpt2", "gpt2")
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A loopback W&B server that the environment leads to."""
+    from rbp_lab.tracking import client
+    from tests.wandb_server import WandbServer
+
+    with WandbServer() as server:
+        for name, value in server.environment(tmp_path / "wandb-places").items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(client, "_given_up", set())
+        yield server
+    assert server.errors == []

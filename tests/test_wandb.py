@@ -7,27 +7,12 @@ import functools
 import json
 
 import pytest
-import yaml
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
 from rbp_lab.stages.measure import measure
-from rbp_lab.tracking import client
 from tests.sources import MadeUpText, measure_config
-from tests.wandb_server import WandbServer
-
-ONLINE = {"mode": "auto", "seconds": 1e-9, "timeout": 20.0}
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A server that the environment leads to."""
-    with WandbServer() as server:
-        for name, value in server.environment(tmp_path / "wandb-places").items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(client, "_given_up", set())
-        yield server
-    assert server.errors == []
+from tests.wandb_use import ONLINE, analyze, sync
 
 
 @pytest.fixture
@@ -72,12 +57,6 @@ def test_measuring_again_is_the_same_run(server, tiny_model_dir, tmp_path):
     tokens = [row["tokens"] for row in run["history"]]
     assert tokens == [first.record.stats.num_tokens] * 2  # continued, not overwritten
     assert [a["index"] for a in artifacts(server)] == [0, 1]  # other provenance: a new version of one artifact
-
-
-def sync(store, **changes):
-    from rbp_lab.stages.sync import sync
-
-    return sync({"store": str(store), "force": False, "tracking": ONLINE, **changes})
 
 
 def test_sync_mirrors_a_store_measured_without_wandb_once(server, tiny_model_dir, tmp_path, capsys):
@@ -143,20 +122,3 @@ def test_lineage_from_training_to_exponents(server, tmp_path):
     before = len(server.lab.operations)
     analyze(tmp_path)
     assert len(server.lab.operations) == before  # the same analysis is mirrored already
-
-
-def analyze(store, **changes):
-    from pathlib import Path
-
-    from rich.console import Console
-
-    from rbp_lab.cli import CONF
-    from rbp_lab.stages.analyze import analyze_sources
-
-    fit = yaml.safe_load((Path(CONF) / "fit" / "default.yaml").read_text())
-    filters = dict.fromkeys(("model", "family", "dataset", "dtype", "key"))
-    config = {
-        "source": "local", "filters": filters, "fit": fit, "size": "non_embedding_params", "csv": None,
-        "store": str(store), "k": {"thresholds": [1, 5, 50]}, "name": "default", "tracking": ONLINE, **changes,
-    }  # fmt: skip
-    return analyze_sources(config, Console(quiet=True))

@@ -162,7 +162,7 @@ class Lab:
             return artifact and {
                 "__typename": "ArtifactCollectionMembership", "id": gid("Membership", artifact["id"]), "createdAt": NOW,
                 "versionIndex": artifact["versionIndex"], "aliases": artifact["aliases"], "artifact": artifact,
-                "artifactCollection": artifact["artifactSequence"],
+                "artifactCollection": artifact["artifactSequence"], "files": artifact["files"],
             }  # fmt: skip
 
         def views(viewName: str | None = None, **_: Any) -> dict:

@@ -21,15 +21,14 @@ from rbp_lab.files import atomic_path
 from rbp_lab.fits.influence import sensitivity_warnings
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
-from rbp_lab.points import POOLED, SIZES, matches, points_from_csv, points_from_records, select, series
+from rbp_lab.points import POOLED, select, series
 from rbp_lab.records import RunRecord
 from rbp_lab.stages.laws import all_laws
-from rbp_lab.stores.local import list_records
+from rbp_lab.stages.sources import gather, patterns
 from rbp_lab.tracking.analysis import mirror_analysis
 from rbp_lab.tracking.settings import Tracking
 
 MANIFEST = "analysis.json"
-SOURCES = ("local", "csv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,23 +140,14 @@ def _size_name(size: str) -> str:
 def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
     """The analysis that a composed configuration of ``analyze`` asks for; prints to ``console`` (a new one by default).
 
-    source "local" takes the finished runs of ``store``, "csv" the file ``csv``; filters and k choose among them.
-    Raises LabError on an unknown source, a missing file, or when nothing is left.
+    Where the points come from is ``sources.gather``'s to say; filters and k choose among them. The analysis is mirrored
+    to W&B as ``tracking`` says. Raises LabError on an unknown source, a missing file, or when nothing is left.
     """
-    source, filters, fit = config["source"], config["filters"], config["fit"]
-    if source not in SOURCES:
-        raise LabError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
-    if config["size"] not in SIZES and source == "local":
-        raise LabError(f"size must be one of {', '.join(SIZES)}; got {config['size']!r}")
-    records: list[RunRecord] = []
-    if source == "csv":
-        if not config["csv"]:
-            raise LabError("source=csv needs the file: csv=PATH")
-        points = points_from_csv(config["csv"], config["size"])
-    else:
-        records = [r for r in list_records(config["store"]) if _wanted(r, filters)]
-        points = points_from_records(records, config["k"]["thresholds"], config["size"])
-    points = select(points, *(_patterns(filters[name]) for name in ("model", "family", "dataset")))
+    filters, fit, console = config["filters"], config["fit"], console or tables.terminal()
+    gathered = gather(config)
+    for note in gathered.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    points = select(gathered.points, *(patterns(filters[name]) for name in ("model", "family", "dataset")))
     out = Path(config["store"]) / "analysis" / config["name"]
     analysis = analyze(
         points,
@@ -165,30 +155,13 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
         figure_ks=fit["figure_ks"],
         confidence=fit["confidence"],
         size=config["size"],
-        records=records,
+        records=gathered.records,
         laws=fit["laws"],
-        console=console or tables.terminal(),
+        console=console,
     )
     tracking = call(Tracking, config.get("tracking") or {"mode": "none"}, "tracking")
     mirror_analysis(tracking, config["store"], out, config)
     return analysis
-
-
-def _wanted(record: RunRecord, filters: Mapping[str, Sequence[str] | None]) -> bool:
-    """Whether a run passes the filters; those by name are applied before runs are compared with each other."""
-    values = {
-        "model": record.model.name,
-        "family": record.model.family,
-        "dataset": record.dataset.name,
-        "dtype": record.scoring.dtype,
-        "key": record.key,
-    }
-    return all(matches(value, _patterns(filters.get(name))) for name, value in values.items())
-
-
-def _patterns(given: Sequence[str] | str | None) -> list[str] | None:
-    """A filter may be one pattern or a list of them."""
-    return [given] if isinstance(given, str) else given
 
 
 def _figures(

@@ -6,6 +6,8 @@ of 32 KiB holding checksummed chunks) of protobuf messages, whose definitions wa
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import struct
 import zlib
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from rbp_lab.errors import LabError
+from rbp_lab.stores.pulled import PulledRun
+from rbp_lab.tracking.names import MEASURE, record_artifact
 
 HEADER = struct.Struct("<4sHB")  # ":W&B", 0xBEE1, version
 CHUNK = struct.Struct("<IHB")  # crc32 of kind and data, length, kind
@@ -121,3 +125,30 @@ def _put(values: dict[str, Any], item: Any) -> None:
     for name in path:
         values = values.setdefault(name, {})
     values[last] = json.loads(item.value_json)
+
+
+def pull_offline(directory: str | Path) -> list[PulledRun]:
+    """The measurements among the offline runs below ``directory``, the newest first.
+
+    An offline run names its artifact's files where they lie; they count only while their checksums hold. Raises
+    LabError when there is no offline run at all.
+    """
+    files = find_offline_runs(directory)
+    if not files:
+        raise LabError(f"no offline W&B run below {directory}; offline_dir names where run-*.wandb files lie")
+    runs = [read_offline_run(file) for file in reversed(files)]
+    return [_pulled(run) for run in runs if run.id.startswith(f"{MEASURE}-") and "key" in run.config]
+
+
+def _pulled(run: OfflineRun) -> PulledRun:
+    entries = run.artifacts.get(record_artifact(run.config["key"]), {})
+    where = str(run.path.parent)
+    if not entries:
+        return PulledRun(where, run.config, run.summary, None, "the run is not finished")
+    paths = [Path(path) for path, _ in entries.values()]
+    for path, (_, checksum) in zip(paths, entries.values(), strict=True):
+        if not path.is_file():
+            return PulledRun(where, run.config, run.summary, None, f"{path} is gone")
+        if base64.b64encode(hashlib.md5(path.read_bytes(), usedforsecurity=False).digest()).decode() != checksum:
+            return PulledRun(where, run.config, run.summary, None, f"{path} has changed since")
+    return PulledRun(where, run.config, run.summary, paths[0].parent)

@@ -1,0 +1,224 @@
+"""Points pulled back: from W&B through the real client and from offline runs, equal to the local to the last bit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rbp_lab.errors import LabError
+from rbp_lab.points import points_from_records
+from rbp_lab.stages.measure import measure
+from rbp_lab.stages.sources import gather
+from rbp_lab.stores.local import list_records, read_record
+from rbp_lab.stores.wandb import query
+from rbp_lab.stores.wandb_offline import find_offline_runs
+from tests.sources import measure_config
+from tests.wandb_use import ONLINE, analyze_config, sync
+
+KS = [1, 5, 50]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, tiny_model_dir, tiny_gpt2_dir):
+    """Three records, measured without W&B: two models on one text, one of them on another. Do not write into it."""
+    store = tmp_path_factory.mktemp("measured")
+    for name, directory, seed in (("a", tiny_model_dir, 0), ("b", tiny_gpt2_dir, 0), ("b", tiny_gpt2_dir, 1)):
+        changes = {"model__path": str(directory), "model__name": name, "dataset__name": f"text-{seed}"}
+        measure(measure_config(directory, store, dataset__seed=seed, **changes))
+    return store
+
+
+@pytest.fixture
+def mirrored(server, store, tmp_path):
+    """(server, local store, an empty store to pull into): all of the local store is on the server."""
+    shutil.copytree(store / "runs", tmp_path / "local" / "runs")
+    sync(tmp_path / "local")
+    return server, tmp_path / "local", tmp_path / "elsewhere"
+
+
+def pull(store, **changes):
+    return gather(analyze_config(store, **{"source": "wandb", **changes}))
+
+
+def same(points, store):
+    """Equal to the points of the local records in every cell and bit."""
+    expected = points_from_records(list_records(store), KS)
+    pd.testing.assert_frame_equal(points, expected, check_exact=True)
+    for a, b in zip(points["value"], expected["value"], strict=True):
+        assert a.hex() == b.hex()
+    return True
+
+
+def test_pulled_points_are_the_local_ones_and_files_are_fetched_once(mirrored):
+    server, local, elsewhere = mirrored
+    fetched = []
+    server.fault = lambda path, number: fetched.append(path) if path.startswith("/storage/blobs") else None
+    gathered = pull(elsewhere)
+    assert same(gathered.points, local) and len(gathered.records) == 3 and gathered.notes == []
+    for mine, theirs in zip(gathered.records, list_records(local), strict=True):
+        assert mine == theirs or (mine.stats == theirs.stats and mine.documents == theirs.documents)
+    assert len(fetched) == 3 * 6
+    assert same(pull(elsewhere).points, local) and len(fetched) == 3 * 6
+    assert not (elsewhere / "runs").exists()
+
+
+def test_filters_choose_among_runs(mirrored):
+    _, _, elsewhere = mirrored
+    filters = dict.fromkeys(("model", "family", "dataset", "dtype", "key", "wandb"))
+    for chosen, count in (
+        ({"model": ["b"]}, 2),
+        ({"dataset": "text-1"}, 1),
+        ({"model": "[b]"}, 2),
+        ({"model": "x"}, 0),
+    ):
+        if count:
+            assert len(pull(elsewhere, filters=filters | chosen).records) == count
+        else:
+            with pytest.raises(LabError, match="no finished run"):
+                pull(elsewhere, filters=filters | chosen)
+    assert len(pull(elsewhere, filters=filters | {"wandb": {"config.dataset": "text-0"}}).records) == 2
+
+
+def test_the_servers_share_of_filters():
+    assert query({"model": None, "wandb": None}) == {}
+    assert query({"model": "a", "family": ["x*"], "dtype": ["float32"]}) == {
+        "$and": [{"config.model": {"$in": ["a"]}}, {"config.precision": {"$in": ["float32"]}}]
+    }
+
+
+def test_a_missing_artifact_leaves_the_summary_and_says_what_that_rules_out(mirrored):
+    server, local, elsewhere = mirrored
+    record = next(r for r in list_records(local) if r.dataset.name == "text-1")
+    for artifact in server.lab.artifacts.values():
+        if artifact["name"] == f"record-{record.key}":
+            artifact["state"] = "DELETED"
+    gathered = pull(elsewhere, k={"thresholds": [1, 5, 7, 50]})
+    assert len(gathered.records) == 2
+    (note,) = gathered.notes
+    assert "its artifact is missing" in note and "lognormal" in note and "of these k: 7" in note
+    mine = gathered.points[gathered.points["key"] == record.key].reset_index(drop=True)
+    expected = points_from_records([record], KS)
+    pd.testing.assert_frame_equal(mine, expected, check_exact=True)  # what the summary tells is exact too
+
+
+def test_a_run_that_never_finished_is_left_out(mirrored):
+    server, _, elsewhere = mirrored
+    next(iter(server.lab.runs.values()))["summary"].pop("record_digest")
+    gathered = pull(elsewhere)
+    assert len(gathered.records) == 2 and "1 runs of source wandb are not finished" in gathered.notes[0]
+
+
+def test_the_same_record_from_two_places_counts_once(mirrored):
+    server, local, _ = mirrored
+    gathered = pull(local, source="local+wandb")
+    assert same(gathered.points, local) and len(gathered.notes) == 3
+    assert all("kept the one of source local, left out one of wandb, equal" in note for note in gathered.notes)
+    for artifact in server.lab.artifacts.values():
+        artifact["state"] = "DELETED"
+    gathered = pull(local, source="wandb+local")  # the record is preferred to the summary, whatever comes first
+    assert same(gathered.points, local) and len(gathered.records) == 3
+
+
+def test_other_counts_under_one_key_are_noted(mirrored):
+    _, local, _ = mirrored
+    path = next((local / "runs").glob("*/ranks.parquet"))
+    table = pd.read_parquet(path)
+    table.loc[0, "count"] += 1
+    table.to_parquet(path, index=False)
+    assert "with other counts" in " ".join(pull(local, source="local+wandb").notes)
+
+
+def test_runs_of_different_protocols_are_refused(mirrored, tiny_model_dir, tmp_path):
+    server, local, elsewhere = mirrored
+    changes = {"dataset__name": "text-0", "dataset__protocol": {"max_tokens": 32}, "model__name": "c"}
+    outcome = measure(measure_config(tiny_model_dir, local, **changes))
+    sync(local)
+    with pytest.raises(LabError, match="differ in protocol"):
+        pull(elsewhere)
+    for artifact in server.lab.artifacts.values():
+        if artifact["name"] == f"record-{outcome.record.key}":
+            artifact["state"] = "DELETED"
+    with pytest.raises(LabError, match="differ in protocol"):  # known by their summaries alone, too
+        pull(elsewhere)
+
+
+def test_files_other_than_those_mirrored_are_refused(mirrored):
+    server, _, elsewhere = mirrored
+    for artifact in server.lab.artifacts.values():
+        meta = json.loads(artifact["metadata"])
+        artifact["metadata"] = json.dumps(meta | {"record_digest": "0" * 16})
+    for run in server.lab.runs.values():
+        run["summary"]["record_digest"] = "0" * 16
+    with pytest.raises(LabError, match="not those that were mirrored"):
+        pull(elsewhere)
+    assert not list((elsewhere / "cache" / "wandb").iterdir())
+
+
+def test_a_server_that_is_not_there_is_one_sentence(server, tmp_path):
+    server.fault = lambda path, number: 500
+    with pytest.raises(LabError, match=r"cannot pull runs of rbp-lab from http://127"):
+        pull(tmp_path, tracking={**ONLINE, "timeout": 2.0})
+
+
+def test_sources_that_cannot_be(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    for source, message in (
+        ("cloud", "source must be one of local, wandb, wandb-offline, csv"),
+        ("local+csv", "cannot be joined"),
+        ("wandb", "needs a W&B key"),
+        ("wandb-offline", "no offline W&B run below"),
+    ):
+        with pytest.raises(LabError, match=message):
+            pull(tmp_path, source=source)
+
+
+@pytest.fixture
+def offline(store, tmp_path, monkeypatch):
+    """A store whose records were mirrored to offline runs."""
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    shutil.copytree(store / "runs", tmp_path / "store" / "runs")
+    assert sync(tmp_path / "store", tracking={**ONLINE, "mode": "offline"}).startswith("3 results mirrored")
+    return tmp_path / "store"
+
+
+def contents(directory: Path):
+    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def test_offline_runs_give_the_local_points_and_are_not_touched(offline):
+    before = contents(offline / "wandb")
+    gathered = pull(offline, source="wandb-offline")
+    assert same(gathered.points, offline) and gathered.notes == []
+    assert contents(offline / "wandb") == before
+
+
+def test_an_offline_run_whose_files_went_or_changed_tells_its_summary(offline):
+    record = list_records(offline)[0]
+    expected = points_from_records(list_records(offline), KS)
+    path = offline / "runs" / record.key / "record.json"
+    path.write_text(path.read_text() + " ")
+    gathered = pull(offline, source="wandb-offline")
+    assert len(gathered.records) == 2 and "has changed since" in gathered.notes[0]
+    pd.testing.assert_frame_equal(
+        gathered.points.sort_values(["key", "metric", "k"], ignore_index=True),
+        expected.sort_values(["key", "metric", "k"], ignore_index=True),
+        check_exact=True,
+    )
+    shutil.rmtree(offline / "runs")
+    gathered = pull(offline, source="wandb-offline")
+    assert len(gathered.records) == 0 and all("is gone" in note for note in gathered.notes)
+
+
+def test_of_two_offline_runs_of_one_record_the_newest_counts(offline, tiny_model_dir):
+    record = next(r for r in list_records(offline) if r.model.name == "a")
+    changes = {"model__name": "a", "dataset__name": "text-0", "tracking": {**ONLINE, "mode": "offline"}}
+    measure(measure_config(tiny_model_dir, offline, **changes, force=True))
+    assert len(find_offline_runs(offline / "wandb")) == 4
+    gathered = pull(offline, source="wandb-offline")
+    assert same(gathered.points, offline)
+    newest = read_record(offline / "runs" / record.key)
+    assert next(r for r in gathered.records if r.key == record.key).provenance == newest.provenance
+    assert "more than once" in gathered.notes[0]

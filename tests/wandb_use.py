@@ -1,0 +1,35 @@
+"""What the tests of W&B share: the stages as they use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from rbp_lab.cli import CONF
+from rbp_lab.stages import analyze as analysis
+from rbp_lab.stages.sync import sync as sync_stage
+
+ONLINE = {"mode": "auto", "seconds": 1e-9, "timeout": 20.0, "project": "rbp-lab", "entity": None}
+
+
+def sync(store, **changes):
+    """``rbp-lab sync`` of a store; returns its line."""
+    return sync_stage({"store": str(store), "force": False, "tracking": ONLINE, **changes})
+
+
+def analyze_config(store, **changes):
+    """A composed configuration of ``analyze``."""
+    fit = yaml.safe_load((Path(CONF) / "fit" / "default.yaml").read_text())
+    filters = dict.fromkeys(("model", "family", "dataset", "dtype", "key", "wandb"))
+    return {
+        "source": "local", "filters": filters, "fit": fit, "size": "non_embedding_params", "csv": None,
+        "store": str(store), "k": {"thresholds": [1, 5, 50]}, "name": "default", "tracking": ONLINE,
+        "project": "rbp-lab", "entity": None, "offline_dir": str(Path(store) / "wandb"), **changes,
+    }  # fmt: skip
+
+
+def analyze(store, console=None, **changes):
+    """``rbp-lab analyze`` of a store."""
+    return analysis.analyze_sources(analyze_config(store, **changes), console or Console(quiet=True))
