@@ -26,12 +26,12 @@ def test_ladder_from_runs(tmp_path):
     result, text = printed(points, tmp_path / "out")
     names = sorted(path.name for path in result.files)
     assert names == [
-        "against_k_stdlib.png", "against_k_stdlib.svg", "fits.csv", "fits.parquet", "points.csv",
-        "scaling_stdlib.png", "scaling_stdlib.svg",
+        "against_k_stdlib.pdf", "against_k_stdlib.png", "against_k_stdlib.svg", "fits.csv", "fits.parquet",
+        "points.csv", "report.html", "scaling_stdlib.pdf", "scaling_stdlib.png", "scaling_stdlib.svg",
     ]  # fmt: skip
     assert all(path.stat().st_size for path in result.files)
     assert "ladder-5" in text and "RBP_100" in text and "3,600" in text
-    assert str(tmp_path / "out" / "scaling_stdlib.png") in text
+    assert str(tmp_path / "out" / "report.html") in text and "10 files" in text
     assert "no fit for ladder −log RBP_512: the value is 0 for every model" in text
     assert "nan" not in text.lower() and "few_models: fewer than 7" in text
     fits = pd.read_parquet(tmp_path / "out" / "fits.parquet")
@@ -54,7 +54,8 @@ def test_published_values_with_several_families(tmp_path):
     assert result.fit(POOLED, "Wiki pedia", "neg_log_rbp", 1).n == 14
     assert "CE" not in text  # no column of nothing
     assert {p.name for p in result.files} == {
-        "points.csv", "fits.csv", "fits.parquet", "scaling_Wiki-pedia.png", "scaling_Wiki-pedia.svg",
+        "points.csv", "fits.csv", "fits.parquet", "report.html",
+        "scaling_Wiki-pedia.png", "scaling_Wiki-pedia.svg", "scaling_Wiki-pedia.pdf",
     }  # fmt: skip
 
 
@@ -66,9 +67,9 @@ def test_one_model_and_no_model(tmp_path):
 
 
 def test_again_in_the_same_place_replaces_its_own_files_only(tmp_path):
-    analyze(points_from_records(ladder(3, dataset="a"), [1, 10]), tmp_path)
+    analyze(points_from_records(ladder(3, dataset="a"), [1, 10]), tmp_path, formats=("png",))
     (tmp_path / "mine.txt").write_text("kept")
-    analyze(points_from_records(ladder(3, dataset="b"), [1, 10]), tmp_path)
+    analyze(points_from_records(ladder(3, dataset="b"), [1, 10]), tmp_path, formats=("png",))
     names = {path.name for path in tmp_path.iterdir()}
     assert "scaling_b.png" in names and "scaling_a.png" not in names and "mine.txt" in names
 

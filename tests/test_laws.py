@@ -36,10 +36,11 @@ def test_every_law_is_written_with_its_figures(runs, tmp_path):
     assert set(result.laws) == NAMES
     names = {path.name for path in result.files}
     assert {f"law_{name}.csv" for name in NAMES} <= names
-    for stem in ("emergence_stdlib_ladder", "ranks_stdlib_ladder", "parts_stdlib"):
-        assert {f"{stem}.png", f"{stem}.svg"} <= names
+    for stem in ("emergence_stdlib_ladder_10", "ranks_stdlib_ladder", "parts_stdlib", "forecast_stdlib"):
+        assert {f"{stem}.png", f"{stem}.svg", f"{stem}.pdf"} <= names
+    assert 'id="emergence"' in (tmp_path / "report.html").read_text()
     assert all(path.stat().st_size for path in result.files)
-    plain = analyze(points_from_records(runs, KS), tmp_path)
+    plain = analyze(points_from_records(runs, KS), tmp_path, formats=())
     assert plain.laws == {} and not list(tmp_path.glob("law_*")) and not list(tmp_path.glob("ranks_*"))
 
 
@@ -82,8 +83,8 @@ def test_two_families_add_the_pooled_parts(runs):
 
 def test_published_values_have_no_laws_of_ranks(runs):
     points = points_from_records(runs, KS)
-    tables, figures = all_laws(points, fit_all(points), [])
-    assert figures == [] and "lognormal" not in tables and "forms" in tables
+    tables = all_laws(points, fit_all(points), [])
+    assert "lognormal" not in tables and "forms" in tables
 
 
 def test_a_document_that_decides_is_marked():
@@ -154,6 +155,6 @@ def test_parts_figure_names_each_part_and_its_r2(runs):
 
 
 def test_tables_read_back(runs, tmp_path):
-    analyze(points_from_records(runs, [1, 10]), tmp_path, records=runs, laws=True)
+    analyze(points_from_records(runs, [1, 10]), tmp_path, records=runs, laws=True, formats=())
     table = pd.read_csv(tmp_path / "law_emergence.csv")
     assert table["p"].between(0, 1).all() and set(table["window"]) == {1, 2, 5}

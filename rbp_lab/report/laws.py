@@ -85,27 +85,35 @@ def ruled_out_section(points: pd.DataFrame) -> Section:
 def provenance(points: pd.DataFrame, records: Sequence[RunRecord] = (), source: str = "") -> pd.DataFrame:
     """One row per measurement: model, key, tokens, data set and its fingerprint, precision, protocol, date, versions.
 
-    Without records, one row per model and data set with the source (the name of a file) the values came from.
+    Points of a model on a data set without a record get a row with their source: a file, or where runs were read from.
     """
-    if not records:
-        rows = points.groupby(["dataset", "family", "model"], sort=False)
-        return pd.DataFrame([
-            {"model": model, "family": family, "S": f"{group['size'].iloc[0]:,.0f}", "data set": dataset,
-             "values": len(group), "tokens": group["n"].max(), "key": group["key"].iloc[0] or None,
-             "source": source or "given as a table"}
-            for (dataset, family, model), group in rows
-        ])  # fmt: skip
-    used = set(points["key"])
-    return pd.DataFrame([
+    used, known = set(points["key"]), {r.key for r in records}
+    rows: list[dict[str, object]] = [
         {
-            "model": r.model.name, "family": r.model.family, "S": f"{r.model.params.non_embedding:,}",
-            "weights": r.model.revision or r.model.fingerprint[:12], "key": r.key, "data set": r.dataset.name,
-            "data set fingerprint": r.dataset.fingerprint[:12], "documents": r.stats.num_documents,
-            "tokens": r.stats.num_tokens, "precision": f"{r.scoring.dtype}, logits {r.scoring.logits}",
+            "model": r.model.name,
+            "family": r.model.family,
+            "S": f"{r.model.params.non_embedding:,}",
+            "weights": r.model.revision or r.model.fingerprint[:12],
+            "key": r.key,
+            "data set": r.dataset.name,
+            "data set fingerprint": r.dataset.fingerprint[:12],
+            "documents": r.stats.num_documents,
+            "tokens": r.stats.num_tokens,
+            "precision": f"{r.scoring.dtype}, logits {r.scoring.logits}",
             "protocol": ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in r.scoring.protocol.items() if v is not None),
             "finished": str(r.provenance.get("finished", ""))[:16].replace("T", " ") or None,
-            "rbp_lab": r.provenance.get("rbp_lab"), "torch": r.provenance.get("torch"),
-            "transformers": r.provenance.get("transformers"), "device": r.provenance.get("device"),
+            "rbp_lab": r.provenance.get("rbp_lab"),
+            "torch": r.provenance.get("torch"),
+            "transformers": r.provenance.get("transformers"),
+            "device": r.provenance.get("device"),
         }
-        for r in records if r.key in used
-    ])  # fmt: skip
+        for r in records
+        if r.key in used
+    ]
+    others = points[~points["key"].isin(known)].groupby(["dataset", "family", "model"], sort=False)
+    for (dataset, family, model), group in others:
+        n = group["n"].dropna()
+        row = {"model": model, "family": family, "S": f"{group['size'].iloc[0]:,.0f}", "data set": dataset}
+        row |= {"key": group["key"].iloc[0] or None, "tokens": int(n.max()) if len(n) else None, "values": len(group)}
+        rows.append(row | {"source": source or "given as a table"})
+    return pd.DataFrame(rows).convert_dtypes().dropna(axis=1, how="all")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,20 +14,21 @@ from rich.console import Console
 from rbp_lab import tables
 from rbp_lab.build import call
 from rbp_lab.errors import LabError
-from rbp_lab.figures.laws import against_k_figure, drawable, scaling_figure
-from rbp_lab.figures.style import family_styles, save
 from rbp_lab.files import atomic_path
 from rbp_lab.fits.influence import sensitivity_warnings
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
 from rbp_lab.points import POOLED, select, series
 from rbp_lab.records import RunRecord
+from rbp_lab.report.laws import provenance, sections
+from rbp_lab.report.page import write_report
 from rbp_lab.stages.laws import all_laws
 from rbp_lab.stages.sources import gather, patterns
 from rbp_lab.tracking.analysis import mirror_analysis
 from rbp_lab.tracking.settings import Tracking
 
 MANIFEST = "analysis.json"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,16 +90,18 @@ def analyze(
     figure_ks: Sequence[int] = (1, 10, 100),
     confidence: float = 0.95,
     size: str = "non_embedding_params",
-    formats: Sequence[str] = ("png", "svg"),
+    formats: Sequence[str] = ("png", "svg", "pdf"),
     records: Sequence[RunRecord] = (),
     laws: bool = False,
+    source: str = "",
     console: Console | None = None,
 ) -> Analysis:
-    """Fit the laws to a table of points and write points.csv, fits.csv, fits.parquet and the figures to ``out_dir``.
+    """Fit the laws to a table of points and write points.csv, fits.csv, fits.parquet, figures and report.html.
 
     figure_ks: the k drawn against S and listed per model, where they were measured (the first three otherwise). size:
     what S is, for labels. records: the runs behind the points, when there are; they tell where ties or one document
-    decide. laws: also every law of ``stages.laws``, as law_*.csv with figures; those of ranks need the runs.
+    decide. laws: also every law of ``stages.laws``, as law_*.csv with figures; those of ranks need the runs. source:
+    where values without runs came from, such as the name of a file; the report names it for every point.
     Every file appears complete or not at all; files of an earlier analysis in the same place that this one does not
     write are removed. Prints tables and paths to ``console`` when one is given. Raises LabError when there are no
     points.
@@ -114,21 +116,22 @@ def analyze(
         _write(out / "points.csv", lambda path: points.to_csv(path, index=False)),
         _write(out / "fits.csv", lambda path: fits_to_frame(fits).to_csv(path, index=False)),
         _write(out / "fits.parquet", lambda path: fits_to_frame(fits).to_parquet(path, index=False)),
-        *_figures(points, fits, out, shown, _size_name(size), formats),
     ]
-    found: dict[str, pd.DataFrame] = {}
-    if laws:
-        found, more = all_laws(points, fits, records, size, confidence)
-        for name, table in found.items():
-            files.append(_write(out / f"law_{name}.csv", lambda path, table=table: table.to_csv(path, index=False)))
-        for stem, figure in more:
-            files += save(figure, out / _file_name(stem), formats)
+    found = all_laws(points, fits, records, size, confidence) if laws else {}
+    for name, table in found.items():
+        files.append(_write(out / f"law_{name}.csv", lambda path, table=table: table.to_csv(path, index=False)))
+    parts = sections(points, fits, found, records, shown, _size_name(size), confidence)
+    for figure in (figure for part in parts for figure in part.figures):
+        files += figure.save(out, formats)
+    families, datasets = (", ".join(sorted(points[name].unique())) for name in ("family", "dataset"))
+    title = f"Scaling of {families} on {datasets}"
+    files.append(write_report(out / REPORT, title, parts, provenance(points, records, source)))
     _remove_stale(out, files)
     _write(out / MANIFEST, lambda path: path.write_text(json.dumps({"files": [f.name for f in files]}, indent=1)))
     if console is not None:
         tables.show(console, points, fits, shown)
-        for path in files:
-            console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+        for line in (f"{len(files)} files of tables and figures in {out}", str(out / REPORT)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     return Analysis(points, fits, tuple(files), found)
 
 
@@ -157,38 +160,12 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
         size=config["size"],
         records=gathered.records,
         laws=fit["laws"],
+        source=Path(config["csv"]).name if config["source"] == "csv" else str(config["source"]),
         console=console,
     )
     tracking = call(Tracking, config.get("tracking") or {"mode": "none"}, "tracking")
     mirror_analysis(tracking, config["store"], out, config)
     return analysis
-
-
-def _figures(
-    points: pd.DataFrame,
-    fits: Sequence[FitResult],
-    out: Path,
-    ks: Sequence[int],
-    size_name: str,
-    formats: Sequence[str],
-) -> list[Path]:
-    """Two figures per data set: values against S, and exponents against k where at least two k could be fitted."""
-    styles = family_styles(points["family"])
-    written = []
-    for dataset in sorted(points["dataset"].unique()):
-        mine = [f for f in fits if f.label.dataset == dataset and f.label.metric in ("ce", "neg_log_rbp")]
-        chosen = [f for f in mine if f.label.metric == "ce" or f.label.k in ks]
-        if any(drawable(f).any() for f in chosen):
-            figure = scaling_figure(chosen, f"Scaling laws on {dataset}", styles, size_name)
-            written += save(figure, out / _file_name(f"scaling_{dataset}"), formats)
-        if len({f.label.k for f in mine if f.ok and f.label.k is not None}) > 1:
-            figure = against_k_figure(mine, f"The law against k on {dataset}", styles)
-            written += save(figure, out / _file_name(f"against_k_{dataset}"), formats)
-    return written
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
 def _write(path: Path, write) -> Path:

@@ -49,6 +49,8 @@ def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
         Path(config["store"]) / "analysis" / "demo",
         figure_ks=fit["figure_ks"],
         confidence=fit["confidence"],
+        records=records,
+        laws=fit["laws"],
         console=console,
     )
     mirror_analysis(tracking, config["store"], Path(config["store"]) / "analysis" / "demo", config)

@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rbp_lab.errors import LabError
-from rbp_lab.figures.emergence import emergence_figure
-from rbp_lab.figures.ranks import parts_figure, rank_figure
 from rbp_lab.fits import lognormal
 from rbp_lab.fits.against_k import fit_against_k, iso_rbp, table1, trade_off
 from rbp_lab.fits.calibration import calibration_table, calibration_trend
 from rbp_lab.fits.cloglog import counts_from_records, fit_cloglog
-from rbp_lab.fits.decomposition import PartScaling, decomposition_table, part_scalings
+from rbp_lab.fits.decomposition import decomposition_table, part_scalings
 from rbp_lab.fits.emergence import emergence_table, fit_emergence, size_at_level
 from rbp_lab.fits.fit import compare
 from rbp_lab.fits.forecast import backtest
@@ -28,7 +25,6 @@ from rbp_lab.records import RunRecord
 
 ISO_LEVELS = (0.3, 0.5, 0.7, 0.9)
 EMERGENCE_LEVEL = 0.5
-EMERGENCE_KS = (1, 5, 10, 50, 100, 500)  # panels of the figure, of those in figure 7 of [RBP]
 
 
 def all_laws(
@@ -37,40 +33,14 @@ def all_laws(
     records: Sequence[RunRecord],
     size: str = "non_embedding_params",
     confidence: float = 0.95,
-) -> tuple[dict[str, pd.DataFrame], list[tuple[str, Figure]]]:
-    """Every table by name, and the figures of the laws of ranks with the stems of their file names."""
+) -> dict[str, pd.DataFrame]:
+    """Every table by name; those of ``laws_of_records`` only when there are runs."""
     tables = laws_of_points(points, fits)
     if not records:
-        return tables, []
+        return tables
     ks = sorted(int(k) for k in points["k"].dropna().unique())
     windows = sorted(set.intersection(*(set(r.scoring.window_lengths) for r in records)) | {1})
-    tables |= laws_of_records(records, ks, windows, size, confidence)
-    return tables, _figures(records, tables, confidence)
-
-
-def _figures(
-    records: Sequence[RunRecord], tables: dict[str, pd.DataFrame], confidence: float
-) -> list[tuple[str, Figure]]:
-    figures: list[tuple[str, Figure]] = []
-    scalings: dict[str, list[list[PartScaling]]] = {}
-    thresholds = _common_thresholds(records)
-    shown = [k for k in EMERGENCE_KS if k in thresholds] or thresholds[:6]
-    for dataset, family, mine in _families(records):
-        where = f"{dataset}: {family}"
-        rows = tables["emergence"]
-        rows = rows[(rows["dataset"] == dataset) & (rows["family"] == family)]
-        laws = [fit_emergence(rows, family, dataset, k, confidence) for k in shown]
-        if laws and len(rows):
-            figures.append((f"emergence_{dataset}_{family}", emergence_figure(rows, laws, f"Emergence on {where}")))
-        runs = [
-            (r, lognormal.fit_lognormal(*lognormal.rank_pairs(r.documents)[:2], vocab=r.stats.vocab_rows)) for r in mine
-        ]
-        ranks = [(r.model.name, r.model.params.non_embedding, r.stats, law) for r, law in runs]
-        figures.append((f"ranks_{dataset}_{family}", rank_figure(ranks, f"Ranks on {where}")))
-        scalings.setdefault(dataset, []).append(part_scalings(tables["decomposition"], dataset, family, confidence))
-    for dataset, parts in scalings.items():
-        figures.append((f"parts_{dataset}", parts_figure(parts, f"Parts of cross-entropy on {dataset}")))
-    return figures
+    return tables | laws_of_records(records, ks, windows, size, confidence)
 
 
 def laws_of_points(points: pd.DataFrame, fits: Sequence[FitResult]) -> dict[str, pd.DataFrame]:
