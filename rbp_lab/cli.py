@@ -24,17 +24,15 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from rbp_lab import __version__
 from rbp_lab.build import locate
+from rbp_lab.conf_dir import CONF
 from rbp_lab.errors import LabError
 from rbp_lab.settings import KSpec, Launch, Precision, Scoring
 from rbp_lab.tracking.settings import Tracking
 
-HERE = Path(__file__).resolve().parent
-# Beside the package in a checkout, inside it in a wheel.
-CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())
 # The types of the root's own keys, and the schemas of its nodes that are not open sets (those carry a _target_).
 SCALARS = {
-    "store": str, "force": bool, "source": str, "csv": str, "size": str, "name": str, "project": str, "entity": str,
-    "offline_dir": str,
+    "store": str, "force": bool, "papers": bool, "source": str, "csv": str, "size": str, "name": str, "project": str,
+    "entity": str, "offline_dir": str,
 }  # fmt: skip
 NODES = {"k": KSpec, "precision": Precision, "scoring": Scoring, "launch": Launch, "tracking": Tracking}
 

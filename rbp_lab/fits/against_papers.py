@@ -35,6 +35,7 @@ VERDICTS = {
     "not_fitted": "not fitted",
     "degenerate": "degenerate",
 }
+QUIET = ("agrees", "within_interval", "in_our_interval")  # their row of the table says it all
 SLOPE, EXPONENT_DIFFERENCE, R2 = "slope", "α_CE − α_k", "R²"
 TABLE2, TABLE1, EE = "[RBP] table 2", "[RBP] table 1", "[EE]"
 
@@ -47,7 +48,7 @@ class Comparison:
     for −log RBP_k. what: "slope" (of log10 value on log10 S, or log10 k in table 1), "α_CE − α_k" or "R²". ours_low,
     ours_high: interval of ours; published_low, published_high: the interval that the published slope, R² and n imply.
     ours_n, published_n: points of the fit. verdict: a key of VERDICTS. reason: why it cannot be compared, or is not
-    fitted.
+    fitted. confidence: of every interval.
     """
 
     source: str
@@ -69,6 +70,7 @@ class Comparison:
     published_r2: float | None = None
     published_n: int | None = None
     reason: str = ""
+    confidence: float = 0.95
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -201,7 +203,7 @@ def compare_differences(
         found.append(Comparison(
             TABLE2, label.dataset, label.family, "", f"CE minus {label.quantity}", label.k, EXPONENT_DIFFERENCE,
             published, verdict, ours.difference, ours.low, ours.high, ours_n=ours.models, published_n=len(models),
-            reason=why,
+            reason=why, confidence=fit.confidence,
         ))  # fmt: skip
     return tuple(found)
 
@@ -231,13 +233,41 @@ def compare_parts(laws: Iterable[FitResult], papers: Papers, reasons: Mapping[st
     return tuple(found)
 
 
+def remarks(comparisons: Sequence[Comparison]) -> list[str]:
+    """What to say below the tables: how many of each verdict, and every one that needs a sentence.
+
+    Comparisons that fail for one reason share a sentence.
+    """
+    if not comparisons:
+        return []
+    gaps = [abs(c.difference) for c in comparisons if c.verdict == "agrees"]
+    largest = f" (within {_printed(max(gaps), 4)})" if gaps else ""
+    counts = {v: sum(c.verdict == v for c in comparisons) for v in VERDICTS}
+    found = ", ".join(f"{VERDICTS[v]} {n}{largest if v == 'agrees' else ''}" for v, n in counts.items() if n)
+    lines = [f"{len(comparisons)} comparisons with the papers: {found}"]
+    shared: dict[tuple[str, ...], list[Comparison]] = {}
+    for c in comparisons:
+        if c.verdict in ("not_comparable", "not_fitted"):
+            place = (c.source, c.dataset, *(() if c.model else (c.family,)))
+            shared.setdefault((VERDICTS[c.verdict], c.reason, *place), []).append(c)
+        elif c.verdict not in QUIET:
+            lines.append(c.sentence)
+    for (verdict, reason, *place), mine in shared.items():
+        about = ", ".join(c.model.rpartition("/")[2] or c.quantity for c in mine)
+        lines.append(f"{verdict} ({', '.join(place)}: {about}): {reason}")
+    return lines
+
+
 def _compare_slope(
     fit: FitResult, slope: float, r2: float, n: int, why: str, names: tuple[str, str, str, str, str, int | None]
 ) -> Comparison:
     """A power law of ours beside a published slope; names: the first six fields of the Comparison."""
     implied = None if degenerate(slope, r2) else implied_interval(slope, min(r2, R2_OF_ONE), n, fit.confidence)
     low, high = (-implied[1], -implied[0]) if implied else (None, None)  # of the slope, as published, not of α
-    published = {"published_low": low, "published_high": high, "published_r2": r2, "published_n": n}
+    published = {
+        "published_low": low, "published_high": high, "published_r2": r2, "published_n": n,
+        "confidence": fit.confidence,
+    }  # fmt: skip
     if not fit.ok:
         verdict = "degenerate" if degenerate(slope, r2) else "not_fitted"
         return Comparison(*names, SLOPE, slope, verdict, ours_n=fit.n, reason=fit.message, **published)

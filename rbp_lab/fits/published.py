@@ -94,7 +94,7 @@ def published_claims(papers: Papers) -> tuple[Claim, ...]:
 
 
 def _named(key: tuple[str, str, int | None]) -> str:
-    return f"{key[0]}/{key[1]} k = {key[2]:,}"
+    return f"{key[0]}/{key[1]} k={key[2]}"
 
 
 def degenerate(slope: float, r2: float) -> bool:

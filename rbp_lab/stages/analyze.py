@@ -22,7 +22,9 @@ from rbp_lab.points import POOLED, select, series
 from rbp_lab.records import RunRecord
 from rbp_lab.report.laws import provenance, sections
 from rbp_lab.report.page import write_report
+from rbp_lab.report.papers import papers_section
 from rbp_lab.stages.laws import all_laws
+from rbp_lab.stages.papers import against_papers
 from rbp_lab.stages.sources import gather, patterns
 from rbp_lab.tracking.analysis import mirror_analysis
 from rbp_lab.tracking.settings import Tracking
@@ -93,6 +95,7 @@ def analyze(
     formats: Sequence[str] = ("png", "svg", "pdf"),
     records: Sequence[RunRecord] = (),
     laws: bool = False,
+    papers: bool = False,
     source: str = "",
     console: Console | None = None,
 ) -> Analysis:
@@ -100,7 +103,8 @@ def analyze(
 
     figure_ks: the k drawn against S and listed per model, where they were measured (the first three otherwise). size:
     what S is, for labels. records: the runs behind the points, when there are; they tell where ties or one document
-    decide. laws: also every law of ``stages.laws``, as law_*.csv with figures; those of ranks need the runs. source:
+    decide. laws: also every law of ``stages.laws``, as law_*.csv with figures; those of ranks need the runs.
+    papers: also ours beside the published numbers, paper_comparison.csv and a section of the report. source:
     where values without runs came from, such as the name of a file; the report names it for every point.
     Every file appears complete or not at all; files of an earlier analysis in the same place that this one does not
     write are removed. Prints tables and paths to ``console`` when one is given. Raises LabError when there are no
@@ -121,6 +125,11 @@ def analyze(
     for name, table in found.items():
         files.append(_write(out / f"law_{name}.csv", lambda path, table=table: table.to_csv(path, index=False)))
     parts = sections(points, fits, found, records, shown, _size_name(size), confidence)
+    beside = against_papers(points, fits, records, size, confidence) if papers else None
+    if beside is not None:
+        table = beside.to_frame()
+        files.append(_write(out / "paper_comparison.csv", lambda path: table.to_csv(path, index=False)))
+        parts.insert(1, papers_section(beside.comparisons, beside.claims, beside.notes))
     for figure in (figure for part in parts for figure in part.figures):
         files += figure.save(out, formats)
     families, datasets = (", ".join(sorted(points[name].unique())) for name in ("family", "dataset"))
@@ -130,6 +139,8 @@ def analyze(
     _write(out / MANIFEST, lambda path: path.write_text(json.dumps({"files": [f.name for f in files]}, indent=1)))
     if console is not None:
         tables.show(console, points, fits, shown)
+        if beside is not None:
+            tables.show_papers(console, beside.comparisons, beside.lines)
         for line in (f"{len(files)} files of tables and figures in {out}", str(out / REPORT)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     return Analysis(points, fits, tuple(files), found)
@@ -160,6 +171,7 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
         size=config["size"],
         records=gathered.records,
         laws=fit["laws"],
+        papers=config.get("papers", False),
         source=Path(config["csv"]).name if config["source"] == "csv" else str(config["source"]),
         console=console,
     )
