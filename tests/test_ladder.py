@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,9 @@ from rbp_lab.models.training import Schedule, TrainingProgress, batch_rows, trai
 from rbp_lab.stages.train import train
 from tests.sources import MadeUpText
 
-WIDTHS = (20, 32, 52, 80, 104, 144)
+CONF = Path(__file__).parents[1] / "conf" / "model"
+# The widths of the shipped ladder, in the order of their names.
+WIDTHS = tuple(yaml.safe_load((CONF / f"{name}.yaml").read_text())["width"] for name in LADDER)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,8 +53,12 @@ def leftovers(store) -> list[str]:
 
 def test_sizes_run_evenly_from_ten_thousand_to_a_million():
     sizes = np.log10([non_embedding_parameters(w, depth_rule(w)) for w in WIDTHS])
-    assert len(WIDTHS) == len(LADDER) and sizes[0] < 4.05 and sizes[-1] > 5.95
+    assert len(WIDTHS) == 6 and sizes[0] < 4.2 and sizes[-1] > 5.95
     assert np.ptp(np.diff(sizes)) < 0.12
+
+
+def test_every_ladder_file_is_of_the_ladder():
+    assert tuple(sorted(path.stem for path in CONF.glob("ladder-*.yaml"))) == LADDER
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -68,7 +76,7 @@ def test_formula_gives_the_published_sizes_of_pythia():
 
 
 def test_depth_follows_width_beyond_the_floor():
-    assert [depth_rule(w) for w in (16, 80, 96, 144, 768)] == [2, 2, 3, 4, 24]
+    assert [depth_rule(w) for w in (16, 56, 72, 96, 128, 768)] == [2, 2, 3, 4, 5, 32]
 
 
 # Run rule
