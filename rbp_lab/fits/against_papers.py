@@ -105,7 +105,7 @@ class Comparison:
                     if self.published_low is not None
                     else f" {ours} does not take in the published {printed}"
                 ),
-                "differs": f" is not the published {printed}; no interval follows from an R² alone",
+                "differs": f" is not the published {printed}: {self.reason}",
                 "not_comparable": f" cannot be compared with the published {printed}: {self.reason}",
                 "not_fitted": f" was not fitted: {self.reason}",
             }[self.verdict]
@@ -226,6 +226,7 @@ def compare_parts(laws: Iterable[FitResult], papers: Papers, reasons: Mapping[st
             verdict = "not_comparable"
         else:
             verdict = "agrees" if _near(law.r2, published, ROUNDING) else "differs"
+            why = "" if verdict == "agrees" else "an R² alone implies no interval, and its models are not listed here"
         found.append(Comparison(
             EE, dataset, family, "", part.replace("_", " "), None, R2, published, verdict, law.r2, ours_r2=law.r2,
             ours_n=law.n, published_r2=published, reason=why,
@@ -247,7 +248,7 @@ def remarks(comparisons: Sequence[Comparison]) -> list[str]:
     lines = [f"{len(comparisons)} comparisons with the papers: {found}"]
     shared: dict[tuple[str, ...], list[Comparison]] = {}
     for c in comparisons:
-        if c.verdict in ("not_comparable", "not_fitted"):
+        if c.verdict in ("differs", "not_comparable", "not_fitted"):
             place = (c.source, c.dataset, *(() if c.model else (c.family,)))
             shared.setdefault((VERDICTS[c.verdict], c.reason, *place), []).append(c)
         elif c.verdict not in QUIET:

@@ -75,7 +75,9 @@ def against_papers(
         found += compare_table1(laws, dict(zip(models["model"], models["family"], strict=True)), papers, reasons)
     if records:
         split = decomposition_table(records, size)
-        pairs = {(r.dataset.name, family) for r in records for family in (r.model.family, POOLED)}
+        pairs = {(r.dataset.name, r.model.family) for r in records}
+        datasets = [dataset for dataset, _ in pairs]
+        pairs |= {(dataset, POOLED) for dataset in datasets if datasets.count(dataset) > 1}
         parts = [part for pair in sorted(pairs) for part in part_scalings(split, *pair, confidence)]
         found += compare_parts([part.law for part in parts], papers, reasons)
     notes = [f"{dataset}: {why}" for dataset, why in reasons.items() if any(c.dataset == dataset for c in found)]
