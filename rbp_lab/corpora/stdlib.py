@@ -51,7 +51,7 @@ class StdlibText:
     shuffle_seed: int | None = None
     num_documents: int | None = None
     min_chars: int = 1
-    protocol: Protocol = field(default_factory=lambda: Protocol(windows="packed", max_tokens=128))
+    protocol: Protocol = field(default_factory=lambda: Protocol("rolling", max_tokens=128, stride=96))
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
