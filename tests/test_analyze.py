@@ -85,6 +85,28 @@ def test_an_interrupted_write_leaves_no_file(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"points.csv", "fits.csv"}
 
 
+def test_the_same_again_is_found_and_anything_else_is_not(tmp_path, monkeypatch):
+    written = []
+    real = stage.write_report
+    monkeypatch.setattr(stage, "write_report", lambda path, *rest: written.append(path) or real(path, *rest))
+    points = points_from_records(ladder(3), [1, 10])
+    first = analyze(points, tmp_path, formats=("png",))
+    again, text = printed(points, tmp_path, formats=("png",))
+    assert len(written) == 1 and again.files == first.files and "found as they were left" in text
+    analyze(points, tmp_path, formats=("png",), confidence=0.9)
+    analyze(points.assign(value=points["value"] * 1.5), tmp_path, formats=("png",))
+    assert len(written) == 3
+    (tmp_path / "fits.csv").unlink()
+    analyze(points.assign(value=points["value"] * 1.5), tmp_path, formats=("png",))
+    assert len(written) == 4
+    monkeypatch.setattr(stage, "write_report", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # broken off halfway: the files there are a mixture now
+        analyze(points, tmp_path, formats=("png",))
+    monkeypatch.setattr(stage, "write_report", lambda path, *rest: written.append(path) or real(path, *rest))
+    analyze(points.assign(value=points["value"] * 1.5), tmp_path, formats=("png",))
+    assert len(written) == 5
+
+
 def test_a_family_next_to_another_is_fitted_alone_and_pooled(tmp_path):
     records = ladder(4) + [synthetic_record(f"x-{i}", 20000 * 3**i, 50 + i, family="x") for i in range(3)]
     fits = stage.fit_all(points_from_records(records, [1]))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
 
-from rbp_lab import tables
+from rbp_lab import __version__, tables
 from rbp_lab.build import call
 from rbp_lab.errors import LabError
 from rbp_lab.files import atomic_path
@@ -24,7 +25,7 @@ from rbp_lab.report.laws import provenance, sections
 from rbp_lab.report.page import write_report
 from rbp_lab.report.papers import papers_section
 from rbp_lab.stages.laws import all_laws
-from rbp_lab.stages.papers import against_papers
+from rbp_lab.stages.papers import AgainstPapers, against_papers
 from rbp_lab.stages.sources import gather, patterns
 from rbp_lab.tracking.analysis import mirror_analysis
 from rbp_lab.tracking.settings import Tracking
@@ -35,15 +36,11 @@ REPORT = "report.html"
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What an analysis found and wrote.
-
-    files: everything written, in the order of writing. laws: the tables beyond the power law in S, when asked for.
-    """
+    """What an analysis found, and its files in the order of writing."""
 
     points: pd.DataFrame
     fits: tuple[FitResult, ...]
     files: tuple[Path, ...]
-    laws: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def fit(self, family: str, dataset: str, metric: str, k: int | None = None) -> FitResult:
         """The fit of one law; LabError when the analysis has none of that name."""
@@ -107,8 +104,8 @@ def analyze(
     papers: also ours beside the published numbers, paper_comparison.csv and a section of the report. source:
     where values without runs came from, such as the name of a file; the report names it for every point.
     Every file appears complete or not at all; files of an earlier analysis in the same place that this one does not
-    write are removed. Prints tables and paths to ``console`` when one is given. Raises LabError when there are no
-    points.
+    write are removed; a finished analysis of the same inputs is found and its files are kept as they are. Prints
+    tables and paths to ``console`` when one is given. Raises LabError when there are no points.
     """
     if points.empty:
         raise LabError("there are no points to analyse")
@@ -116,6 +113,45 @@ def analyze(
     fits = fit_all(points, confidence, records, size)
     measured = sorted(int(k) for k in points["k"].dropna().unique())
     shown = [k for k in figure_ks if k in measured] or measured[:3]
+    beside = against_papers(points, fits, records, size, confidence) if papers else None
+    inputs = _inputs(points, records, shown, confidence, size, formats, laws, papers, source)
+    files = _found(out, inputs)
+    fresh = not files
+    if fresh:
+        earlier = _manifest(out)["files"]
+        if earlier:
+            _write_manifest(out, "", earlier)  # interrupted from here on, nothing in this place counts as finished
+        files = _write_all(out, points, fits, records, shown, confidence, size, formats, laws, beside, source)
+        names = [f.name for f in files]
+        for stale in set(earlier) - set(names):
+            (out / Path(stale).name).unlink(missing_ok=True)
+        _write_manifest(out, inputs, names)
+    if console is not None:
+        tables.show(console, points, fits, shown)
+        if beside is not None:
+            tables.show_papers(console, beside.comparisons, beside.lines)
+        figures = [f for f in files if formats and f.suffix == f".{formats[0]}"]
+        lines = [f"{f.with_suffix('')}.{{{','.join(formats)}}}" for f in figures]
+        what = "tables and figures" if fresh else "tables and figures, found as they were left,"
+        for line in (*lines, f"{len(files)} files of {what} in {out}", str(out / REPORT)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return Analysis(points, fits, tuple(files))
+
+
+def _write_all(
+    out: Path,
+    points: pd.DataFrame,
+    fits: tuple[FitResult, ...],
+    records: Sequence[RunRecord],
+    shown: Sequence[int],
+    confidence: float,
+    size: str,
+    formats: Sequence[str],
+    laws: bool,
+    beside: AgainstPapers | None,
+    source: str,
+) -> list[Path]:
+    """Every table, figure and the report, in that order; returns their paths."""
     files = [
         _write(out / "points.csv", lambda path: points.to_csv(path, index=False)),
         _write(out / "fits.csv", lambda path: fits_to_frame(fits).to_csv(path, index=False)),
@@ -125,7 +161,6 @@ def analyze(
     for name, table in found.items():
         files.append(_write(out / f"law_{name}.csv", lambda path, table=table: table.to_csv(path, index=False)))
     parts = sections(points, fits, found, records, shown, _size_name(size), confidence)
-    beside = against_papers(points, fits, records, size, confidence) if papers else None
     if beside is not None:
         table = beside.to_frame()
         files.append(_write(out / "paper_comparison.csv", lambda path: table.to_csv(path, index=False)))
@@ -135,15 +170,33 @@ def analyze(
     families, datasets = (", ".join(sorted(points[name].unique())) for name in ("family", "dataset"))
     title = f"Scaling of {families} on {datasets}"
     files.append(write_report(out / REPORT, title, parts, provenance(points, records, source)))
-    _remove_stale(out, files)
-    _write(out / MANIFEST, lambda path: path.write_text(json.dumps({"files": [f.name for f in files]}, indent=1)))
-    if console is not None:
-        tables.show(console, points, fits, shown)
-        if beside is not None:
-            tables.show_papers(console, beside.comparisons, beside.lines)
-        for line in (f"{len(files)} files of tables and figures in {out}", str(out / REPORT)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return Analysis(points, fits, tuple(files), found)
+    return files
+
+
+def _inputs(points: pd.DataFrame, records: Sequence[RunRecord], *choices: object) -> str:
+    """Hash of what determines the files of an analysis: the values, the runs, every choice, and the version."""
+    what = [__version__, points.to_csv(index=False), sorted(r.key for r in records), [repr(c) for c in choices]]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def _manifest(out: Path) -> dict[str, Any]:
+    """What the last analysis in this place said of itself; nothing when there was none."""
+    try:
+        return {"inputs": "", "files": [], **json.loads((out / MANIFEST).read_text())}
+    except (OSError, ValueError):
+        return {"inputs": "", "files": []}
+
+
+def _write_manifest(out: Path, inputs: str, names: Sequence[str]) -> None:
+    text = json.dumps({"inputs": inputs, "files": list(names)}, indent=1)
+    _write(out / MANIFEST, lambda path: path.write_text(text))
+
+
+def _found(out: Path, inputs: str) -> list[Path]:
+    """The files of a finished analysis of the same inputs; [] when there is none, or one of its files is gone."""
+    manifest = _manifest(out)
+    files = [out / name for name in manifest["files"]]
+    return files if manifest["inputs"] == inputs and all(f.is_file() for f in files) else []
 
 
 def _size_name(size: str) -> str:
@@ -184,14 +237,3 @@ def _write(path: Path, write) -> Path:
     with atomic_path(path) as temporary:
         write(temporary)
     return path
-
-
-def _remove_stale(out: Path, files: Sequence[Path]) -> None:
-    """Remove what an earlier analysis listed in its manifest and this one did not write; nothing else is touched."""
-    manifest = out / MANIFEST
-    if not manifest.is_file():
-        return
-    keep = {f.name for f in files}
-    for name in json.loads(manifest.read_text())["files"]:
-        if name not in keep and Path(name).name == name:
-            (out / name).unlink(missing_ok=True)
