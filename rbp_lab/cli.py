@@ -77,6 +77,12 @@ def run_sync(config: dict[str, Any]) -> None:
     print(sync(config), flush=True)
 
 
+def run_dashboard(config: dict[str, Any]) -> None:
+    from rbp_lab.stages.dashboard import dashboard
+
+    print(dashboard(config), flush=True)
+
+
 def run_ls(config: dict[str, Any]) -> None:
     from rbp_lab.stages.listing import listing
 
@@ -90,6 +96,7 @@ COMMANDS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "measure": (run_measure, "measure one model on one corpus (-m for a sweep)"),
     "analyze": (run_analyze, "fit the laws of finished runs, or of a CSV of published values"),
     "sync": (run_sync, "mirror to Weights & Biases what the store has and W&B lacks; safe to repeat"),
+    "dashboard": (run_dashboard, "create or update the W&B workspace with the papers' panels"),
     "ls": (run_ls, "list models, datasets and finished runs"),
 }
 
@@ -116,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
 def usage() -> str:
     """What ``rbp-lab --help`` prints."""
     lines = ["usage: rbp-lab SUBCOMMAND [hydra overrides]", "", "subcommands:"]
-    lines += [f"  {name:9}{text}" for name, (_, text) in COMMANDS.items()]
+    lines += [f"  {name:11}{text}" for name, (_, text) in COMMANDS.items()]
     lines += [
         "",
         "rbp-lab SUBCOMMAND --help shows its configuration, --cfg job prints it composed, -m sweeps,",

@@ -14,9 +14,10 @@ from rbp_lab import metrics
 from rbp_lab.errors import LabError
 from rbp_lab.stats import DocumentScores, document_table
 from rbp_lab.stores.local import read_record
-from rbp_lab.stores.wandb_offline import find_offline_runs, messages, read_offline_run
+from rbp_lab.stores.wandb_offline import find_offline_runs
 from rbp_lab.tracking import names
 from rbp_lab.tracking.live import LiveIntervals
+from rbp_lab.tracking.offline import messages, read_offline_run
 from rbp_lab.tracking.settings import PUBLIC_SERVER, Tracking, api_key, destination
 from tests.sources import measure_config
 

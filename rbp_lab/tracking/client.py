@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from rbp_lab.tracking.names import STEP
+from rbp_lab.tracking.offline import read_offline_run
 from rbp_lab.tracking.settings import Destination, Tracking
 
 # Servers that failed in this process: a sweep waits for a dead one once, and its user reads one warning.
@@ -161,11 +164,15 @@ class Session:
         run, self._run = self._run, None
         if run is None:
             return False
-        path = f"{run.entity}/{run.project}/{run.id}" if self.online else ""
         with self.guarded("finishing a run"):
+            path = f"{run.entity}/{run.project}/{run.id}"
+            file = Path(run.dir).parent / f"run-{run.id}.wandb"
             run.finish(exit_code=exit_code)
-            if not self.failed and self.online and confirm is not None:
-                self._confirm(path, *confirm)
+            if not self.failed and confirm is not None:
+                if self.online:
+                    self._confirm(path, *confirm)
+                else:
+                    self._confirm_file(file, *confirm)
         return not self.failed
 
     def _confirm(self, path: str, name: str, value: Any) -> None:
@@ -181,8 +188,17 @@ class Session:
                 return
             time.sleep(0.5)
 
+    def _confirm_file(self, file: Path, name: str, value: Any) -> None:
+        """On a full disk the client says nothing and leaves an empty file: so read it."""
+        written = file.is_file() and file.stat().st_size > 0
+        if not written or read_offline_run(file).summary.get(name) != value:
+            self.give_up("finishing a run", f"{file} is not complete; is the disk full?")
+
 
 def _init(tracking: Tracking, where: Destination, store: Path, spec: RunSpec) -> Any:
+    # Off unless asked for: reports to W&B's makers hold up the end, and print, when the server does not answer.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     import wandb
 
     store.mkdir(parents=True, exist_ok=True)

@@ -122,6 +122,8 @@ def record_summary(record: RunRecord) -> dict[str, Any]:
     }
     for k in ks:
         row[f"rbp/{k}/se_log"] = _se(metrics.neg_log_rbp(documents, k))
+        if row[f"rbp/{k}"] > 0:
+            row[f"neg_log_rbp/{k}"] = abs(math.log(row[f"rbp/{k}"]))
         row[f"rbp_optimistic/{k}"] = metrics.rbp(stats, k, "optimistic")
     for length in record.scoring.window_lengths:
         if length > 1 and metrics.window_rbp(stats, length, 1) is not None:

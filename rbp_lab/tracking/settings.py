@@ -22,7 +22,8 @@ class Tracking:
     mode: "online", "offline" (run directories below the store, for ``wandb sync``), "none", or "auto": online where
     a key is configured, else offline; WANDB_MODE overrides auto. project, entity: as W&B means them; entity null is
     the key's default. group, job_type: null for the model's family and for measure, train or analysis.
-    seconds: between live values. timeout: seconds W&B may hold up the start, and again the end, of a stage.
+    seconds: between live values. timeout: seconds after which a single step of W&B's is given up, of which there is
+    one before the loop and a few after it; within the loop nothing waits.
     """
 
     mode: str = "auto"
