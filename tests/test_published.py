@@ -238,6 +238,15 @@ def test_tables_fit_into_80_columns_and_sentences_follow(width):
     assert f"{len(result.comparisons)} comparisons with the papers" in text and "Github/GPT2" in text
 
 
+def test_the_widest_row_fits_into_80_columns():
+    size = np.array([1e8, 1e9, 1e10])
+    law = fit_power(FitPoints(size, size**-0.3), Label("qwen2.5", "humaneval", "neg_log_rbp", 2500))
+    wide = [replace(verdict_of(law), k=10000)]
+    stream = io.StringIO()
+    show_papers(Console(file=stream, width=80), wide, [])
+    assert "…" not in stream.getvalue() and "qwen2.5" in stream.getvalue() and "not comparable" in stream.getvalue()
+
+
 def test_experiment_paper_asks_for_the_comparison_and_writes_it(tmp_path):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = plain(compose("analyze", ["experiment=paper", "source=csv", f"csv={tmp_path}/v.csv"]))
