@@ -53,12 +53,18 @@ def family_styles(families: Iterable[str]) -> dict[str, FamilyStyle]:
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Run a drawing function under the style; matplotlib's settings are as before when it returns."""
+    """Run a drawing function under the style; matplotlib's settings are as before when it returns.
+
+    The layout is found once here, not again for every format the figure is saved in.
+    """
 
     @functools.wraps(draw)
     def wrapper(*args: object, **kwargs: object) -> Figure:
         with matplotlib.rc_context(RC):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            return figure
 
     return wrapper
 
