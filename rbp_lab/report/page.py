@@ -30,7 +30,7 @@ def write_report(
     """
     where = Section(
         "provenance", "Where every point comes from",
-        "One row per measurement: all points of a model on a data set come from the same pass over the corpus.",
+        "One row per model and data set: all its points come from the measurement, or the file, that the row names.",
         tables=(ReportTable("Measurements", provenance),),
     )  # fmt: skip
     html = page(title, [*sections, where], subtitle)
