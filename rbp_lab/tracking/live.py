@@ -7,6 +7,7 @@ The ratio estimator of ``metrics.ratio_estimate`` needs, of documents with numer
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats as distributions
@@ -63,9 +64,14 @@ class LiveIntervals:
         return float(ratio), float(m / (m - 1) * max(0.0, squares) / n**2)
 
     def _estimate(self, value: float, se_log: float, level: float) -> Estimate:
-        t = distributions.t.ppf(0.5 + level / 2, self._documents - 1)
+        t = _quantile(level, self._documents - 1)
         lower, upper = value * np.exp(np.array([-t, t]) * se_log)
         return Estimate(float(value), float(lower), float(upper), float(se_log), None, self._documents, level)
+
+
+@lru_cache(maxsize=4)  # the same for every k of a row, and half a millisecond each
+def _quantile(level: float, freedom: int) -> float:
+    return float(distributions.t.ppf(0.5 + level / 2, freedom))
 
 
 def _hits(table: DocumentTable, thresholds: np.ndarray) -> np.ndarray:
