@@ -215,8 +215,22 @@ def test_a_model_trained_otherwise_is_not_measured_by_mistake(tmp_path):
     with pytest.raises(LabError, match="trained with width=16, not 24; run: rbp-lab train model=tiny"):
         tiny(tmp_path, width=24).load(torch.float32, "cpu")
     (tmp_path / "models" / "tiny" / TRAINING_FILE).write_text("{")
-    with pytest.raises(LabError, match="not JSON; run: rbp-lab train model=tiny force=true"):
+    with pytest.raises(LabError, match=r"not JSON; run: rbp-lab train model=tiny .*force=true"):
         tiny(tmp_path).info()
+
+
+@pytest.mark.parametrize(
+    ("fields", "command"),
+    [
+        ({"name": "ladder-1", "width": 24}, "model=ladder-1"),
+        ({"name": "ladder-w256", "width": 256}, "model=ladder model.width=256"),
+        ({"name": "ladder-1", "width": 24, "tokens": 5, "seed": 3}, "model=ladder-1 model.tokens=5 model.seed=3"),
+    ],
+)
+def test_the_command_that_is_missing_is_named_exactly(tmp_path, fields, command):
+    with pytest.raises(LabError) as error:
+        LadderModel(directory=str(tmp_path / "none"), **fields).info()
+    assert str(error.value).endswith(f"not trained yet; run: rbp-lab train {command}")
 
 
 def test_a_kill_while_saving_leaves_nothing_loadable(tmp_path):

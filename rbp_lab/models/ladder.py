@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,4 +263,11 @@ class LadderModel:
         return HFModel(path=path, name=self.name, family=self.family, training_tokens=tokens)
 
     def _how(self, force: bool = False) -> str:
-        return f"run: rbp-lab train model={self.name}" + (" force=true" if force else "")
+        """The command that trains this model, with the settings that are not the default."""
+        inline = self.name == f"ladder-w{self.width}"  # the name that conf/model/ladder.yaml gives
+        words = [f"model=ladder model.width={self.width}" if inline else f"model={self.name}"]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in {"name", "width", "directory", "family"} and value != field.default:
+                words.append(f"model.{field.name}={value}")
+        return f"run: rbp-lab train {' '.join(words)}" + (" force=true" if force else "")
