@@ -16,7 +16,12 @@ GROUPS = {
     group: sorted(p.stem for p in (CONF / group).glob("*.yaml"))
     for group in ("model", "dataset", "k", "precision", "callbacks", "tracking")
 }
-REQUIRED = {"hf": "model.path=a/b", "hub": "dataset.path=a/b", "ladder": "model.width=64", "local": "dataset.files=x.txt"}
+REQUIRED = {
+    "hf": "model.path=a/b",
+    "hub": "dataset.path=a/b",
+    "ladder": "model.width=64",
+    "local": "dataset.files=x.txt",
+}
 
 
 def composed(command, *overrides):

@@ -101,7 +101,7 @@ class LadderModel:
     family: str = "ladder"
     layers: int | None = None
     vocabulary: int = 1024
-    tokens: int = 1_228_800
+    tokens: int = 1_024_000
     context: int = 128
     batch: int = 8
     seed: int = 0

@@ -51,6 +51,7 @@ def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
         confidence=fit["confidence"],
         records=records,
         laws=fit["laws"],
+        formats=("png", "svg"),  # drawing PDFs as well takes as long again; rbp-lab analyze writes them
         console=console,
     )
     mirror_analysis(tracking, config["store"], Path(config["store"]) / "analysis" / "demo", config)
