@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,26 @@ def deduplicated(found: Sequence[Found], notes: list[str]) -> list[Found]:
             f"run {run.record.key} ({run.record.model.name} on {run.record.dataset.name}) is there more than once: "
             f"kept the one of source {first.source}, left out one of {run.source}, {how}"
         )
+    return _one_per_measurement(list(kept.values()), notes)
+
+
+def _one_per_measurement(found: list[Found], notes: list[str]) -> list[Found]:
+    """Of runs that differ only in the tables asked for (thresholds, windows) and counted the same, the richest."""
+    kept: dict[object, Found] = {}
+    for run in found:
+        r, spec = run.record, replace(run.record.scoring, thresholds=(), window_lengths=())
+        if run.summary is not None:
+            kept[r.key] = run
+            continue
+        name = (r.model.fingerprint, r.dataset.fingerprint, repr(spec), r.stats.counts.tobytes())
+        first = kept.setdefault(name, run)
+        if first is not run:
+            richest, other = sorted((first, run), key=lambda f: len(f.record.scoring.thresholds), reverse=True)
+            kept[name] = richest
+            notes.append(
+                f"runs {richest.record.key} and {other.record.key} ({r.model.name} on {r.dataset.name}) counted the "
+                f"same tokens for other thresholds: kept the first, which has more"
+            )
     return list(kept.values())
 
 
