@@ -5,7 +5,9 @@ import json
 import math
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -212,3 +214,24 @@ def test_a_measurement_that_fails_leaves_a_failed_run(tiny_model_dir, tmp_path, 
     (file,) = find_offline_runs(tmp_path / "wandb")
     run = read_offline_run(file)
     assert run.exit_code == 1 and not run.artifacts
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_file_that_the_client_is_still_closing_is_waited_for(offline, tmp_path, monkeypatch, capsys, arrives):
+    """The client's finish returns while its writer still runs; it once lost to a reader on a busy machine."""
+    from rbp_lab.tracking import client
+
+    _, file = offline
+    data, run_id = file.read_bytes(), read_offline_run(file).id
+    late = tmp_path / f"run-{run_id}.wandb"
+    write = threading.Timer(0.3, late.write_bytes, [data if arrives else data[: len(data) // 2]])
+    run = SimpleNamespace(
+        entity="e", project="p", id=run_id, dir=str(tmp_path / "files"),
+        finish=lambda exit_code: (late.write_bytes(data[:7]), write.start()),
+    )  # fmt: skip
+    monkeypatch.setattr(client, "FILE_SECONDS", 1.0)
+    tracking = Tracking(**OFFLINE)
+    session = client.Session(tracking, destination(tracking), tmp_path)
+    monkeypatch.setattr(session, "_run", run)
+    assert session.finish() is arrives
+    assert ("is the disk full?" in capsys.readouterr().err) is not arrives

@@ -20,12 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from rbp_lab.errors import LabError
 from rbp_lab.tracking.names import STEP
 from rbp_lab.tracking.offline import read_offline_run
 from rbp_lab.tracking.settings import Destination, Tracking
 
 # Servers that failed in this process: a sweep waits for a dead one once, and its user reads one warning.
 _given_up: set[str] = set()
+# How long the client's writer may take to close a file on the local disk after the client has returned.
+FILE_SECONDS = 10.0
 # Settings that only some of the wandb versions know; the others are given to wandb.init by all.
 _BOUNDS = ("init_timeout", "login_timeout", "finish_timeout")
 
@@ -168,11 +171,10 @@ class Session:
             path = f"{run.entity}/{run.project}/{run.id}"
             file = Path(run.dir).parent / f"run-{run.id}.wandb"
             run.finish(exit_code=exit_code)
-            if not self.failed and confirm is not None:
-                if self.online:
-                    self._confirm(path, *confirm)
-                else:
-                    self._confirm_file(file, *confirm)
+            if not self.failed and not self.online:
+                self._confirm_file(file, *(confirm or (None, None)))
+            elif not self.failed and confirm is not None:
+                self._confirm(path, *confirm)
         return not self.failed
 
     def _confirm(self, path: str, name: str, value: Any) -> None:
@@ -188,11 +190,26 @@ class Session:
                 return
             time.sleep(0.5)
 
-    def _confirm_file(self, file: Path, name: str, value: Any) -> None:
-        """On a full disk the client says nothing and leaves an empty file: so read it."""
-        written = file.is_file() and file.stat().st_size > 0
-        if not written or read_offline_run(file).summary.get(name) != value:
-            self.give_up("finishing a run", f"{file} is not complete; is the disk full?")
+    def _confirm_file(self, file: Path, name: str | None, value: Any) -> None:
+        """Wait until the run's file ends as it should: the client returns before its writer has closed it, and on a
+        full disk it says nothing and leaves an empty file."""
+        until = time.monotonic() + min(self._tracking.timeout, FILE_SECONDS)
+        while not _is_complete(file, name, value):
+            if time.monotonic() > until:
+                self.give_up("finishing a run", f"{file} is not complete; is the disk full?")
+                return
+            time.sleep(0.02)
+
+
+def _is_complete(file: Path, name: str | None, value: Any) -> bool:
+    """Whether an offline run's file holds its end, and the summary value, if one is named."""
+    if not file.is_file() or not file.stat().st_size:
+        return False
+    try:
+        run = read_offline_run(file)
+    except LabError:  # still being written
+        return False
+    return run.exit_code is not None and (name is None or run.summary.get(name) == value)
 
 
 def _init(tracking: Tracking, where: Destination, store: Path, spec: RunSpec) -> Any:
