@@ -25,7 +25,9 @@ def dashboard(tmp_path, server, *overrides):
 
 def test_the_dashboard_is_created_once_and_then_updated(tmp_path):
     with WandbServer() as server:
-        server.lab.upsert_run({"name": "measure-0", "modelName": "rbp-lab"})
+        for name, family in (("measure-0", "opt"), ("measure-1", "gpt2"), ("measure-2", "opt")):
+            config = json.dumps({"family": {"value": family}})
+            server.lab.upsert_run({"name": name, "modelName": "rbp-lab", "config": config})
         first = dashboard(tmp_path, server)
         assert first.returncode == 0, first.stderr
         assert first.stdout.startswith("dashboard created: http")
@@ -34,6 +36,8 @@ def test_the_dashboard_is_created_once_and_then_updated(tmp_path):
         (view,) = server.lab.views.values()
         assert server.errors == []
     assert view["displayName"] == "rank-based scaling"
+    colors = json.loads(view["spec"])["section"]["customRunColors"]
+    assert colors["measure-0"] == colors["measure-2"] == "#D55E00" and colors["measure-1"] == "#0072B2"
     sections = json.loads(view["spec"])["section"]["panelBankConfig"]["sections"]
     titles = {s["name"]: len(s["panels"]) for s in sections}
     assert {"The law against k", "Emergence", "Ranks, while measuring"} <= set(titles)

@@ -4,7 +4,9 @@ import statistics
 import time
 
 import numpy as np
+import psutil
 import pytest
+import torch
 
 from rbp_lab.blocks import Protocol, TokenizedCorpus, plan_blocks
 from rbp_lab.callbacks import Callback, RunPlan
@@ -14,32 +16,49 @@ from rbp_lab.tracking.measuring import MeasurementTracker
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 
 THRESHOLDS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
-LOG_SECONDS = 1.0  # five times as often as the loop logs by default
-ROUNDS = 3
+LOG_SECONDS = 0.5  # ten times as often as the loop logs by default
+ROUNDS = 15
+DOCUMENTS = 250
 
 
 class Clock(Callback):
-    """Wall and processor time of the loop itself, without the start and the end of the run."""
+    """What the loop took, without the start and the end of the run: wall time, processor time of its thread, and of
+    everything else (the other threads of this process, and W&B's own)."""
+
+    @staticmethod
+    def _now():
+        elsewhere = sum(sum(c.cpu_times()[:2]) for c in psutil.Process().children(recursive=True))
+        loop = time.thread_time()
+        return np.array([time.perf_counter(), loop, time.process_time() - loop + elsewhere])
 
     def on_start(self, run):
-        self.began = time.perf_counter(), time.process_time()
+        self.began = self._now()
 
     def on_end(self, measurement):
-        self.took = tuple(
-            now - b for now, b in zip((time.perf_counter(), time.process_time()), self.began, strict=True)
-        )
+        self.took = self._now() - self.began
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so that the loop is one thread, and whatever else is busy is tracking
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.slow
-def test_tracking_costs_less_than_two_percent_of_the_loop(tmp_path, monkeypatch):
-    """Medians over alternating rounds of a ladder model of S ≈ 50k, logging five times as often as by default. Asserted
-    on this process's processor time, which other work on the machine does not change; wall time is printed."""
+def test_tracking_costs_less_than_two_percent_of_the_loop(tmp_path, monkeypatch, one_thread):
+    """Alternating rounds of a ladder model of S ≈ 50k, logging ten times as often as by default.
+
+    Asserted: the processor time that tracking itself takes, wherever it takes it, against that of the loop, which other
+    work on the machine does not change; the ratio of wall times is printed, and asserted only as far as one can
+    where neighbours share the processor."""
     from rbp_lab.models.ladder import LadderModel
     from rbp_lab.models.scorer import Scorer
 
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     rng = np.random.default_rng(0)
-    sizes = rng.integers(50, 800, 160)
+    sizes = rng.integers(50, 800, DOCUMENTS)
     tokens = rng.integers(0, 1024, int(sizes.sum())).astype(np.int32)
     corpus = TokenizedCorpus(tokens, np.concatenate([[0], np.cumsum(sizes)]), None, np.array([0]), 0)
     protocol = Protocol(max_tokens=128, windows="rolling")
@@ -49,7 +68,7 @@ def test_tracking_costs_less_than_two_percent_of_the_loop(tmp_path, monkeypatch)
     info = ModelInfo("m", "f", "", None, "x", "A", None, 1024, 1024, None, ParamCounts(3, 1, 1))
     spec = ScoringSpec("float32", False, "float32", "rows", {}, THRESHOLDS, (1, 2, 10))
 
-    def once(tracking: Tracking) -> tuple[float, float]:
+    def once(tracking: Tracking) -> np.ndarray:
         clock = Clock()
         with MeasurementTracker(tracking, tmp_path, "0" * 16, info, DatasetInfo("d", "x", 1, {}), spec) as tracker:
             measure(plan, scorer, run, (tracker, clock), log_seconds=LOG_SECONDS)
@@ -67,10 +86,20 @@ def test_tracking_costs_less_than_two_percent_of_the_loop(tmp_path, monkeypatch)
     monkeypatch.setattr(MeasurementTracker, "on_log", timed)
     on = Tracking(mode="offline", seconds=1e-9)
     once(NO_TRACKING), once(on)  # whatever is done once only
-    rounds = [(once(NO_TRACKING), once(on)) for _ in range(ROUNDS)]
-    ratios = [statistics.median(off[i] / with_[i] for off, with_ in rounds) for i in (0, 1)]
-    seconds = statistics.median(off[0] for off, _ in rounds)
-    print(f"\nthroughput with / without tracking: wall {ratios[0]:.4f}, processor {ratios[1]:.4f} ({seconds:.1f} s)")
-    print(f"one call that logs: {1000 * statistics.median(spent):.1f} ms, of {LOG_SECONDS} s between them")
-    assert ratios[1] > 0.98
-    assert statistics.median(spent) < 0.02 * LOG_SECONDS  # free of the machine's noise
+    spent.clear()
+    without, with_ = [], []
+    for number in range(ROUNDS):  # either goes first in turn, so that a drift of the machine favours none
+        for tracking in (NO_TRACKING, on) if number % 2 else (on, NO_TRACKING):
+            (with_ if tracking is on else without).append(once(tracking))
+    ratios = np.array(without)[:, 0] / np.array(with_)[:, 0]
+    loop = np.sum(without, axis=0)
+    elsewhere = np.sum(with_, axis=0)[2] - loop[2]
+    cost = (sum(spent) + elsewhere) / loop[1]
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+    print(f"\n{ROUNDS} rounds of {loop[0] / ROUNDS:.1f} s, {len(spent) / ROUNDS:.1f} logging calls in each")
+    print(f"throughput with / without tracking: median {middle:.4f}, quartiles {low:.4f} and {high:.4f}")
+    print(f"processor time of tracking: {100 * cost:.2f} % of the loop's, of which elsewhere {elsewhere:.2f} s")
+    print(f"one logging call: {1000 * statistics.median(spent):.1f} ms, of {LOG_SECONDS} s between them")
+    assert len(spent) >= 2 * ROUNDS
+    assert cost < 0.02
+    assert middle > 0.9

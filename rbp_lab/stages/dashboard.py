@@ -7,6 +7,7 @@ from typing import Any
 
 from rbp_lab.build import call
 from rbp_lab.errors import LabError
+from rbp_lab.figures.style import family_styles
 from rbp_lab.tracking.dashboard import save_dashboard
 from rbp_lab.tracking.settings import Tracking, destination
 
@@ -19,6 +20,7 @@ def dashboard(config: Mapping[str, Any]) -> str:
         raise LabError("a dashboard lives on a W&B server: run wandb login or set WANDB_API_KEY")
     panels = config["panels"]
     url, new = save_dashboard(
-        where, tracking, config["store"], config["name"], panels["ks"], panels["windows"], panels["emergence_k"]
-    )
+        where, tracking, config["store"], config["name"], panels["ks"], panels["windows"], panels["emergence_k"],
+        lambda families: {name: style.color for name, style in family_styles(families).items()},
+    )  # fmt: skip
     return f"dashboard {'created' if new else 'updated'}: {url}"

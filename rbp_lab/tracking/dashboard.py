@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ def save_dashboard(
     ks: Sequence[int],
     windows: Sequence[int],
     k: int,
+    colors: Callable[[Iterable[str]], Mapping[str, str]],
 ) -> tuple[str, bool]:
     """Address of the workspace ``name`` of the project, and whether it was made anew.
 
-    ks: k of the panels against S. windows, k: N and k of the emergence panels. The store remembers the workspace, so
+    ks: k of the panels against S. windows, k: N and k of the emergence panels. colors: the colour of each family, in
+    which its runs are drawn; runs that come later get theirs with the next call. The store remembers the workspace, so
     the next call changes it in place; one that was deleted is made again. Raises LabError without the package, or
     when W&B refuses.
     """
@@ -39,7 +41,8 @@ def save_dashboard(
 
     notes = Path(store) / "mirrored" / "dashboards.json"
     try:
-        entity = tracking.entity or public_api(where, tracking.timeout).default_entity
+        api = public_api(where, tracking.timeout)
+        entity = tracking.entity or api.default_entity
         key = f"{where.server}/{entity}/{tracking.project}/{name}"
         known = _read(notes).get(key)
         workspace = _found(workspaces, known)
@@ -47,6 +50,15 @@ def save_dashboard(
         if workspace is None:
             workspace = workspaces.Workspace(entity=entity, project=tracking.project, name=name)
         workspace.sections = sections(ks, windows, k)
+        families = {
+            run.id: str(run.config["family"])
+            for run in api.runs(f"{entity}/{tracking.project}", per_page=100, lazy=False)
+            if "family" in run.config
+        }
+        color = colors(families.values())
+        workspace.runset_settings.run_settings |= {
+            run: workspaces.RunSettings(color=color[family]) for run, family in families.items()
+        }
         workspace.save()
     except (wandb.errors.Error, OSError, ValueError, KeyError, TypeError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
