@@ -7,9 +7,9 @@ import torch
 
 import rbp_lab.scoring.tiled as tiled_module
 from rbp_lab.errors import LabError
-from rbp_lab.scoring import LMHead, NonFiniteLogits, score_tokens, tile_shape
+from rbp_lab.scoring import LMHead, NonFiniteLogits, score_tokens
 from rbp_lab.scoring.reference import reference_logits, score_logits
-from rbp_lab.scoring.tiled import score_tiled
+from rbp_lab.scoring.tiled import score_tiled, tile_shape
 
 IMPLS = ("tiled", "reference")
 
@@ -126,7 +126,7 @@ def test_model_logits_round_as_the_model_would():
 @pytest.mark.parametrize("tile", [(32, 256), (64, 300), (256, 2048), (512, 5000)])
 def test_tile_shape_changes_nothing_but_rounding(tile):
     hidden, head, targets = random_case(300, 3000, 48, bias=True)
-    assert_matches_reference(score_tiled(hidden, head, targets, *tile), hidden, head, targets)
+    assert_matches_reference(score_tiled(hidden, head, targets, tile=tile), hidden, head, targets)
 
 
 def test_scores_do_not_depend_on_company():
@@ -161,7 +161,7 @@ def test_any_leading_shape_and_no_token_at_all():
 
 def test_mistakes_are_named():
     hidden, head, targets = random_case(4, 100, 8, num_candidates=50)
-    with pytest.raises(LabError, match="auto, tiled, reference"):
+    with pytest.raises(LabError, match="auto, reference, tiled"):
         score_tokens(hidden, head, targets, "fast")
     with pytest.raises(LabError, match="float32, model"):
         score_tokens(hidden, head, targets, logits="bf16")

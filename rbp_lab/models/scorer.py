@@ -57,7 +57,7 @@ class Scorer:
             second = self._score(tokens[half:], scored[half:])
         except NonFiniteLogits as error:
             raise NonFiniteLogits(error.index + int(scored[:half].sum())) from None
-        return _joined([first, second])
+        return TokenScores.join([first, second])
 
     def _score_head(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
         targets = tokens[:, 1:][scored]
@@ -94,11 +94,7 @@ class Scorer:
             except NonFiniteLogits as error:
                 raise NonFiniteLogits(done + error.index) from None
             done += len(targets)
-        return _joined(parts)
-
-
-def _joined(parts: list[TokenScores]) -> TokenScores:
-    return TokenScores(*(torch.cat([getattr(p, f) for p in parts]) for f in TokenScores.__dataclass_fields__))
+        return TokenScores.join(parts)
 
 
 def _probe_ids(rows: int) -> torch.Tensor:

@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+
 import torch
 
 from rbp_lab.errors import LabError
-from rbp_lab.scoring.reference import score_reference
-from rbp_lab.scoring.tiled import score_tiled
+from rbp_lab.scoring.rounding import rounding_bound
 from rbp_lab.scoring.types import LMHead, NonFiniteLogits, TokenScores
 
-__all__ = ["IMPLEMENTATIONS", "LOGITS", "LMHead", "NonFiniteLogits", "TokenScores", "score_tokens", "tile_shape"]
+__all__ = ["IMPLEMENTATIONS", "LOGITS", "LMHead", "NonFiniteLogits", "TokenScores", "choose", "missing", "score_tokens"]
 
-IMPLEMENTATIONS = ("auto", "tiled", "reference")
+# Each lives in the module of its name, as score_<name>, and is imported when it is first used.
+IMPLEMENTATIONS = ("auto", "reference", "tiled", "native", "chunked", "fused")
 LOGITS = ("float32", "model")
-# Buffers of a tile's size that live at once (logits, exponentials, comparison), in bytes per logit.
-BYTES_PER_LOGIT = 10
-DEFAULT_BUDGET = {"cpu": 8 << 20, "cuda": 512 << 20}
+# Up to this hidden width a fused product and reduction beats the library's product followed by a reading kernel.
+FUSED_WIDTH = 1024
 
 
-def tile_shape(device: str, vocab_rows: int, budget: int | None = None) -> tuple[int, int]:
-    """(tokens, vocabulary rows) of a tile whose buffers stay under ``budget`` bytes.
+@cache
+def missing(impl: str, device: str) -> str:
+    """Why an implementation cannot run on a device type ("cpu", "cuda"), as the rest of a sentence; "" when it can."""
+    if impl == "native":
+        if device != "cpu":
+            return "runs on the CPU only"
+        return "" if find_spec("numba") else "needs the package numba: pip install 'rbp-lab[fast]'"
+    if impl in ("chunked", "fused"):
+        if not find_spec("triton"):
+            return "needs the package triton, which comes with CUDA builds of torch"
+        if device != "cuda" and not import_module("rbp_lab.scoring.kernels").INTERPRETED:
+            return "runs on a GPU only"
+    return ""
 
-    Independent of the batch. On a CPU a tile should fit the second-level cache; on a GPU it takes the whole
-    vocabulary when it can. LabError when the budget does not hold 32 tokens by 256 rows.
-    """
-    device = device if device in DEFAULT_BUDGET else "cuda"
-    cells = (DEFAULT_BUDGET[device] if budget is None else budget) // BYTES_PER_LOGIT
-    if cells < 32 * 256:
-        need = 32 * 256 * BYTES_PER_LOGIT
-        raise LabError(f"the byte budget for logits must be at least {need} bytes; got {budget}")
+
+def choose(device: str, width: int) -> str:
+    """What "auto" means for a device type and a hidden width: the fastest that is right and can run there."""
     if device == "cpu":
-        tokens = 256
-        while tokens > 32 and tokens * 1024 > cells:
-            tokens //= 2
-        return tokens, max(256, min(2048, cells // tokens))
-    rows = min(vocab_rows, cells // 32)
-    return max(32, min(4096, cells // rows) // 32 * 32), rows
+        return "tiled"
+    if missing("chunked", device):
+        return "tiled"
+    return "fused" if width <= FUSED_WIDTH else "chunked"
 
 
 def score_tokens(
@@ -45,30 +52,36 @@ def score_tokens(
     impl: str = "auto",
     budget: int | None = None,
     logits: str = "float32",
+    bracket: bool = False,
 ) -> TokenScores:
     """Negative log-likelihood, rank counts and entropy of ``targets`` (any shape) given ``hidden`` (that shape + D).
 
-    impl: "tiled" (the default of "auto") or "reference" (float64, materialises all logits). budget: bytes that
-    logits and their temporaries may take, None for the device's default. logits: "float32" or "model", the
-    precision of the head's product. Raises NonFiniteLogits (with the flattened position) on NaN or infinite logits,
-    LabError on unknown options, ValueError when a target is not a candidate.
+    impl: "reference" (float64, materialises all logits), "tiled" (torch, any device), "native" (CPU, numba),
+    "chunked" and "fused" (GPU, Triton), or "auto" for the fastest of them here. budget: bytes that logits and their
+    temporaries may take, None for the device's default. logits: "float32" takes the head's product in float32
+    whatever the dtype of hidden states and weights; "model" rounds as the model's own forward does. bracket: also the
+    certified bracket of num_greater (float32 logits only). Raises NonFiniteLogits (with the flattened position) on
+    NaN or infinite logits, LabError on unknown or unavailable options, ValueError when a target is not a candidate.
     """
     if impl not in IMPLEMENTATIONS:
         raise LabError(f"impl must be one of {', '.join(IMPLEMENTATIONS)}; got {impl!r}")
     if logits not in LOGITS:
         raise LabError(f"logits must be one of {', '.join(LOGITS)}; got {logits!r}")
+    if bracket and logits != "float32":
+        raise LabError("a certified bracket is of float32 logits; logits='model' rounds more than it bounds")
+    device = hidden.device.type
+    impl = choose(device, hidden.shape[-1]) if impl == "auto" else impl
+    if why := missing(impl, device):
+        raise LabError(f"the implementation {impl!r} of the scores {why}")
     flat_hidden, flat = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     if not flat.numel():
         nothing = torch.zeros(targets.shape, device=hidden.device)
-        return TokenScores(nothing, nothing.int(), nothing.int(), nothing)
+        counts = nothing.int()
+        return TokenScores(nothing, counts, counts, nothing, *((counts, counts) if bracket else ()))
     if not 0 <= int(flat.min()) <= int(flat.max()) < head.candidates:
         raise ValueError(f"targets must lie in 0…{head.candidates - 1}; got {int(flat.min())}…{int(flat.max())}")
     with torch.inference_mode():
-        if impl == "reference":
-            scores = score_reference(flat_hidden, head, flat)
-        else:
-            tokens, rows = tile_shape(hidden.device.type, head.candidates, budget)
-            scores = score_tiled(flat_hidden, head, flat, tokens, rows, logits)
-    if targets.ndim == 1:
-        return scores
-    return TokenScores(*(getattr(scores, f).reshape(targets.shape) for f in TokenScores.__dataclass_fields__))
+        delta = rounding_bound(flat_hidden, head) if bracket else None
+        score = getattr(import_module(f"rbp_lab.scoring.{impl}"), f"score_{impl}")
+        scores = score(flat_hidden, head, flat, budget=budget, logits=logits, delta=delta)
+    return scores if targets.ndim == 1 else scores.map(lambda values: values.reshape(targets.shape))

@@ -11,25 +11,52 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from rbp_lab.errors import LabError
 from rbp_lab.scoring.types import LMHead, NonFiniteLogits, TokenScores
 
 # Rows of hidden states multiplied by the rows of their own targets at a time; the diagonal holds the target's logits.
 DIAGONAL = 64
+# Buffers of a tile's size that live at once (logits, exponentials, comparison), in bytes per logit.
+BYTES_PER_LOGIT = 10
+DEFAULT_BUDGET = {"cpu": 8 << 20, "cuda": 512 << 20}
+
+
+def tile_shape(device: str, vocab_rows: int, budget: int | None = None) -> tuple[int, int]:
+    """(tokens, vocabulary rows) of a tile whose buffers stay under ``budget`` bytes.
+
+    Independent of the batch. On a CPU a tile should fit the second-level cache; on a GPU it takes the whole
+    vocabulary when it can. LabError when the budget does not hold 32 tokens by 256 rows.
+    """
+    device = device if device in DEFAULT_BUDGET else "cuda"
+    cells = (DEFAULT_BUDGET[device] if budget is None else budget) // BYTES_PER_LOGIT
+    if cells < 32 * 256:
+        need = 32 * 256 * BYTES_PER_LOGIT
+        raise LabError(f"the byte budget for logits must be at least {need} bytes; got {budget}")
+    if device == "cpu":
+        tokens = 256
+        while tokens > 32 and tokens * 1024 > cells:
+            tokens //= 2
+        return tokens, max(256, min(2048, cells // tokens))
+    rows = min(vocab_rows, cells // 32)
+    return max(32, min(4096, cells // rows) // 32 * 32), rows
 
 
 def score_tiled(
     hidden: torch.Tensor,
     head: LMHead,
     targets: torch.Tensor,
-    tile_tokens: int = 256,
-    tile_rows: int = 2048,
+    *,
+    budget: int | None = None,
     logits: str = "float32",
+    delta: torch.Tensor | None = None,
+    tile: tuple[int, int] | None = None,
 ) -> TokenScores:
     """Scores of ``targets`` [n] from ``hidden`` [n,D]; extra memory is a few tiles of tile_tokens × tile_rows floats.
 
     logits: "float32" takes the product in float32 whatever the dtype of hidden states and weights; "model" takes it
     in their dtype and keeps its rounding, as the model's own forward would. Raises NonFiniteLogits.
     """
+    tile_tokens, tile_rows = tile or tile_shape(hidden.device.type, head.candidates, budget)
     n = len(targets)
     compute = torch.float32 if logits == "float32" else hidden.dtype
     padded = -n % tile_tokens

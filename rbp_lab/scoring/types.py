@@ -5,7 +5,8 @@ Legend: n scored positions (any leading shape), V vocabulary rows of the head, D
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -44,12 +45,29 @@ class TokenScores:
 
     nll: logsumexp(z) − z_t in nats, float32. num_greater, num_equal: candidates v ≠ t with z_v > z_t and z_v = z_t,
     int32 (the target is left out by its index, never by its value). entropy: −Σ p log p in nats, float32.
+    surely_greater, maybe_greater: None, or the certified bracket of num_greater in exact arithmetic, int32: candidates
+    v ≠ t with z_v > z_t + δ and with z_v ≥ z_t − δ, where δ bounds the rounding of the difference of two logits.
     """
 
     nll: torch.Tensor
     num_greater: torch.Tensor
     num_equal: torch.Tensor
     entropy: torch.Tensor
+    surely_greater: torch.Tensor | None = None
+    maybe_greater: torch.Tensor | None = None
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> TokenScores:
+        """The scores with ``change`` applied to each of their tensors."""
+        return TokenScores(*(None if value is None else change(value) for value in self._values()))
+
+    @staticmethod
+    def join(parts: Sequence[TokenScores]) -> TokenScores:
+        """The scores of several runs of positions, one after the other (each [n_i])."""
+        columns = zip(*(part._values() for part in parts), strict=True)
+        return TokenScores(*(None if column[0] is None else torch.cat(column) for column in columns))
+
+    def _values(self) -> list[torch.Tensor | None]:
+        return [getattr(self, field.name) for field in fields(self)]
 
 
 class NonFiniteLogits(ValueError):
