@@ -1,17 +1,22 @@
 """Scores against hand-built logits and the float64 reference, with ranks bracketed where rounding may decide."""
 
+import importlib
 import math
+import time
 
+import numpy as np
 import pytest
 import torch
 
-import rbp_lab.scoring.tiled as tiled_module
 from rbp_lab.errors import LabError
-from rbp_lab.scoring import LMHead, NonFiniteLogits, score_tokens
+from rbp_lab.scoring import LMHead, NonFiniteLogits, choose, missing, product, score_tokens
+from rbp_lab.scoring.product import linear_for, onednn_linear, tile_shape
 from rbp_lab.scoring.reference import reference_logits, score_logits
-from rbp_lab.scoring.tiled import score_tiled, tile_shape
+from rbp_lab.scoring.rounding import rounding_bound
+from rbp_lab.scoring.tiled import score_tiled
 
-IMPLS = ("tiled", "reference")
+TILES = tuple(impl for impl in ("tiled", "native") if not missing(impl, "cpu"))
+IMPLS = (*TILES, "reference")
 
 
 def identity_head(vocab):
@@ -101,20 +106,23 @@ def test_extreme_logits(impl, scale):
     ],
     ids=str,
 )
-def test_tiles_match_the_reference(shape, head):
+@pytest.mark.parametrize("impl", TILES)
+def test_tiles_match_the_reference(shape, head, impl):
     hidden, lm_head, targets = random_case(*shape, **head)
-    assert_matches_reference(score_tokens(hidden, lm_head, targets, "tiled"), hidden, lm_head, targets)
+    assert_matches_reference(score_tokens(hidden, lm_head, targets, impl), hidden, lm_head, targets)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_weights_are_multiplied_in_float32(dtype):
+@pytest.mark.parametrize("impl", TILES)
+def test_low_precision_weights_are_multiplied_in_float32(dtype, impl):
     hidden, head, targets = random_case(200, 1000, 64, dtype)
-    assert_matches_reference(score_tokens(hidden, head, targets, "tiled"), hidden, head, targets)
+    assert_matches_reference(score_tokens(hidden, head, targets, impl), hidden, head, targets)
 
 
-def test_model_logits_round_as_the_model_would():
+@pytest.mark.parametrize("impl", TILES)
+def test_model_logits_round_as_the_model_would(impl):
     hidden, head, targets = random_case(200, 1000, 64, torch.bfloat16)
-    scores = score_tokens(hidden, head, targets, "tiled", logits="model")
+    scores = score_tokens(hidden, head, targets, impl, logits="model")
     own = torch.nn.functional.linear(hidden, head.weight).float()
     expected = score_logits(own, targets)
     assert (scores.num_equal > 0).float().mean() > 0.2  # bf16 makes ties
@@ -129,21 +137,33 @@ def test_tile_shape_changes_nothing_but_rounding(tile):
     assert_matches_reference(score_tiled(hidden, head, targets, tile=tile), hidden, head, targets)
 
 
-def test_scores_do_not_depend_on_company():
+@pytest.fixture
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
+@pytest.mark.parametrize("impl", TILES)
+def test_scores_do_not_depend_on_company(impl, threads):
     """A token alone, in part of the batch and in the whole batch has the same bits."""
     hidden, head, targets = random_case(700, 3000, 96)
-    whole = score_tokens(hidden, head, targets)
+    whole = score_tokens(hidden, head, targets, impl)
+    assert torch.get_num_threads() == threads
     for part in (slice(0, 1), slice(5, 6), slice(100, 401), slice(699, 700)):
-        some = score_tokens(hidden[part], head, targets[part])
+        some = score_tokens(hidden[part], head, targets[part], impl)
         for name in ("nll", "num_greater", "num_equal", "entropy"):
             assert torch.equal(getattr(some, name), getattr(whole, name)[part]), name
 
 
-def test_the_targets_own_column_never_counts():
+@pytest.mark.parametrize("impl", TILES)
+def test_the_targets_own_column_never_counts(impl):
     """The target is left out by index: a head of equal rows ties with all others and is never above itself."""
     hidden = torch.randn(50, 31, generator=torch.Generator().manual_seed(3))
     head = LMHead(torch.randn(1, 31, generator=torch.Generator().manual_seed(4)).repeat(400, 1))
-    scores = score_tokens(hidden, head, torch.arange(50) * 8)
+    scores = score_tokens(hidden, head, torch.arange(50) * 8, impl)
     assert ((scores.num_greater + scores.num_equal) <= 399).all()
     assert (scores.num_greater >= 0).all() and (scores.num_equal >= 0).all()
 
@@ -190,13 +210,114 @@ def test_scale_and_softcap_by_hand():
 
 
 @pytest.mark.parametrize("off", [-1.0, 1.0])
-def test_a_target_that_rounds_otherwise_in_its_tile_is_not_its_own_rival(monkeypatch, off):
+@pytest.mark.parametrize("impl", TILES)
+def test_a_target_that_rounds_otherwise_in_its_tile_is_not_its_own_rival(monkeypatch, off, impl):
     """On some machines the diagonal and the tile round differently; the target's column must not count either way."""
     hidden, head, targets = random_case(70, 500, 16)
-    real = tiled_module._target_logits
-    monkeypatch.setattr(
-        tiled_module, "_target_logits", lambda *a: torch.nextafter(real(*a), torch.tensor(off * math.inf))
-    )
-    assert_matches_reference(score_tokens(hidden, head, targets, "tiled"), hidden, head, targets)
-    single = score_tokens(hidden, LMHead(head.weight[:1]), torch.zeros(70, dtype=torch.long), "tiled")
+    real = product.target_logits
+    module = importlib.import_module(f"rbp_lab.scoring.{impl}")
+    monkeypatch.setattr(module, "target_logits", lambda *a: torch.nextafter(real(*a), torch.tensor(off * math.inf)))
+    assert_matches_reference(score_tokens(hidden, head, targets, impl), hidden, head, targets)
+    single = score_tokens(hidden, LMHead(head.weight[:1]), torch.zeros(70, dtype=torch.long), impl)
     assert (single.num_greater == 0).all() and (single.num_equal == 0).all()
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("head", [{}, {"bias": True, "scale": 0.5, "softcap": 6.0}], ids=str)
+def test_the_bracket_holds_the_exact_count(impl, dtype, head):
+    """Rows of the head that differ from the target's by less than float32 can tell: only the bracket is sure."""
+    hidden, lm_head, targets = random_case(120, 2500, 256, dtype, **head)
+    near = lm_head.weight[targets[:40]].double() * (1 + 1e-9 * torch.arange(40, dtype=torch.float64)[:, None])
+    lm_head.weight[1000:1040] = near.to(dtype)
+    if lm_head.bias is not None:
+        lm_head.bias[1000:1040] = lm_head.bias[targets[:40]]
+    scores = score_tokens(hidden, lm_head, targets, impl, bracket=True)
+    exact = score_logits(reference_logits(hidden, lm_head), targets).num_greater
+    assert (scores.surely_greater <= exact).all() and (exact <= scores.maybe_greater).all()
+    assert (scores.surely_greater <= scores.num_greater).all()
+    assert (scores.num_greater + scores.num_equal <= scores.maybe_greater).all()
+    assert (scores.maybe_greater[:40] > scores.surely_greater[:40]).all()  # the near twins are left open
+    assert (scores.maybe_greater == scores.surely_greater).float().mean() > 0.2  # but most of the ranks are settled
+
+
+def test_the_bracket_bounds_real_rounding_and_is_of_float32_only():
+    hidden, head, targets = random_case(100, 400, 512, bias=True, scale=3.0)
+    z, exact = product_logits(hidden, head), reference_logits(hidden, head)
+    t, exact_t = (values.gather(1, targets[:, None]) for values in (z, exact))
+    error = ((z - t) - (exact - exact_t)).abs().amax(1)
+    delta = rounding_bound(hidden, head)
+    assert (error <= delta).all() and error.max() > delta.max() / 1000  # a bound, and not an absurd one
+    with pytest.raises(LabError, match="bracket"):
+        score_tokens(hidden, head, targets, bracket=True, logits="model")
+
+
+def product_logits(hidden, head):
+    return head.transform(torch.nn.functional.linear(hidden, head.weight, head.bias)).double()
+
+
+@pytest.mark.parametrize("impl", TILES)
+def test_sums_are_as_good_as_plain_torch(impl):
+    """Large vocabulary, logits far from zero: nll and entropy against float64 of the same float32 logits."""
+    g = torch.Generator().manual_seed(5)
+    logits = torch.randn(64, 50000, generator=g) * 3 - 60
+    logits[:8] += torch.linspace(0, 100, 50000)  # a maximum that climbs from tile to tile
+    logits[8:16] -= torch.linspace(0, 300, 50000)
+    logits[16, 49_000] = 90.0  # one token takes all, far above what came before
+    targets = torch.randint(0, 50000, (64,), generator=g)
+    ones = LMHead(logits.T.contiguous())
+    exact = score_logits(logits.double(), targets)
+    plain = score_logits(logits, targets)
+    parts = [score_tokens(torch.eye(64)[i : i + 1], ones, targets[i : i + 1], impl) for i in range(64)]
+    for name in ("nll", "entropy"):
+        true = getattr(exact, name)
+        ours, theirs = (
+            (values - true).abs() for values in (torch.cat([getattr(p, name) for p in parts]), getattr(plain, name))
+        )
+        assert (ours <= theirs.max() + 1e-6 * true.abs()).all(), (name, ours.max(), theirs.max())
+    assert all(torch.equal(getattr(p, n)[0], getattr(exact, n)[i]) for i, p in enumerate(parts)
+               for n in ("num_greater", "num_equal"))  # fmt: skip
+
+
+def test_the_power_of_two_is_right_to_the_last_bits():
+    native = pytest.importorskip("rbp_lab.scoring.native")
+    d = np.linspace(-87, 88, 20_001, dtype=np.float32)
+    e = np.array([native._power_sums(d[i : i + 1], np.float32(0))[0] for i in range(len(d))])
+    assert np.abs(e / np.exp(d.astype(np.float64)) - 1).max() < 2.5e-7
+    s, q = native._power_sums(np.array([-200.0, 0.0, 60.5], np.float32), np.float32(0))
+    assert s == pytest.approx(math.exp(60.5) + 1, rel=1e-6) and q == pytest.approx(60.5 * math.exp(60.5), rel=1e-6)
+
+
+def test_the_product_is_chosen_by_its_speed(monkeypatch):
+    assert linear_for("cuda", torch.float32, 8, (256, 256)) is torch.nn.functional.linear
+    assert linear_for("cpu", torch.bfloat16, 8, (256, 256)) is torch.nn.functional.linear
+    slow, calls = torch.nn.functional.linear, []
+
+    def sluggish(*a):
+        calls.append(1)
+        time.sleep(0.002)
+        return slow(*a)
+
+    for name, expected in (("linear", onednn_linear), ("none", None)):
+        linear_for.cache_clear()
+        with monkeypatch.context() as patched:
+            if name == "linear":
+                patched.setattr(torch.nn.functional, "linear", sluggish)
+            else:
+                patched.setattr(product, "_has_onednn", lambda: False)
+            found = linear_for("cpu", torch.float32, 8, (256, 256))
+        assert found is (expected or slow)
+    linear_for.cache_clear()
+    assert calls
+
+
+def test_what_cannot_run_here_says_what_it_needs(monkeypatch):
+    hidden, head, targets = random_case(4, 100, 8)
+    for impl in ("chunked", "fused"):
+        with pytest.raises(LabError, match=f"'{impl}'.*(GPU|triton)"):
+            score_tokens(hidden, head, targets, impl)
+    monkeypatch.setattr(importlib.import_module("rbp_lab.scoring"), "find_spec", lambda name: None)
+    missing.cache_clear()
+    assert "rbp-lab[fast]" in missing("native", "cpu") and choose("cpu", 64) == "tiled" == choose("cuda", 64)
+    assert "triton" in missing("fused", "cuda")
+    missing.cache_clear()

@@ -39,7 +39,7 @@ def missing(impl: str, device: str) -> str:
 def choose(device: str, width: int) -> str:
     """What "auto" means for a device type and a hidden width: the fastest that is right and can run there."""
     if device == "cpu":
-        return "tiled"
+        return "tiled" if missing("native", device) else "native"
     if missing("chunked", device):
         return "tiled"
     return "fused" if width <= FUSED_WIDTH else "chunked"

@@ -1,44 +1,19 @@
-"""Scoring by tiles of the logits: every metric of a token without ever holding its row of logits.
+"""Scoring by tiles of the logits in plain torch, on any device, without ever holding a row of logits.
 
-The product hidden · weightᵀ is taken in tiles of a fixed number of tokens and vocabulary rows; each tile is reduced
-to five numbers a token while it is in cache and then forgotten. Running log-sum-exp and entropy are merged by the
-usual rescaling to the larger maximum. A tile's shape never depends on the batch (the last one is padded), so a
-token's logits do not depend on which tokens it was batched with.
+Each tile is reduced to five numbers a token while it is in cache and then forgotten. Running log-sum-exp and entropy
+are merged by the usual rescaling to the larger maximum.
 """
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+import math
 
-from rbp_lab.errors import LabError
+import torch
+
+from rbp_lab.scoring.product import ieee_products, target_logits, tile_shape, tiles
 from rbp_lab.scoring.types import LMHead, NonFiniteLogits, TokenScores
 
-# Rows of hidden states multiplied by the rows of their own targets at a time; the diagonal holds the target's logits.
-DIAGONAL = 64
-# Buffers of a tile's size that live at once (logits, exponentials, comparison), in bytes per logit.
-BYTES_PER_LOGIT = 10
-DEFAULT_BUDGET = {"cpu": 8 << 20, "cuda": 512 << 20}
-
-
-def tile_shape(device: str, vocab_rows: int, budget: int | None = None) -> tuple[int, int]:
-    """(tokens, vocabulary rows) of a tile whose buffers stay under ``budget`` bytes.
-
-    Independent of the batch. On a CPU a tile should fit the second-level cache; on a GPU it takes the whole
-    vocabulary when it can. LabError when the budget does not hold 32 tokens by 256 rows.
-    """
-    device = device if device in DEFAULT_BUDGET else "cuda"
-    cells = (DEFAULT_BUDGET[device] if budget is None else budget) // BYTES_PER_LOGIT
-    if cells < 32 * 256:
-        need = 32 * 256 * BYTES_PER_LOGIT
-        raise LabError(f"the byte budget for logits must be at least {need} bytes; got {budget}")
-    if device == "cpu":
-        tokens = 256
-        while tokens > 32 and tokens * 1024 > cells:
-            tokens //= 2
-        return tokens, max(256, min(2048, cells // tokens))
-    rows = min(vocab_rows, cells // 32)
-    return max(32, min(4096, cells // rows) // 32 * 32), rows
+LOG2_E = 1 / math.log(2)
 
 
 def score_tiled(
@@ -51,65 +26,56 @@ def score_tiled(
     delta: torch.Tensor | None = None,
     tile: tuple[int, int] | None = None,
 ) -> TokenScores:
-    """Scores of ``targets`` [n] from ``hidden`` [n,D]; extra memory is a few tiles of tile_tokens × tile_rows floats.
+    """Scores of ``targets`` [n] from ``hidden`` [n,D]; extra memory is three tiles of float32.
 
-    logits: "float32" takes the product in float32 whatever the dtype of hidden states and weights; "model" takes it
-    in their dtype and keeps its rounding, as the model's own forward would. Raises NonFiniteLogits.
+    tile: (tokens, vocabulary rows), by default what ``budget`` allows. delta: δ [n] of the bracket. The rest as in
+    score_tokens. Raises NonFiniteLogits.
     """
-    tile_tokens, tile_rows = tile or tile_shape(hidden.device.type, head.candidates, budget)
-    n = len(targets)
-    compute = torch.float32 if logits == "float32" else hidden.dtype
-    padded = -n % tile_tokens
-    hidden = F.pad(hidden, (0, 0, 0, padded)).to(compute)
-    targets = F.pad(targets, (0, padded))
-    target_logit = _target_logits(hidden, head, targets, compute)
-    total = n + padded
-    top = hidden.new_full((total,), -torch.inf, dtype=torch.float32)
-    mass = torch.zeros_like(top)  # Σ exp(z − top)
-    moment = torch.zeros_like(top)  # Σ (z − top) exp(z − top)
-    greater = torch.zeros(total, dtype=torch.int32, device=hidden.device)
-    equal = torch.zeros_like(greater)
-    buffer = top.new_empty(tile_tokens * min(tile_rows, head.candidates))
-    for first in range(0, head.candidates, tile_rows):
-        last = min(first + tile_rows, head.candidates)
-        weight = head.weight[first:last].to(compute)
-        bias = None if head.bias is None else head.bias[first:last].to(compute)
-        for i in range(0, total, tile_tokens):
-            rows = slice(i, i + tile_tokens)
-            z = head.transform(F.linear(hidden[rows], weight, bias)).float()
-            t = target_logit[rows, None]
-            # The target's own column leaves the counts by index: its value in the tile may differ from ``t`` by a
-            # rounding, and must be counted neither as greater nor as equal.
-            own = targets[rows] - first
-            inside = (own >= 0) & (own < last - first)
-            z_own = z.gather(1, own.clamp(0, last - first - 1)[:, None])[:, 0]
-            # Ones in a float buffer sum four times faster than booleans, and exactly: a tile has fewer than 2^24 rows.
-            ones = buffer[: z.numel()].view_as(z)
-            greater[rows] += torch.gt(z, t, out=ones).sum(-1).int() - (inside & (z_own > t[:, 0])).int()
-            equal[rows] += torch.eq(z, t, out=ones).sum(-1).int() - (inside & (z_own == t[:, 0])).int()
-            new_top = torch.maximum(top[rows], z.amax(-1))
+    tile = tile or tile_shape(hidden.device.type, head.candidates, budget)
+    n, device = len(targets), hidden.device
+    top = torch.full((n,), -torch.inf, device=device)
+    mass = torch.zeros(n, device=device)  # Σ exp(z − top)
+    moment = torch.zeros(n, device=device)  # Σ (z − top) exp(z − top)
+    counts = torch.zeros(2 if delta is None else 4, n, dtype=torch.int32, device=device)
+    buffer = torch.empty(tile[0] * min(tile[1], head.candidates), device=device)
+    with ieee_products():
+        t_all = target_logits(hidden, head, targets, logits)
+        for at, first, z in tiles(hidden, head, tile, logits):
+            t = t_all[at, None]
+            own = targets[at, None] - first
+            scratch = buffer[: z.numel()].view_as(z)
+            counts[0, at] += _count(torch.gt, z, t, own, scratch)
+            counts[1, at] += _count(torch.eq, z, t, own, scratch)
+            if delta is not None:
+                counts[2, at] += _count(torch.gt, z, t + delta[at, None], own, scratch)
+                counts[3, at] += _count(torch.ge, z, t - delta[at, None], own, scratch)
+            new_top = torch.maximum(top[at], z.amax(-1))
             z -= new_top[:, None]
-            e = torch.exp(z, out=ones)
+            # a power of two: torch's exp is several times slower where it is MKL's
+            e = torch.mul(z, LOG2_E, out=scratch).exp2_()
             # the empty state (top = −inf) contributes nothing; exp(−inf) = 0 but 0 · −inf would be NaN
-            shift = torch.where(top[rows] == -torch.inf, 0.0, top[rows] - new_top)
-            scale = torch.where(top[rows] == -torch.inf, 0.0, shift.exp())
-            moment[rows] = scale * (moment[rows] + shift * mass[rows]) + z.mul_(e).sum(-1)
-            mass[rows] = scale * mass[rows] + e.sum(-1)
-            top[rows] = new_top
+            empty = top[at] == -torch.inf
+            shift = torch.where(empty, 0.0, top[at] - new_top)
+            scale = torch.where(empty, 0.0, shift.exp())
+            moment[at] = scale * (moment[at] + shift * mass[at]) + z.mul_(e).sum(-1)  # of the old mass, so first
+            mass[at] = scale * mass[at] + e.sum(-1)
+            top[at] = new_top
     log_mass = mass.log()
-    nll = (top - target_logit + log_mass)[:n]
-    entropy = (log_mass - moment / mass)[:n]
+    nll = top - t_all + log_mass
+    entropy = log_mass - moment / mass
     bad = ~(torch.isfinite(nll) & torch.isfinite(entropy))
     if bad.any():
         raise NonFiniteLogits(int(bad.nonzero()[0]))
-    return TokenScores(nll, greater[:n], equal[:n], entropy.clamp_min_(0.0))
+    return TokenScores(nll, counts[0], counts[1], entropy.clamp_min_(0.0), *counts[2:])
 
 
-def _target_logits(hidden: torch.Tensor, head: LMHead, targets: torch.Tensor, compute: torch.dtype) -> torch.Tensor:
-    """The logit of each target [n], as the diagonal of small products: rounded as the tiles round, not as a dot."""
-    parts = []
-    for i in range(0, len(targets), DIAGONAL):
-        mine = targets[i : i + DIAGONAL]
-        bias = None if head.bias is None else head.bias[mine].to(compute)
-        parts.append(F.linear(hidden[i : i + DIAGONAL], head.weight[mine].to(compute), bias).diagonal())
-    return head.transform(torch.cat(parts)).float()
+def _count(compare, z: torch.Tensor, t: torch.Tensor, own: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    """How many logits of each row of z [m,R] compare with t [m,1], the column ``own`` [m,1] left out (when inside).
+
+    The target's own column leaves by its index: its value in the tile may differ from t by a rounding, and must be
+    counted neither as greater nor as equal.
+    """
+    # Ones in a float buffer sum four times faster than booleans, and exactly: a tile has fewer than 2^24 rows.
+    ones = compare(z, t, out=scratch)
+    mine = ones.gather(1, own.clamp(0, z.shape[1] - 1)) * ((own >= 0) & (own < z.shape[1]))
+    return (ones.sum(-1) - mine[:, 0]).int()

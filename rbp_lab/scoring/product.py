@@ -1,0 +1,134 @@
+"""The product hidden · weightᵀ in tiles: which kernel computes it, in what shapes, and the target's logit by the same.
+
+A tile's shape never depends on the batch (the last one is padded), so a token's logits do not depend on which tokens
+it was batched with. Legend: n positions, V candidate rows, D hidden width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+
+from rbp_lab.errors import LabError
+from rbp_lab.scoring.types import LMHead
+
+Linear = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
+
+# Rows of hidden states multiplied by the rows of their own targets at a time; the diagonal holds the target's logits.
+DIAGONAL = 64
+# Buffers of a tile's size that live at once (logits, exponentials, comparison), in bytes per logit.
+BYTES_PER_LOGIT = 10
+DEFAULT_BUDGET = {"cpu": 8 << 20, "cuda": 512 << 20}
+# oneDNN must be faster than the default product by this factor to be chosen: where the two are close, noise would
+# choose, and with it how logits round.
+CLEARLY = 1.15
+
+
+def tile_shape(device: str, vocab_rows: int, budget: int | None = None) -> tuple[int, int]:
+    """(tokens, vocabulary rows) of a tile whose buffers stay under ``budget`` bytes.
+
+    Independent of the batch. On a CPU a tile should fit the second-level cache; on a GPU it takes the whole
+    vocabulary when it can. LabError when the budget does not hold 32 tokens by 256 rows.
+    """
+    device = device if device in DEFAULT_BUDGET else "cuda"
+    cells = (DEFAULT_BUDGET[device] if budget is None else budget) // BYTES_PER_LOGIT
+    if cells < 32 * 256:
+        need = 32 * 256 * BYTES_PER_LOGIT
+        raise LabError(f"the byte budget for logits must be at least {need} bytes; got {budget}")
+    if device == "cpu":
+        tokens = 256
+        while tokens > 32 and tokens * 1024 > cells:
+            tokens //= 2
+        return tokens, max(256, min(2048, cells // tokens))
+    rows = min(vocab_rows, cells // 32)
+    return max(32, min(4096, cells // rows) // 32 * 32), rows
+
+
+def tiles(
+    hidden: torch.Tensor, head: LMHead, tile: tuple[int, int], logits: str = "float32"
+) -> Iterator[tuple[slice, int, torch.Tensor]]:
+    """(positions, first vocabulary row, logits [positions, rows] float32) of every tile, vocabulary outermost.
+
+    hidden: [n,D]. tile: as from ``tile_shape``. logits: "float32" or "model", as in score_tokens. A tile may be
+    overwritten by who receives it. Held at a time: one tile, and the rows of the weight it is made of when they must
+    be converted.
+    """
+    tokens, rows = tile
+    compute = torch.float32 if logits == "float32" else hidden.dtype
+    linear = linear_for(hidden.device.type, compute, hidden.shape[-1], tile)
+    for first in range(0, head.candidates, rows):
+        last = min(first + rows, head.candidates)
+        weight = head.weight[first:last].to(compute)
+        bias = None if head.bias is None else head.bias[first:last].to(compute)
+        for i in range(0, len(hidden), tokens):
+            x = hidden[i : i + tokens].to(compute)
+            short = tokens - len(x)
+            z = linear(F.pad(x, (0, 0, 0, short)) if short else x, weight, bias)
+            z = head.transform(z).float()
+            yield slice(i, i + tokens - short), first, z[: tokens - short]
+
+
+def target_logits(hidden: torch.Tensor, head: LMHead, targets: torch.Tensor, logits: str = "float32") -> torch.Tensor:
+    """The logit of each target [n] float32, as the diagonal of small products: rounded as tiles round, not as a dot."""
+    compute = torch.float32 if logits == "float32" else hidden.dtype
+    linear = linear_for(hidden.device.type, compute, hidden.shape[-1], tile_shape(hidden.device.type, head.candidates))
+    parts = []
+    for i in range(0, len(targets), DIAGONAL):
+        mine = targets[i : i + DIAGONAL]
+        short = DIAGONAL - len(mine)
+        x = F.pad(hidden[i : i + DIAGONAL].to(compute), (0, 0, 0, short))
+        mine = F.pad(mine, (0, short))
+        bias = None if head.bias is None else head.bias[mine].to(compute)
+        parts.append(linear(x, head.weight[mine].to(compute), bias).diagonal()[: DIAGONAL - short])
+    return head.transform(torch.cat(parts)).float()
+
+
+@contextmanager
+def ieee_products() -> Iterator[None]:
+    """While open, float32 products on a GPU are not shortened to TF32, whatever the model's body may do."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before
+
+
+def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """x · weightᵀ + bias by oneDNN, which torch reaches through a private operator only."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@cache
+def linear_for(device: str, compute: torch.dtype, width: int, tile: tuple[int, int]) -> Linear:
+    """The faster of torch's default product and oneDNN's for a tile, measured once in a few hundredths of a second.
+
+    On AMD's processors oneDNN takes less than half the time in float32. Only there is a choice: other devices have one
+    product, and in 16 bits the default is oneDNN's already.
+    """
+    if device != "cpu" or compute is not torch.float32 or not _has_onednn():
+        return F.linear
+    x, weight = torch.ones(tile[0], width), torch.ones(min(tile[1], 2048), width)
+    best = {F.linear: float("inf"), onednn_linear: float("inf")}
+    for repetition in range(6):
+        for linear in best:
+            began = time.perf_counter()
+            linear(x, weight, None)
+            if repetition:  # the first prepares kernels
+                best[linear] = min(best[linear], time.perf_counter() - began)
+    return onednn_linear if best[onednn_linear] * CLEARLY < best[F.linear] else F.linear
+
+
+def _has_onednn() -> bool:
+    try:
+        if not torch.backends.mkldnn.is_available():
+            return False
+        return onednn_linear(torch.ones(2, 3), torch.ones(4, 3), torch.ones(4)).tolist() == [[4.0] * 4] * 2
+    except (RuntimeError, AttributeError, TypeError):  # a torch that names or calls it otherwise
+        return False
