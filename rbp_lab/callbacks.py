@@ -105,7 +105,7 @@ class RankAccumulator(Callback):
 
     def on_batch(self, blocks: TokenBlocks, scores: TokenScores) -> None:
         arrays = (scores.nll, scores.num_greater, scores.num_equal, scores.entropy)
-        per_token = tuple(np.asarray(a.cpu()) for a in arrays)
+        per_token = tuple(np.asarray(a) for a in arrays)
         self._waiting.append((blocks.document_id, blocks.scored.sum(1), blocks.num_bytes, *per_token))
         self._waiting_tokens += len(per_token[0])
         if self._waiting_tokens >= self._fold_tokens:

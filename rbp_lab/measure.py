@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from rbp_lab.blocks import BlockPlan, TokenBlocks
 from rbp_lab.callbacks import Callback, Measurement, Progress, RankAccumulator, RunPlan
 from rbp_lab.errors import LabError
-from rbp_lab.scoring.types import NonFiniteLogits, TokenScores
+from rbp_lab.scoring.types import NonFiniteLogits, TokenScores, check_finite
 
 
 def measure(
@@ -24,7 +24,8 @@ def measure(
 ) -> Measurement:
     """Score every row of ``plan`` once and return the sums.
 
-    score: the scores of a batch's scored positions, in row-major order. callbacks: observers beside the rank
+    score: the scores of a batch's scored positions, in row-major order, unchecked; a batch ahead of what the observers
+    see. callbacks: observers beside the rank
     accumulator; one that raises is reported on stderr and switched off. The result is independent of
     ``batch_tokens`` and of the order of rows of different documents. Raises LabError on non-finite logits, naming
     document and token.
@@ -66,9 +67,9 @@ def _loop(
 ) -> None:
     begin = logged = time.monotonic()
     rows = positions = 0
-    for blocks in plan.batches(batch_tokens):
+    for blocks, scores in _ahead(plan.batches(batch_tokens), score):
         try:
-            scores = score(blocks)
+            check_finite(scores)
         except NonFiniteLogits as error:
             raise LabError(_where(blocks, error.index)) from None
         accumulator.on_batch(blocks, scores)
@@ -81,6 +82,38 @@ def _loop(
             tell("on_log", Progress(rows, positions, now - begin, accumulator.snapshot(), accumulator.tables()))
     seconds = time.monotonic() - begin
     tell("on_log", Progress(rows, positions, seconds, accumulator.snapshot(), accumulator.tables()))
+
+
+def _ahead(
+    batches: Iterable[TokenBlocks], score: Callable[[TokenBlocks], TokenScores]
+) -> Iterator[tuple[TokenBlocks, TokenScores]]:
+    """Each batch with its scores on the host, the next batch already given to the device: a GPU works on it while the
+    host copies, counts and prepares."""
+    waiting: tuple[TokenBlocks, Callable[[], TokenScores]] | None = None
+    for blocks in batches:
+        arriving = blocks, _to_host(score(blocks))
+        if waiting is not None:
+            yield waiting[0], waiting[1]()
+        waiting = arriving
+    if waiting is not None:
+        yield waiting[0], waiting[1]()
+
+
+def _to_host(scores: TokenScores) -> Callable[[], TokenScores]:
+    """Begins to copy; the function returned waits for the end of it."""
+    if scores.nll.device.type != "cuda":
+        return lambda: scores
+    import torch
+
+    copies = scores.map(lambda values: values.to("cpu", non_blocking=True))
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(scores.nll.device))
+
+    def arrived() -> TokenScores:
+        copied.synchronize()
+        return copies
+
+    return arrived
 
 
 def _where(blocks: TokenBlocks, index: int) -> str:

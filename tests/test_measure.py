@@ -1,9 +1,13 @@
 """The loop and the stage: the same record however the work is cut, and nothing after a failure."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+import rbp_lab.models.scorer
 from rbp_lab import metrics
 from rbp_lab.blocks import Protocol, plan_blocks
 from rbp_lab.callbacks import Callback, RunPlan
@@ -11,7 +15,7 @@ from rbp_lab.corpora.tokenize import tokenize
 from rbp_lab.errors import LabError
 from rbp_lab.measure import measure as measure_plan
 from rbp_lab.models.scorer import Scorer
-from rbp_lab.scoring import NonFiniteLogits
+from rbp_lab.scoring import NonFiniteLogits, check_finite
 from rbp_lab.scoring.reference import score_logits
 from rbp_lab.stages.measure import measure
 from rbp_lab.stores.local import list_records
@@ -117,6 +121,13 @@ def test_running_out_of_memory_halves_the_batch(monkeypatch):
     assert max(widths) > 3
 
 
+def spoiled(scores, index):
+    """The scores with the mark of a non-finite logit at one position."""
+    nll = scores.nll.clone()
+    nll[index] = torch.nan
+    return replace(scores, nll=nll)
+
+
 def test_the_position_of_a_bad_logit_survives_the_halving(monkeypatch):
     plan, scorer = make_plan(), Scorer(build_tiny_model("gpt2"), "cpu")
     blocks = next(plan.batches(64 * 8))
@@ -125,14 +136,13 @@ def test_the_position_of_a_bad_logit_survives_the_halving(monkeypatch):
     def tight(self, tokens, scored):
         if len(tokens) > 1:
             raise torch.OutOfMemoryError("too much")
-        if (tokens[0].numpy() == blocks.tokens[bad_row]).all():
-            raise NonFiniteLogits(2)
-        return real(self, tokens, scored)
+        scores = real(self, tokens, scored)
+        return spoiled(scores, 2) if (tokens[0].numpy() == blocks.tokens[bad_row]).all() else scores
 
     real = Scorer._score_head
     monkeypatch.setattr(Scorer, "_score_head", tight)
     with pytest.raises(NonFiniteLogits) as error:
-        scorer(blocks)
+        check_finite(scorer(blocks))
     assert error.value.index == blocks.scored[:bad_row].sum() + 2
 
 
@@ -145,11 +155,61 @@ def test_non_finite_logits_name_document_and_token():
         scores = scorer(blocks)
         if victim in blocks.document_id.tolist():
             row = blocks.document_id.tolist().index(victim)
-            raise NonFiniteLogits(int(blocks.scored[:row].sum()) + 4)
+            return spoiled(scores, int(blocks.scored[:row].sum()) + 4)
         return scores
 
-    with pytest.raises(LabError, match=rf"non-finite logits in document {victim} at position 4"):
-        measure_plan(plan, broken, run_plan())
+    for batch_tokens in (1, 8192):  # in the middle of the run, and in its last batch
+        with pytest.raises(LabError, match=rf"non-finite logits in document {victim} at position 4"):
+            measure_plan(plan, broken, run_plan(), batch_tokens=batch_tokens)
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_a_weight_that_is_not_a_number_ends_the_measurement(fallback):
+    plan, model = make_plan(), copy.deepcopy(build_tiny_model("gpt2"))
+    scorer = Scorer(model, "cpu")
+    if fallback:
+        scorer.plan = type(scorer.plan)("fallback", reason="asked for")
+    with torch.no_grad():
+        model.transformer.ln_f.bias[0] = torch.nan
+    with pytest.raises(LabError, match="non-finite logits in document"):
+        measure_plan(plan, scorer, run_plan())
+
+
+def test_hidden_states_are_picked_a_few_at_a_time(monkeypatch):
+    plan, scorer = make_plan(), Scorer(build_tiny_model("gpt2"), "cpu")
+    whole = measure_plan(plan, scorer, run_plan(), batch_tokens=10**6)
+    monkeypatch.setattr("rbp_lab.models.scorer.GATHERED_BYTES", 1)
+    calls = []
+    real = rbp_lab.models.scorer.score_tokens
+    monkeypatch.setattr(
+        "rbp_lab.models.scorer.score_tokens", lambda *a, **b: (calls.append(len(a[0])), real(*a, **b))[1]
+    )
+    parts = measure_plan(plan, scorer, run_plan(), batch_tokens=10**6)
+    assert parts.stats == whole.stats and max(calls) == 256 and sum(calls) == whole.stats.num_tokens
+
+
+def test_the_next_batch_is_begun_before_one_is_looked_at():
+    plan, order = make_plan(), []
+    scorer = Scorer(build_tiny_model("gpt2"), "cpu")
+
+    class Watch(Callback):
+        def on_batch(self, blocks, scores):
+            order.append(("seen", int(blocks.document_id[0])))
+
+    def score(blocks):
+        order.append(("begun", int(blocks.document_id[0])))
+        return scorer(blocks)
+
+    measure_plan(plan, score, run_plan(), [Watch()], batch_tokens=1)
+    begun, seen = ([d for what, d in order if what == kind] for kind in ("begun", "seen"))
+    assert begun == seen and [what for what, _ in order[:4]] == ["begun", "begun", "seen", "begun"]
+
+
+def test_a_target_beyond_the_candidates_is_refused():
+    plan = make_plan()
+    scorer = Scorer(build_tiny_model("gpt2"), "cpu", num_candidates=5)
+    with pytest.raises(ValueError, match="no candidate"):
+        scorer(next(plan.batches(500)))
 
 
 class Recorder(Callback):

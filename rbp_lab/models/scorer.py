@@ -8,8 +8,10 @@ import torch
 
 from rbp_lab.blocks import TokenBlocks
 from rbp_lab.models.head import HeadPlan, intercept, probe_head
-from rbp_lab.scoring import LMHead, NonFiniteLogits, TokenScores, score_tokens
+from rbp_lab.scoring import LMHead, TokenScores, score_tokens
 from rbp_lab.scoring.reference import score_logits
+
+GATHERED_BYTES = 4 << 20  # of hidden states held a second time on a CPU
 
 
 class Scorer:
@@ -34,67 +36,77 @@ class Scorer:
         self._model, self._device = model, device
         self._num_candidates, self._logits = num_candidates, logits
         self._budget, self._implementation = budget, implementation
-        rows = model.get_input_embeddings().weight.shape[0]
-        self.plan: HeadPlan = probe_head(model, _probe_ids(rows).to(device))
+        self._rows = model.get_input_embeddings().weight.shape[0]
+        self.plan: HeadPlan = probe_head(model, _probe_ids(self._rows).to(device))
 
     def __call__(self, blocks: TokenBlocks) -> TokenScores:
-        """Scores of the batch's scored positions in row-major order [n]; NonFiniteLogits counts in that order."""
+        """Scores of the batch's scored positions in row-major order [n], on the device and not yet checked.
+
+        A GPU is not waited for. ``check_finite`` is the caller's to call; the index it raises counts in that order.
+        """
+        targets, rows = blocks.targets, self._num_candidates or self._rows
+        if len(targets) and not targets.max() < rows:
+            raise ValueError(f"token id {targets.max()} is no candidate: the head has {rows} of them")
         with torch.inference_mode():
             return self._score(torch.from_numpy(blocks.tokens), torch.from_numpy(blocks.scored))
 
     def _score(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
         try:
-            if self.plan.kind == "head":
-                return self._score_head(tokens.to(self._device), scored.to(self._device))
-            return self._score_logits(tokens.to(self._device), scored.to(self._device))
+            return self._score_head(tokens, scored) if self.plan.kind == "head" else self._score_logits(tokens, scored)
         except torch.OutOfMemoryError:
             if len(tokens) == 1:
                 raise
         torch.cuda.empty_cache()
         half = len(tokens) // 2
-        first = self._score(tokens[:half], scored[:half])
-        try:
-            second = self._score(tokens[half:], scored[half:])
-        except NonFiniteLogits as error:
-            raise NonFiniteLogits(error.index + int(scored[:half].sum())) from None
-        return TokenScores.join([first, second])
+        return TokenScores.join([self._score(tokens[:half], scored[:half]), self._score(tokens[half:], scored[half:])])
 
     def _score_head(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
-        targets = tokens[:, 1:][scored]
+        """tokens [B,T] and scored [B,T−1] are on the host: what is to be picked is known without asking the device."""
+        row, column = scored.nonzero(as_tuple=True)
+        picked = row * tokens.shape[1] + column  # of the hidden states [B·T,D]
+        targets = tokens[row, column + 1]
         caught: list[TokenScores] = []
 
         def at_head(hidden: torch.Tensor, head: LMHead) -> None:
             limited = LMHead(head.weight, head.bias, head.scale, head.softcap, self._num_candidates)
-            caught.append(
-                score_tokens(
-                    hidden[:, :-1][scored.to(hidden.device)],
-                    limited,
-                    targets.to(hidden.device),
-                    self._implementation,
-                    self._budget,
-                    self._logits,
-                )
-            )
+            states = hidden.reshape(-1, hidden.shape[-1])
+            step = _gathered(states)
+            for i in range(0, max(1, len(picked)), step):
+                index, wanted = (_to(values[i : i + step], hidden.device) for values in (picked, targets))
+                caught.append(
+                    score_tokens(
+                        states.index_select(0, index), limited, wanted, self._implementation, self._budget,
+                        self._logits, check=False,
+                    )
+                )  # fmt: skip
 
         # No attention mask: rows are padded on the right and attention is causal, so no scored position sees padding,
         # and the mask-free kernels are faster and the same for every batch.
         with intercept(self._model, self.plan, at_head):
-            self._model(input_ids=tokens, use_cache=False)
-        (scores,) = caught
-        return scores
+            self._model(input_ids=_to(tokens, self._device), use_cache=False)
+        return TokenScores.join(caught)
 
     def _score_logits(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
         parts: list[TokenScores] = []
-        done = 0
         for row, keep in zip(tokens, scored, strict=True):  # one row at a time: its logits are the least one can hold
-            logits = self._model(input_ids=row[None], use_cache=False).logits[0, :-1][keep.to(tokens.device)]
-            targets = row[1:][keep]
-            try:
-                parts.append(score_logits(logits[:, : self._num_candidates].float(), targets))
-            except NonFiniteLogits as error:
-                raise NonFiniteLogits(done + error.index) from None
-            done += len(targets)
+            logits = self._model(input_ids=_to(row[None], self._device), use_cache=False).logits[0, :-1]
+            kept = logits.index_select(0, _to(keep.nonzero()[:, 0], logits.device))
+            parts.append(score_logits(kept[:, : self._num_candidates].float(), _to(row[1:][keep], logits.device)))
         return TokenScores.join(parts)
+
+
+def _to(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """A copy on the device that the host need not wait for."""
+    if torch.device(device).type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
+def _gathered(states: torch.Tensor) -> int:
+    """How many hidden states are picked at a time: on a CPU a few megabytes of them, in whole tiles."""
+    if states.device.type != "cpu":
+        return len(states)
+    return max(1, GATHERED_BYTES // (256 * states.shape[-1] * states.element_size())) * 256
 
 
 def _probe_ids(rows: int) -> torch.Tensor:

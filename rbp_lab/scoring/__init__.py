@@ -10,9 +10,12 @@ import torch
 
 from rbp_lab.errors import LabError
 from rbp_lab.scoring.rounding import rounding_bound
-from rbp_lab.scoring.types import LMHead, NonFiniteLogits, TokenScores
+from rbp_lab.scoring.types import LMHead, NonFiniteLogits, TokenScores, check_finite
 
-__all__ = ["IMPLEMENTATIONS", "LOGITS", "LMHead", "NonFiniteLogits", "TokenScores", "choose", "missing", "score_tokens"]
+__all__ = [
+    "IMPLEMENTATIONS", "LOGITS", "LMHead", "NonFiniteLogits", "TokenScores", "check_finite", "choose", "missing",
+    "score_tokens",
+]  # fmt: skip
 
 # Each lives in the module of its name, as score_<name>, and is imported when it is first used.
 IMPLEMENTATIONS = ("auto", "reference", "tiled", "native", "chunked", "fused")
@@ -53,6 +56,7 @@ def score_tokens(
     budget: int | None = None,
     logits: str = "float32",
     bracket: bool = False,
+    check: bool = True,
 ) -> TokenScores:
     """Negative log-likelihood, rank counts and entropy of ``targets`` (any shape) given ``hidden`` (that shape + D).
 
@@ -60,8 +64,10 @@ def score_tokens(
     "chunked" and "fused" (GPU, Triton), or "auto" for the fastest of them here. budget: bytes that logits and their
     temporaries may take, None for the device's default. logits: "float32" takes the head's product in float32
     whatever the dtype of hidden states and weights; "model" rounds as the model's own forward does. bracket: also the
-    certified bracket of num_greater (float32 logits only). Raises NonFiniteLogits (with the flattened position) on
-    NaN or infinite logits, LabError on unknown or unavailable options, ValueError when a target is not a candidate.
+    certified bracket of num_greater (float32 logits only). check: False leaves it to the caller to know that the
+    targets are candidates, and to call check_finite on the scores, so that a GPU need not be waited for here. Raises
+    NonFiniteLogits (with the flattened position) on NaN or infinite logits, LabError on unknown or unavailable
+    options, ValueError when a target is not a candidate.
     """
     if impl not in IMPLEMENTATIONS:
         raise LabError(f"impl must be one of {', '.join(IMPLEMENTATIONS)}; got {impl!r}")
@@ -78,10 +84,12 @@ def score_tokens(
         nothing = torch.zeros(targets.shape, device=hidden.device)
         counts = nothing.int()
         return TokenScores(nothing, counts, counts, nothing, *((counts, counts) if bracket else ()))
-    if not 0 <= int(flat.min()) <= int(flat.max()) < head.candidates:
+    if check and not 0 <= int(flat.min()) <= int(flat.max()) < head.candidates:
         raise ValueError(f"targets must lie in 0…{head.candidates - 1}; got {int(flat.min())}…{int(flat.max())}")
     with torch.inference_mode():
         delta = rounding_bound(flat_hidden, head) if bracket else None
         score = getattr(import_module(f"rbp_lab.scoring.{impl}"), f"score_{impl}")
         scores = score(flat_hidden, head, flat, budget=budget, logits=logits, delta=delta)
+    if check:
+        check_finite(scores)
     return scores if targets.ndim == 1 else scores.map(lambda values: values.reshape(targets.shape))

@@ -16,7 +16,7 @@ import torch
 from numba import float32, int32, njit
 
 from rbp_lab.scoring.product import target_logits, tile_shape, tiles
-from rbp_lab.scoring.types import LMHead, NonFiniteLogits, TokenScores
+from rbp_lab.scoring.types import LMHead, TokenScores
 
 # Sums may be taken in any order, as vectors need; NaN and infinity keep their meaning.
 FAST = {"nsz", "contract", "reassoc"}
@@ -39,7 +39,7 @@ def score_native(
 ) -> TokenScores:
     """Scores of ``targets`` [n] from ``hidden`` [n,D] on the CPU; extra memory is one tile of float32 a thread.
 
-    The arguments are those of score_tiled. Threads: as many as torch has. Raises NonFiniteLogits.
+    The arguments are those of score_tiled. Threads: as many as torch has.
     """
     tile = tile or tile_shape("cpu", head.candidates, budget)
     n, threads = len(targets), torch.get_num_threads()
@@ -52,15 +52,8 @@ def score_native(
             return _score(hidden[rows], head, targets[rows], None if delta is None else delta[rows], tile, logits)
 
     if len(jobs) == 1:
-        return _checked(work(jobs[0]))
-    return _checked(TokenScores.join(list(_pool(threads).map(work, jobs))))
-
-
-def _checked(scores: TokenScores) -> TokenScores:
-    bad = ~(torch.isfinite(scores.nll) & torch.isfinite(scores.entropy))
-    if bad.any():
-        raise NonFiniteLogits(int(bad.nonzero()[0]))
-    return scores
+        return work(jobs[0])
+    return TokenScores.join(list(_pool(threads).map(work, jobs)))
 
 
 @cache
@@ -106,9 +99,9 @@ def _score(
     with np.errstate(invalid="ignore", divide="ignore"):  # not finite: said by the caller
         log_mass = np.log(mass)
         nll = top.astype(np.float64) - t + log_mass
-        entropy = np.maximum(log_mass - moment / mass, 0.0)
-    values = (nll.astype(np.float32), counts[0], counts[1], entropy.astype(np.float32), *counts[2:])
-    return TokenScores(*(torch.from_numpy(value) for value in values))
+        entropy = log_mass - moment / mass
+    nll, entropy = (torch.from_numpy(values.astype(np.float32)) for values in (nll, entropy))
+    return TokenScores.of(nll, entropy, [torch.from_numpy(count) for count in counts])
 
 
 @njit(

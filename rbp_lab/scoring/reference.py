@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rbp_lab.scoring.types import LMHead, NonFiniteLogits, TokenScores
+from rbp_lab.scoring.types import LMHead, TokenScores
 
 
 def score_reference(
@@ -18,8 +18,8 @@ def score_reference(
 ) -> TokenScores:
     """Scores of ``targets`` [n] from ``hidden`` [n,D], computed in float64 from start to end.
 
-    delta: δ [n] of the bracket. budget and logits are accepted as by all implementations and mean nothing here. Raises
-    NonFiniteLogits. Holds n·V logits of 8 bytes: for tests and small checks only.
+    delta: δ [n] of the bracket. budget and logits are accepted as by all implementations and mean nothing here. Holds
+    n·V logits of 8 bytes: for tests and small checks only.
     """
     return score_logits(reference_logits(hidden, head), targets, delta)
 
@@ -34,20 +34,18 @@ def reference_logits(hidden: torch.Tensor, head: LMHead) -> torch.Tensor:
 
 def score_logits(logits: torch.Tensor, targets: torch.Tensor, delta: torch.Tensor | None = None) -> TokenScores:
     """Scores of ``targets`` [n] given their logits [n,V], in the precision of the logits (float32 or float64)."""
-    bad = ~torch.isfinite(logits).all(-1)
-    if bad.any():
-        raise NonFiniteLogits(int(bad.nonzero()[0]))
     t = logits.gather(-1, targets[:, None])
     log_p = logits.log_softmax(-1)
     bracket = () if delta is None else _bracket(logits, t, targets, delta[:, None])
-    return TokenScores(
-        -log_p.gather(-1, targets[:, None])[:, 0].float(),
+    counts = (
         (logits > t).sum(-1).int(),
         # the target equals itself; every other equal candidate is a tie
         ((logits == t).sum(-1) - 1).int(),
-        -(log_p.exp() * log_p).sum(-1).float(),
         *bracket,
     )
+    finite = torch.isfinite(logits).all(-1)
+    entropy = torch.where(finite, -(log_p.exp() * log_p).sum(-1), torch.nan)
+    return TokenScores.of(-log_p.gather(-1, targets[:, None])[:, 0].float(), entropy.float(), counts)
 
 
 def _bracket(

@@ -11,7 +11,7 @@ import math
 import torch
 
 from rbp_lab.scoring.product import ieee_products, target_logits, tile_shape, tiles
-from rbp_lab.scoring.types import LMHead, NonFiniteLogits, TokenScores
+from rbp_lab.scoring.types import LMHead, TokenScores
 
 LOG2_E = 1 / math.log(2)
 
@@ -29,7 +29,7 @@ def score_tiled(
     """Scores of ``targets`` [n] from ``hidden`` [n,D]; extra memory is three tiles of float32.
 
     tile: (tokens, vocabulary rows), by default what ``budget`` allows. delta: δ [n] of the bracket. The rest as in
-    score_tokens. Raises NonFiniteLogits.
+    score_tokens.
     """
     tile = tile or tile_shape(hidden.device.type, head.candidates, budget)
     n, device = len(targets), hidden.device
@@ -63,10 +63,7 @@ def score_tiled(
     log_mass = mass.log()
     nll = top - t_all + log_mass
     entropy = log_mass - moment / mass
-    bad = ~(torch.isfinite(nll) & torch.isfinite(entropy))
-    if bad.any():
-        raise NonFiniteLogits(int(bad.nonzero()[0]))
-    return TokenScores(nll, counts[0], counts[1], entropy.clamp_min_(0.0), *counts[2:])
+    return TokenScores.of(nll, entropy, counts.unbind())
 
 
 def _count(compare, z: torch.Tensor, t: torch.Tensor, own: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]

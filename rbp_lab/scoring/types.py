@@ -45,6 +45,7 @@ class TokenScores:
 
     nll: logsumexp(z) − z_t in nats, float32. num_greater, num_equal: candidates v ≠ t with z_v > z_t and z_v = z_t,
     int32 (the target is left out by its index, never by its value). entropy: −Σ p log p in nats, float32.
+    A position one of whose logits is NaN or infinite has nll NaN until ``check_finite`` turns it into an error.
     surely_greater, maybe_greater: None, or the certified bracket of num_greater in exact arithmetic, int32: candidates
     v ≠ t with z_v > z_t + δ and with z_v ≥ z_t − δ, where δ bounds the rounding of the difference of two logits.
     """
@@ -55,6 +56,16 @@ class TokenScores:
     entropy: torch.Tensor
     surely_greater: torch.Tensor | None = None
     maybe_greater: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, nll: torch.Tensor, entropy: torch.Tensor, counts: Sequence[torch.Tensor]) -> TokenScores:
+        """The scores from their parts, with the mark of non-finite logits: whatever spoils an entropy spoils the nll.
+
+        counts: num_greater, num_equal and, or not, the two of the bracket.
+        """
+        greater, equal, *bracket = counts
+        fine = torch.isfinite(nll) & torch.isfinite(entropy)
+        return cls(torch.where(fine, nll, torch.nan), greater, equal, entropy.clamp(min=0.0), *bracket)
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> TokenScores:
         """The scores with ``change`` applied to each of their tensors."""
@@ -76,3 +87,11 @@ class NonFiniteLogits(ValueError):
     def __init__(self, index: int):
         super().__init__(f"non-finite logits at scored position {index}")
         self.index = index
+
+
+def check_finite(scores: TokenScores) -> TokenScores:
+    """The scores themselves; NonFiniteLogits with the first marked position when there is one. Waits for the device."""
+    bad = torch.isnan(scores.nll).reshape(-1)
+    if bad.any():
+        raise NonFiniteLogits(int(bad.nonzero()[0]))
+    return scores
