@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from rbp_lab import __version__
+from rbp_lab.bench.settings import Bench
 from rbp_lab.build import locate
 from rbp_lab.conf_dir import CONF
 from rbp_lab.errors import LabError
@@ -34,7 +35,8 @@ SCALARS = {
     "store": str, "force": bool, "papers": bool, "source": str, "csv": str, "size": str, "name": str, "project": str,
     "entity": str, "offline_dir": str,
 }  # fmt: skip
-NODES = {"k": KSpec, "precision": Precision, "scoring": Scoring, "launch": Launch, "tracking": Tracking}
+NODES = {"k": KSpec, "precision": Precision, "scoring": Scoring, "launch": Launch, "tracking": Tracking,
+         "bench": Bench}  # fmt: skip
 
 
 # What a disk or its owner can refuse; every other OSError keeps its traceback.
@@ -83,6 +85,12 @@ def run_dashboard(config: dict[str, Any]) -> None:
     print(dashboard(config), flush=True)
 
 
+def run_bench(config: dict[str, Any]) -> None:
+    from rbp_lab.stages.bench import bench
+
+    bench(config)
+
+
 def run_ls(config: dict[str, Any]) -> None:
     from rbp_lab.stages.listing import listing
 
@@ -97,6 +105,7 @@ COMMANDS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "analyze": (run_analyze, "fit the laws of finished runs, or of a CSV of published values"),
     "sync": (run_sync, "mirror to Weights & Biases what the store has and W&B lacks; safe to repeat"),
     "dashboard": (run_dashboard, "create or update the W&B workspace with the papers' panels"),
+    "bench": (run_bench, "what scores cost here beside bare logits and the ways of others (--peers: installed ones)"),
     "ls": (run_ls, "list models, datasets and finished runs"),
 }
 
@@ -111,6 +120,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(usage())
         sys.exit(0 if arguments else 2)
     command, *overrides = arguments
+    if command == "bench":
+        overrides = ["bench.peers=true" if o == "--peers" else o for o in overrides]
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, 1)
         hint = f"did you mean {close[0]}? " if close else ""

@@ -53,7 +53,7 @@ def test_usage_and_version(tmp_path):
     assert run("--version", cwd=tmp_path, module=True).stdout.startswith("rbp-lab ")
     done = run("mesure", cwd=tmp_path)
     assert done.returncode == 2
-    choices = "demo, train, measure, analyze, sync, dashboard, ls"
+    choices = "demo, train, measure, analyze, sync, dashboard, bench, ls"
     assert error_of(done) == f"no subcommand 'mesure': did you mean measure? choose from {choices}"
 
 
@@ -65,6 +65,7 @@ def test_usage_and_version(tmp_path):
         (["dataset.protocol.max_tokens=many"], "dataset.protocol.max_tokens: ", "Integer"),
         (["dataset.protocol.windows=sliding"], "dataset.protocol: protocol.windows", "truncate, rolling, packed"),
         (["scoring.batch_tokens=x"], "scoring.batch_tokens: ", "Integer"),
+        (["scoring.implementation=fast"], "scoring.implementation must be one of", "native"),
         (["modle=ladder-1"], "modle: no such key; did you mean model?", "precision"),
         (["force=maybe"], "force: ", "true or false"),
         (["precision=fp8"], "precision: there is no precision=fp8", "bf16, fp16, fp32, tf32"),
@@ -94,7 +95,7 @@ def test_hydras_own_flags(tmp_path):
     composed = run("measure", "--cfg", "job", "model=pythia-14m", "k=table2", cwd=tmp_path)
     node = yaml.safe_load(composed.stdout)
     assert node["model"]["path"] == "EleutherAI/pythia-14m" and node["k"]["thresholds"][-1] == 10000
-    for command in ("demo", "train", "measure", "analyze", "sync", "dashboard", "ls"):
+    for command in ("demo", "train", "measure", "analyze", "sync", "dashboard", "bench", "ls"):
         done = run(command, "--help", cwd=tmp_path)
         assert done.returncode == 0 and "store" in done.stdout, done.stderr
 

@@ -1,0 +1,77 @@
+"""The whole measuring loop on a made corpus: tokens a second, and what of the time is not scoring."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rbp_lab.bench.case import Case
+from rbp_lab.blocks import BlockPlan, Protocol, TokenBlocks, TokenizedCorpus, plan_blocks
+from rbp_lab.callbacks import RunPlan
+from rbp_lab.measure import measure
+from rbp_lab.models.scorer import Scorer
+from rbp_lab.scoring import TokenScores
+
+MOST_DOCUMENTS = 4096
+
+
+@dataclass(frozen=True)
+class LoopRun:
+    """One pass: tokens fed, seconds of all, and of them seconds outside the scorer (batches, counts, windows)."""
+
+    tokens: int
+    seconds: float
+    outside: float
+
+
+def made_plan(documents: int, tokens: int, vocabulary: int, seed: int) -> BlockPlan:
+    """A plan over made documents of ``tokens`` random token ids each, one a row."""
+    corpus = TokenizedCorpus(
+        tokens=np.random.default_rng(seed).integers(0, vocabulary, documents * tokens, dtype=np.int32),
+        offsets=np.arange(documents + 1, dtype=np.int64) * tokens,
+        token_bytes=None,
+        special_ids=np.zeros(0, np.int64),
+        eos_id=None,
+    )
+    return plan_blocks(corpus, Protocol(max_tokens=tokens))
+
+
+def documents_for(seconds: float, seconds_per_token: float, tokens: int) -> int:
+    """Documents of ``tokens`` tokens that take about ``seconds``; at least 2, at most 4096."""
+    return int(np.clip(round(seconds / (seconds_per_token * tokens)), 2, MOST_DOCUMENTS))
+
+
+def run_loop(
+    case: Case, plan: BlockPlan, thresholds: Sequence[int], windows: Sequence[int], batch_tokens: int
+) -> LoopRun:
+    """Measure ``plan`` as ``rbp-lab measure`` does, with a clock around the scorer.
+
+    On a GPU the clock waits for the device after each batch, which the accumulator's copy does anyway.
+    """
+    scorer = Scorer(case.model, case.device, logits=case.logits)
+    inside = 0.0
+
+    def score(blocks: TokenBlocks) -> TokenScores:
+        nonlocal inside
+        begin = time.perf_counter()
+        scores = scorer(blocks)
+        case.synchronize()
+        inside += time.perf_counter() - begin
+        return scores
+
+    run = RunPlan(
+        model="bench",
+        dataset="made",
+        num_rows=len(plan),
+        num_positions=plan.num_positions,
+        vocab_rows=case.rows,
+        thresholds=tuple(thresholds),
+        window_lengths=tuple(windows),
+    )
+    begin = time.perf_counter()
+    measure(plan, score, run, batch_tokens=batch_tokens)
+    seconds = time.perf_counter() - begin
+    return LoopRun(plan.num_positions, seconds, seconds - inside)
