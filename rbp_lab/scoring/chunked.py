@@ -7,15 +7,15 @@ one shape whatever the batch (the last is padded): the library picks its kernel 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 
 from rbp_lab.errors import LabError
 from rbp_lab.scoring.kernels import on_device, row_kernel
+from rbp_lab.scoring.product import ieee_products
 from rbp_lab.scoring.tiles import ROW_BLOCK, ROW_WARPS
-from rbp_lab.scoring.types import LMHead, NonFiniteLogits, TokenScores
+from rbp_lab.scoring.types import LMHead, TokenScores
 
 DEFAULT_BUDGET = 512 << 20
 # Enough for the product's full speed; more would only pad more when a batch is small.
@@ -38,8 +38,8 @@ def score_chunked(
     logits: "float32" takes the product in float32 (16-bit operands as they are stored, float32 ones without TF32);
     "model" takes product, scale and soft-cap as the model's own forward does, in its dtype. delta: δ [n] of the
     bracket. budget: bytes of a chunk's logits, 512 MB by default. Where hidden and weight differ in dtype, or torch
-    is older than 2.8, a float32 copy of the weights comes on top. Raises NonFiniteLogits; LabError when the budget
-    does not hold one token. One host synchronisation, at the end.
+    is older than 2.8, a float32 copy of the weights comes on top. LabError when the budget does not hold one token.
+    Never waits for the device.
     """
     n, candidates = len(targets), head.candidates
     own_steps = logits == "float32"  # whether the kernel, not torch, applies what follows the product
@@ -47,7 +47,7 @@ def score_chunked(
     chunk = chunk_tokens(candidates, 4 if own_steps else hidden.element_size(), budget)
     values = hidden.new_empty((2, n), dtype=torch.float32)
     counts = torch.empty((2 if delta is None else 4, n), dtype=torch.int32, device=hidden.device)
-    with on_device(hidden), _ieee_float32():
+    with on_device(hidden), ieee_products():
         for i, z in product(hidden, head, chunk):
             rows = slice(i, min(i + chunk, n))
             row_kernel[(rows.stop - i,)](
@@ -65,11 +65,7 @@ def score_chunked(
                 num_warps=ROW_WARPS,
                 enable_fp_fusion=False,
             )
-    nll, entropy = values
-    bad = ~torch.isfinite(values).all(0)
-    if bad.any():
-        raise NonFiniteLogits(int(bad.nonzero()[0]))
-    return TokenScores(nll, counts[0], counts[1], entropy, *counts[2:])
+    return TokenScores.of(*values, counts.unbind())
 
 
 def chunk_tokens(candidates: int, itemsize: int, budget: int | None = None) -> int:
@@ -112,16 +108,3 @@ def _model_logits(hidden: torch.Tensor, head: LMHead, chunk: int) -> Iterator[tu
     bias = None if head.bias is None else head.bias[: head.candidates].to(hidden.dtype)
     for i, some in _chunks(hidden, chunk):
         yield i, head.transform(F.linear(some, weight, bias))
-
-
-@contextmanager
-def _ieee_float32() -> Iterator[None]:
-    """Float32 products on a GPU in IEEE arithmetic, whatever the rest of the run allows; restored afterwards."""
-    matmul = torch.backends.cuda.matmul
-    name, exact = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
-    before = getattr(matmul, name)
-    setattr(matmul, name, exact)
-    try:
-        yield
-    finally:
-        setattr(matmul, name, before)

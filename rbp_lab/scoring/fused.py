@@ -14,7 +14,7 @@ import triton.language as tl
 from rbp_lab.errors import LabError
 from rbp_lab.scoring.kernels import fused_kernel, merge_kernel, on_device
 from rbp_lab.scoring.tiles import MERGE_BLOCK, MERGE_WARPS, Tile, fused_tile
-from rbp_lab.scoring.types import LMHead, NonFiniteLogits, TokenScores
+from rbp_lab.scoring.types import LMHead, TokenScores
 
 DEFAULT_BUDGET = 64 << 20
 # Enough programs for a large GPU from 2,000 tokens on; each split costs one more tile, that of the targets.
@@ -38,8 +38,8 @@ def score_fused(
     logits: "float32" multiplies the operands as they are stored (float32 ones without TF32) and keeps float32; "model"
     rounds to the dtype of hidden after the product with its bias, after the scale and after each step of the soft-cap.
     delta: δ [n] of the bracket. budget: bytes of the partial states, 64 MB by default. tile and splits: for tests and
-    tuning. Raises NonFiniteLogits; LabError when the budget is too small or the dtype of hidden is not one of
-    float32, bfloat16 and float16. One host synchronisation, at the end.
+    tuning. LabError when the budget is too small or the dtype of hidden is not float32, bfloat16 or float16. Never
+    waits for the device.
     """
     if hidden.dtype not in DTYPES:
         raise LabError(
@@ -99,11 +99,7 @@ def score_fused(
                 num_warps=MERGE_WARPS,
                 enable_fp_fusion=False,
             )
-    nll, entropy = values
-    bad = ~torch.isfinite(values).all(0)
-    if bad.any():
-        raise NonFiniteLogits(int(bad.nonzero()[0]))
-    return TokenScores(nll, ranks[0], ranks[1], entropy, *ranks[2:])
+    return TokenScores.of(*values, ranks.unbind())
 
 
 def _dtypes(hidden: torch.Tensor, head: LMHead, logits: str) -> tuple[torch.dtype, torch.dtype]:

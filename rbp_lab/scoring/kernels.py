@@ -3,7 +3,7 @@
 All keep the same state of a token: its target's logit t; top ≥ t, the largest logit so far; mass = Σ exp(z − top);
 moment = Σ (z − top) exp(z − top); and integer counts over the candidates other than the target. The state starts at
 top = t with no mass, so no step ever meets an infinity that is not in the logits. One that is there turns mass or
-moment into NaN (∞ − ∞ or 0 · ∞), and so does NaN: the caller looks for that once, at the end.
+moment into NaN (∞ − ∞ or 0 · ∞), and so does NaN, and with them the entropy: nobody needs to look at each logit.
 
 There are no atomics and no locks. Importing this module imports triton, which decides there and then (by
 TRITON_INTERPRET) whether kernels are compiled or interpreted.
@@ -338,11 +338,10 @@ def row_kernel(
 
 @triton.jit
 def _store_values(nll_out, entropy_out, t, top, mass, moment, live):
-    """nll = top − t + log mass and entropy = log mass − moment / mass, the latter at least 0 (NaN stays NaN)."""
+    """nll = top − t + log mass and entropy = log mass − moment / mass."""
     log_mass = tl.log(mass)
-    entropy = log_mass - moment / mass
     tl.store(nll_out, top - t + log_mass, mask=live)
-    tl.store(entropy_out, tl.where(entropy < 0, 0.0, entropy), mask=live)
+    tl.store(entropy_out, log_mass - moment / mass, mask=live)
 
 
 def on_device(tensor: torch.Tensor) -> AbstractContextManager:
