@@ -205,6 +205,15 @@ def test_the_next_batch_is_begun_before_one_is_looked_at():
     assert begun == seen and [what for what, _ in order[:4]] == ["begun", "begun", "seen", "begun"]
 
 
+def test_the_implementation_is_known_before_the_run(tiny_model_dir, tmp_path):
+    model = build_tiny_model("gpt2")
+    assert Scorer(model, "cpu").implementation in ("native", "tiled")
+    with pytest.raises(LabError, match=r"scoring.implementation=chunked .*(GPU|triton)"):
+        Scorer(model, "cpu", implementation="chunked")
+    outcome = measure(measure_config(tiny_model_dir, tmp_path, scoring__implementation="tiled"))
+    assert outcome.record.provenance["implementation"] == "tiled"
+
+
 def test_a_target_beyond_the_candidates_is_refused():
     plan = make_plan()
     scorer = Scorer(build_tiny_model("gpt2"), "cpu", num_candidates=5)

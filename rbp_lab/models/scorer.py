@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from rbp_lab.blocks import TokenBlocks
+from rbp_lab.errors import LabError
 from rbp_lab.models.head import HeadPlan, intercept, probe_head
-from rbp_lab.scoring import LMHead, TokenScores, score_tokens
+from rbp_lab.scoring import LMHead, TokenScores, choose, missing, score_tokens
 from rbp_lab.scoring.reference import score_logits
 
 GATHERED_BYTES = 4 << 20  # of hidden states held a second time on a CPU
@@ -20,7 +21,7 @@ class Scorer:
     The hidden states are caught where they enter the output layer and scored there, tile by tile, so that the logits
     of a batch never exist. A model whose output layer is not understood falls back to its own logits, a few rows at
     a time; ``plan.reason`` says why. When a batch does not fit the device's memory it is split in two and tried
-    again.
+    again. ``implementation`` is what "auto" came to. LabError when the one asked for cannot run here.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class Scorer:
     ):
         self._model, self._device = model, device
         self._num_candidates, self._logits = num_candidates, logits
-        self._budget, self._implementation = budget, implementation
+        self._budget = budget
         self._rows = model.get_input_embeddings().weight.shape[0]
         self.plan: HeadPlan = probe_head(model, _probe_ids(self._rows).to(device))
+        self.implementation = _chosen(implementation, model, device) if self.plan.kind == "head" else "full logits"
 
     def __call__(self, blocks: TokenBlocks) -> TokenScores:
         """Scores of the batch's scored positions in row-major order [n], on the device and not yet checked.
@@ -75,7 +77,7 @@ class Scorer:
                 index, wanted = (_to(values[i : i + step], hidden.device) for values in (picked, targets))
                 caught.append(
                     score_tokens(
-                        states.index_select(0, index), limited, wanted, self._implementation, self._budget,
+                        states.index_select(0, index), limited, wanted, self.implementation, self._budget,
                         self._logits, check=False,
                     )
                 )  # fmt: skip
@@ -93,6 +95,15 @@ class Scorer:
             kept = logits.index_select(0, _to(keep.nonzero()[:, 0], logits.device))
             parts.append(score_logits(kept[:, : self._num_candidates].float(), _to(row[1:][keep], logits.device)))
         return TokenScores.join(parts)
+
+
+def _chosen(implementation: str, model: torch.nn.Module, device: str) -> str:
+    kind = torch.device(device).type
+    if implementation == "auto":
+        return choose(kind, model.get_output_embeddings().weight.shape[1])
+    if why := missing(implementation, kind):
+        raise LabError(f"scoring.implementation={implementation} {why}")
+    return implementation
 
 
 def _to(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:

@@ -11,15 +11,13 @@ import torch
 from rbp_lab.errors import LabError
 from rbp_lab.scoring.rounding import rounding_bound
 from rbp_lab.scoring.types import LMHead, NonFiniteLogits, TokenScores, check_finite
+from rbp_lab.settings import IMPLEMENTATIONS, LOGITS
 
 __all__ = [
     "IMPLEMENTATIONS", "LOGITS", "LMHead", "NonFiniteLogits", "TokenScores", "check_finite", "choose", "missing",
     "score_tokens",
 ]  # fmt: skip
 
-# Each lives in the module of its name, as score_<name>, and is imported when it is first used.
-IMPLEMENTATIONS = ("auto", "reference", "tiled", "native", "chunked", "fused")
-LOGITS = ("float32", "model")
 # Up to this hidden width a fused product and reduction beats the library's product followed by a reading kernel.
 FUSED_WIDTH = 1024
 
@@ -88,6 +86,7 @@ def score_tokens(
         raise ValueError(f"targets must lie in 0…{head.candidates - 1}; got {int(flat.min())}…{int(flat.max())}")
     with torch.inference_mode():
         delta = rounding_bound(flat_hidden, head) if bracket else None
+        # each lives in the module of its name and is imported when it is first used
         score = getattr(import_module(f"rbp_lab.scoring.{impl}"), f"score_{impl}")
         scores = score(flat_hidden, head, flat, budget=budget, logits=logits, delta=delta)
     if check:

@@ -243,6 +243,7 @@ def _record(
             "machine": platform.processor() or platform.machine(),
             "batch_tokens": job.scoring.batch_tokens,
             "head": describe_head(scorer.plan),
+            "implementation": scorer.implementation,
             "documents_without_tokens": 0 if packed else len(corpus) - len(merged.documents),
             "rbp_lab": __version__,
             "python": platform.python_version(),
