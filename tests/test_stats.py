@@ -171,3 +171,12 @@ def test_no_document_at_all():
     empty = make_scores([])
     stats, table = both(empty)
     assert stats == RankStats.zeros(V, WINDOWS) and table == DocumentTable.zeros(THRESHOLDS)
+
+
+@pytest.mark.parametrize("base", [7, 2**33])
+def test_distinct_pairs_are_counted_whatever_their_size(base):
+    from rbp_lab.stats import _distinct
+
+    row, value = np.array([0, 2, 2, 5, 5, 5]), np.array([3, 6, 6, 0, 6, 0])
+    distinct, count = _distinct(row, base, value)
+    assert distinct.tolist() == [3, 2 * base + 6, 5 * base, 5 * base + 6] and count.tolist() == [1, 2, 2, 1]
