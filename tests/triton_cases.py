@@ -88,7 +88,7 @@ OPTIONS += ({"bias": True, "scale": 2.0, "softcap": 5.0, "num_candidates": 61},)
 @case(options=OPTIONS)
 def matches_the_reference(device, options):
     for impl in IMPLS:
-        for i, shape in enumerate(((1, 255, 7), (23, 97, 33), (35, 128, 16))):
+        for i, shape in enumerate(((1, 255, 7), (17, 97, 33), (20, 128, 16))):
             hidden, head, targets = on(device, *random_case(*shape, seed=i, **options))
             assert_matches_reference(run(impl, hidden, head, targets), hidden, head, targets)
 
@@ -96,7 +96,7 @@ def matches_the_reference(device, options):
 @case(dtype=(torch.bfloat16, torch.float16))
 def low_precision_is_multiplied_and_kept_in_float32(device, dtype):
     for impl in IMPLS:
-        hidden, head, targets = on(device, *random_case(40, 200, 40, dtype, bias=True))
+        hidden, head, targets = on(device, *random_case(20, 200, 40, dtype, bias=True))
         assert_matches_reference(run(impl, hidden, head, targets), hidden, head, targets)
 
 
@@ -148,7 +148,10 @@ def counts_are_exact_whatever_the_tiling(device, options):
         assert_same(scores, exact, ("num_greater", "num_equal", "surely_greater", "maybe_greater"))
         assert torch.allclose(scores.nll, exact.nll, rtol=1e-6, atol=1e-6), (impl, how)
         assert torch.allclose(scores.entropy, exact.entropy, rtol=1e-5, atol=1e-5), (impl, how)
-        assert run(impl, hidden, head, targets, **how).surely_greater is None
+    for impl in IMPLS:
+        scores = run(impl, hidden, head, targets)
+        assert_same(scores, exact, ("num_greater", "num_equal"))
+        assert scores.surely_greater is None
 
 
 @case(impl=IMPLS)
@@ -163,16 +166,16 @@ def the_bracket_is_the_dispatchers(device, impl):
 @case(impl=IMPLS)
 def non_finite_logits_are_an_error_with_their_position(device, impl):
     """Wherever they stand: first or last candidate, the target's own logit, the bias, and both infinities and NaN."""
-    vocab, n = 40, 20
+    vocab, n, spoilt = (40, 20, 17) if impl == "fused" else (40, 4, 2)
     targets = torch.full((n,), 2, device=device)
     head, zeros = torch.eye(vocab, device=device), torch.zeros(n, vocab, device=device)
     for bad in (math.nan, math.inf, -math.inf):
         for column in (0, 2, vocab - 1):
             hidden = zeros.clone()
-            hidden[17, column] = bad
+            hidden[spoilt, column] = bad
             with pytest.raises(NonFiniteLogits) as error:
                 run(impl, hidden, LMHead(head), targets)
-            assert error.value.index == 17, (bad, column)
+            assert error.value.index == spoilt, (bad, column)
             # through the bias, so that NaN · 0 and ∞ · 0 of the product do not spread over the row first
             bias = torch.zeros(vocab, device=device)
             bias[column] = bad
@@ -211,8 +214,8 @@ def any_strides(device, impl):
     expected = run(impl, hidden, head, targets)
     wide = torch.zeros(48, 40, device=device)
     wide[::2, ::2] = hidden
-    strided = LMHead(head.weight.T.contiguous().T, head.bias.repeat_interleave(2)[::2].contiguous())
-    scores = run(impl, wide[::2, ::2], strided, targets.repeat_interleave(2)[::2].contiguous())
+    strided = LMHead(head.weight.T.contiguous().T, head.bias.repeat_interleave(2)[::2])
+    scores = run(impl, wide[::2, ::2], strided, targets.repeat_interleave(2)[::2])
     assert_matches_reference(scores, hidden, head, targets)
     assert (scores.num_greater == expected.num_greater).float().mean() > 0.9
     assert_matches_reference(run(impl, hidden.T.contiguous().T, head, targets), hidden, head, targets)

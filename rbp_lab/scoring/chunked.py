@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from rbp_lab.errors import LabError
-from rbp_lab.scoring.kernels import on_device, row_kernel
+from rbp_lab.scoring.kernels import on_device, outputs, row_kernel
 from rbp_lab.scoring.product import ieee_products
 from rbp_lab.scoring.tiles import ROW_BLOCK, ROW_WARPS
 from rbp_lab.scoring.types import LMHead, TokenScores
@@ -45,18 +45,18 @@ def score_chunked(
     own_steps = logits == "float32"  # whether the kernel, not torch, applies what follows the product
     product = _float32_product if own_steps else _model_logits
     chunk = chunk_tokens(candidates, 4 if own_steps else hidden.element_size(), budget)
-    values = hidden.new_empty((2, n), dtype=torch.float32)
-    counts = torch.empty((2 if delta is None else 4, n), dtype=torch.int32, device=hidden.device)
+    targets, bias = targets.contiguous(), None if head.bias is None else head.bias.contiguous()
+    values, counts = outputs(hidden, (n,), 2), outputs(targets, (n,), 2 if delta is None else 4)
     with on_device(hidden), ieee_products():
         for i, z in product(hidden, head, chunk):
             rows = slice(i, min(i + chunk, n))
             row_kernel[(rows.stop - i,)](
                 z,
-                head.bias if own_steps else None,
+                bias if own_steps else None,
                 targets[rows],
                 None if delta is None else delta[rows],
-                *values[:, rows],
-                *[*counts[:, rows], None, None][:4],
+                *(value[rows] for value in values),
+                *[*(count[rows] for count in counts), None, None][:4],
                 candidates,
                 z.stride(0),
                 float(head.scale) if own_steps and head.scale != 1.0 else None,
@@ -65,7 +65,7 @@ def score_chunked(
                 num_warps=ROW_WARPS,
                 enable_fp_fusion=False,
             )
-    return TokenScores.of(*values, counts.unbind())
+    return TokenScores.of(*values, counts)
 
 
 def chunk_tokens(candidates: int, itemsize: int, budget: int | None = None) -> int:

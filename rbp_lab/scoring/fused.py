@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from rbp_lab.errors import LabError
-from rbp_lab.scoring.kernels import fused_kernel, merge_kernel, on_device
+from rbp_lab.scoring.kernels import fused_kernel, merge_kernel, on_device, outputs
 from rbp_lab.scoring.tiles import MERGE_BLOCK, MERGE_WARPS, Tile, fused_tile
 from rbp_lab.scoring.types import LMHead, TokenScores
 
@@ -51,22 +51,20 @@ def score_fused(
     per_split = triton.cdiv(triton.cdiv(candidates, tile.rows), splits)
     splits = triton.cdiv(triton.cdiv(candidates, tile.rows), per_split)
     step = _tokens(splits, tile.tokens, DEFAULT_BUDGET if budget is None else budget)
-    floats, counts = 3, 2 if delta is None else 4
-    values = hidden.new_empty((2, n), dtype=torch.float32)
-    ranks = torch.empty((counts, n), dtype=torch.int32, device=hidden.device)
+    targets, bias = targets.contiguous(), None if head.bias is None else head.bias.contiguous()
+    values, counts = outputs(hidden, (n,), 2), outputs(targets, (n,), 2 if delta is None else 4)
     with on_device(hidden):
         for i in range(0, n, step):
-            some, target = hidden[i : i + step], targets[i : i + step]
-            size = len(target)
-            own = values.new_empty(size)
-            state = values.new_empty((floats, splits, size))
-            parts = [*ranks.new_empty((counts, splits, size)), None, None][:4]
+            at = slice(i, min(i + step, n))
+            some, size = hidden[at], at.stop - i
+            own, *state = outputs(hidden, (size,), 1) + outputs(hidden, (splits, size), 3)
+            parts = [*outputs(targets, (splits, size), len(counts)), None, None][:4]
             fused_kernel[(triton.cdiv(size, tile.tokens), splits)](
                 some,
                 head.weight,
-                head.bias,
-                target,
-                None if delta is None else delta[i : i + step],
+                bias,
+                targets[at],
+                None if delta is None else delta[at],
                 own,
                 *state,
                 *parts,
@@ -91,15 +89,15 @@ def score_fused(
                 own,
                 *state,
                 *parts,
-                *values[:, i : i + step],
-                *[*ranks[:, i : i + step], None, None][:4],
+                *(value[at] for value in values),
+                *[*(count[at] for count in counts), None, None][:4],
                 size,
                 splits,
                 TOKENS=MERGE_BLOCK,
                 num_warps=MERGE_WARPS,
                 enable_fp_fusion=False,
             )
-    return TokenScores.of(*values, ranks.unbind())
+    return TokenScores.of(*values, counts)
 
 
 def _dtypes(hidden: torch.Tensor, head: LMHead, logits: str) -> tuple[torch.dtype, torch.dtype]:

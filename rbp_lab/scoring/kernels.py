@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from triton.runtime.jit import JITFunction
 
-__all__ = ["INTERPRETED", "fused_kernel", "merge_kernel", "on_device", "row_kernel"]
+__all__ = ["INTERPRETED", "fused_kernel", "merge_kernel", "on_device", "outputs", "row_kernel"]
 
 
 @triton.jit
@@ -81,7 +81,7 @@ def _count(where):
     return tl.sum(where.to(tl.int32), axis=1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])  # it differs from batch to batch: compiled once for all
 def fused_kernel(
     hidden,
     weight,
@@ -205,7 +205,7 @@ def fused_kernel(
         tl.store(target_logit + row, t, mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])  # it differs from batch to batch: compiled once for all
 def merge_kernel(
     target_logit,
     top_in,
@@ -347,3 +347,12 @@ def _store_values(nll_out, entropy_out, t, top, mass, moment, live):
 def on_device(tensor: torch.Tensor) -> AbstractContextManager:
     """A context in which kernels launch on the tensor's device: Triton takes the current one, whatever it is given."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def outputs(like: torch.Tensor, shape: tuple[int, ...], count: int) -> list[torch.Tensor]:
+    """``count`` uninitialised tensors of a shape on the device of ``like``: float32, or int32 where it holds integers.
+
+    A tensor each: kernels are compiled for the alignment of their pointers, and rows of one table would have any.
+    """
+    dtype = torch.float32 if like.is_floating_point() else torch.int32
+    return [torch.empty(shape, dtype=dtype, device=like.device) for _ in range(count)]
