@@ -15,6 +15,7 @@ import torch
 
 from rbp_lab.errors import LabError
 from rbp_lab.scoring import LMHead, choose, missing, score_tokens
+from rbp_lab.scoring.reference import reference_logits, score_logits
 from rbp_lab.scoring.tiles import FUSED, MERGE_BLOCK, MERGE_WARPS, NOT_MEASURED, ROW_BLOCK, ROW_WARPS, fused_tile
 from tests.test_scoring import assert_matches_reference
 
@@ -198,6 +199,11 @@ def test_the_merging_kernel_compiles_for_sm_90_without_spills(absent, compiler, 
 
 
 # On a GPU: the same cases, real sizes, and time.
+def gpu(test):
+    """Marks a test as needing a CUDA device, and skips it where there is none."""
+    return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")(test))
+
+
 def gpu_case(tokens, vocab, width, dtype=torch.bfloat16, **head):
     """random_case made on the GPU: a large one takes minutes on a CPU."""
     g = torch.Generator("cuda").manual_seed(0)
@@ -207,20 +213,20 @@ def gpu_case(tokens, vocab, width, dtype=torch.bfloat16, **head):
     return hidden, LMHead(weight, **head), targets
 
 
-@pytest.mark.gpu
+@gpu
 def test_every_case_on_the_gpu():
-    from tests.triton_cases import CASES
+    from tests.triton_cases import CASES, FAILURES
 
     failed = []
     for name, function in CASES.items():
         try:
             function("cuda")
-        except AssertionError as error:
-            failed.append(f"{name}: {error}")
+        except FAILURES as error:
+            failed.append(f"{name}: {error!r}")
     assert not failed, "\n".join(failed)
 
 
-@pytest.mark.gpu
+@gpu
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize(
     "vocab,width,dtype,options",
@@ -236,11 +242,17 @@ def test_every_case_on_the_gpu():
 def test_real_sizes_match_the_reference(impl, vocab, width, dtype, options):
     hidden, head, targets = gpu_case(517, vocab, width, dtype, **options)
     scores = score_tokens(hidden, head, targets, impl, bracket=True)
-    assert_matches_reference(scores, hidden, head, targets)
-    assert (scores.surely_greater <= scores.num_greater).all() and (scores.num_greater <= scores.maybe_greater).all()
+    exact = score_logits(reference_logits(hidden, head), targets)
+    assert torch.allclose(scores.nll, exact.nll, atol=5e-5, rtol=1e-5)
+    assert torch.allclose(scores.entropy, exact.entropy, atol=5e-5, rtol=1e-5)
+    for count in (scores.num_greater, exact.num_greater):
+        assert (scores.surely_greater <= count).all() and (count <= scores.maybe_greater).all()
+    # of so many candidates one may lie within a rounding of the target
+    off = (scores.num_greater - exact.num_greater).abs()
+    assert off.max() <= 3 and (off > 0).float().mean() < 0.1
 
 
-@pytest.mark.gpu
+@gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("width", [128, 768, 1000])
 def test_a_targets_logit_has_the_bits_of_its_tile(dtype, width):
@@ -251,7 +263,7 @@ def test_a_targets_logit_has_the_bits_of_its_tile(dtype, width):
     assert (scores.num_equal == 50303).all() and (scores.num_greater == 0).all()
 
 
-@pytest.mark.gpu
+@gpu
 @pytest.mark.parametrize("impl", IMPLS)
 def test_no_synchronisation_and_the_same_bits_each_time(impl):
     from rbp_lab.scoring.chunked import score_chunked
@@ -273,7 +285,7 @@ def test_no_synchronisation_and_the_same_bits_each_time(impl):
         assert torch.equal(getattr(first, name), getattr(again, name))
 
 
-@pytest.mark.gpu
+@gpu
 def test_float32_products_ignore_tf32():
     hidden, head, targets = gpu_case(400, 5000, 768, torch.float32)
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -285,7 +297,7 @@ def test_float32_products_ignore_tf32():
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
-@pytest.mark.gpu
+@gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("vocab,width", [(50304, 128), (50304, 768), (50304, 2048), (151936, 896)])
 def test_time_beside_the_torch_path_and_the_roofline(vocab, width, capsys):
