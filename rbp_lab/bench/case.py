@@ -175,12 +175,9 @@ def judge(case: Case, answer: Answer | None, rounding: str) -> str:
             allowed = allowed + 4 * torch.finfo(_dtype(case)).eps * truth.nll
         checks.append(("nll", (answer.nll[at].float() - truth.nll).abs() <= allowed))
     if answer.num_greater is not None:
-        checks.append(("rank", answer.num_greater[at] <= truth.maybe_greater))
-        checks.append(("rank", answer.num_not_less[at] >= truth.surely_greater))
-        checks.append(("rank", answer.num_greater[at] <= answer.num_not_less[at]))
-        if ours:  # exact integers for logits that are certified to lie so
-            checks.append(("rank", answer.num_greater[at] >= truth.surely_greater))
-            checks.append(("rank", answer.num_not_less[at] <= truth.maybe_greater))
+        greater, not_less = answer.num_greater[at], answer.num_not_less[at]
+        checks.append(("rank", (truth.surely_greater <= greater) & (greater <= not_less)))
+        checks.append(("rank", not_less <= truth.maybe_greater))
     if answer.greedy is not None:
         lead = torch.where(answer.greedy[at], truth.surely_greater == 0, truth.maybe_greater > 0)
         checks.append(("greedy choice", lead))
