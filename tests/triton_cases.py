@@ -25,7 +25,7 @@ from rbp_lab.scoring import LMHead, NonFiniteLogits, check_finite, score_tokens
 from rbp_lab.scoring.chunked import score_chunked
 from rbp_lab.scoring.fused import score_fused
 from rbp_lab.scoring.kernels import _tanh
-from rbp_lab.scoring.reference import score_logits
+from rbp_lab.scoring.reference import reference_logits, score_logits
 from rbp_lab.scoring.tiles import Tile
 from rbp_lab.scoring.types import TokenScores
 from tests.test_scoring import assert_matches_reference, random_case
@@ -93,6 +93,17 @@ def matches_the_reference(device, options):
         for i, shape in enumerate(((1, 255, 7), (17, 97, 33), (20, 128, 16))):
             hidden, head, targets = on(device, *random_case(*shape, seed=i, **options))
             assert_matches_reference(run(impl, hidden, head, targets), hidden, head, targets)
+
+
+@case(impl=IMPLS)
+def many_blocks_of_the_vocabulary(device, impl):
+    """Rows that rise, fall and stay level from block to block, so that a running maximum moves in all ways."""
+    hidden, head, targets = on(device, *random_case(6, 3300, 8, bias=True))
+    wave = torch.arange(3300, device=device) / 3300
+    for slope in (20.0, -20.0, 0.0):
+        tilted = LMHead(head.weight, head.bias + slope * wave)
+        options = {"tile": Tile(16, 128, 16, 4, 2), "splits": 3} if impl == "fused" else {}
+        assert_matches_reference(run(impl, hidden, tilted, targets, **options), hidden, tilted, targets)
 
 
 @case(dtype=(torch.bfloat16, torch.float16))
@@ -204,6 +215,8 @@ def extreme_logits(device, scale):
         hidden, head, targets = on(device, *random_case(20, 75, 16, seed=1))
         shifted = LMHead(head.weight, torch.full((75,), -2 * scale, device=device))  # all of them negative, too
         for lm_head in (head, shifted):
+            # a target that leads: whatever is wrongly added beside the last candidate would show
+            targets[::2] = reference_logits(hidden * scale, lm_head).argmax(1)[::2]
             scores = run(impl, hidden * scale, lm_head, targets)
             assert_matches_reference(scores, hidden * scale, lm_head, targets)
         if scale == 0.0:
