@@ -90,7 +90,7 @@ OPTIONS += ({"bias": True, "scale": 2.0, "softcap": 5.0, "num_candidates": 61},)
 @case(options=OPTIONS)
 def matches_the_reference(device, options):
     for impl in IMPLS:
-        for i, shape in enumerate(((1, 255, 7), (17, 97, 33), (20, 128, 16))):
+        for i, shape in enumerate(((1, 255, 7), (17, 97, 33), (3, 128, 16))):
             hidden, head, targets = on(device, *random_case(*shape, seed=i, **options))
             assert_matches_reference(run(impl, hidden, head, targets), hidden, head, targets)
 
@@ -109,7 +109,7 @@ def many_blocks_of_the_vocabulary(device, impl):
 @case(dtype=(torch.bfloat16, torch.float16))
 def low_precision_is_multiplied_and_kept_in_float32(device, dtype):
     for impl in IMPLS:
-        hidden, head, targets = on(device, *random_case(20, 200, 40, dtype, bias=True))
+        hidden, head, targets = on(device, *random_case(17, 150, 40, dtype, bias=True))
         assert_matches_reference(run(impl, hidden, head, targets), hidden, head, targets)
 
 
@@ -143,17 +143,17 @@ TILINGS = [
     ("fused", {"tile": SMALL, "budget": 16 * 4 * (7 * 8 + 1)}),  # one block of tokens a launch
     ("chunked", {}),
     ("chunked", {"budget": 4 * 320}),  # one token a chunk
-    ("chunked", {"budget": 4 * 320 * 8}),
+    ("chunked", {"budget": 4 * 320 * 7}),
 ]
 
 
 @case(options=({}, {"bias": True, "num_candidates": 250}))
 def counts_are_exact_whatever_the_tiling(device, options):
     """Products of small whole numbers are exact: every count, ties and bracket included, has one right value."""
-    hidden, head, targets = whole_numbers(21, 301, 20, device, **options)
+    hidden, head, targets = whole_numbers(18, 301, 20, device, **options)
     rows = head.candidates
     z = hidden @ head.weight[:rows].T + (0 if head.bias is None else head.bias[:rows])
-    delta = torch.arange(21, device=device) % 4 * 0.5  # also 0, and values that fall on other logits
+    delta = torch.arange(18, device=device) % 4 * 0.5  # also 0, and values that fall on other logits
     exact = score_logits(z, targets, delta)
     assert exact.num_equal.float().mean() > 3 and (exact.surely_greater < exact.num_greater).any()
     for impl, how in TILINGS:
@@ -212,7 +212,7 @@ def what_is_no_candidate_or_is_capped_may_be_infinite(device, impl):
 @case(scale=(1e30, 1e13, 1e4, 1e-6, 0.0))
 def extreme_logits(device, scale):
     for impl in IMPLS:
-        hidden, head, targets = on(device, *random_case(20, 75, 16, seed=1))
+        hidden, head, targets = on(device, *random_case(8, 75, 16, seed=1))
         shifted = LMHead(head.weight, torch.full((75,), -2 * scale, device=device))  # all of them negative, too
         for lm_head in (head, shifted):
             # a target that leads: whatever is wrongly added beside the last candidate would show
@@ -263,10 +263,10 @@ def model_logits_of_float32_round_no_further(device, impl):
 
 @case(impl=IMPLS)
 def scores_do_not_depend_on_company(device, impl):
-    hidden, head, targets = on(device, *random_case(50, 120, 24))
+    hidden, head, targets = on(device, *random_case(30, 90, 24))
     whole = run(impl, hidden, head, targets)
     assert_same(run(impl, hidden, head, targets), whole)
-    for part in (slice(5, 6), slice(10, 50), slice(49, 50)):
+    for part in (slice(5, 6), slice(10, 30), slice(29, 30)):
         some = run(impl, hidden[part], head, targets[part])
         assert_same(some, whole.map(lambda values, part=part: values[part]))
 
@@ -317,13 +317,13 @@ def main() -> None:
     torch.set_num_threads(1)
     result, seconds = {}, {}
     for name, function in CASES.items():
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             function("cpu")
             result[name] = None
         except FAILURES:
             result[name] = traceback.format_exc(limit=-4)
-        seconds[name] = round(time.perf_counter() - start, 2)
+        seconds[name] = round(time.process_time() - start, 2)
     print(json.dumps({"cases": result, "seconds": seconds}))
 
 
