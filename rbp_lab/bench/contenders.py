@@ -141,8 +141,8 @@ def _paper(case: Case) -> Call:
 def sorted_ranks(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(nll, rank − 1) [n] of full logits [n,V]: all tokens sorted by probability, and where the right one stands.
 
-    [RBP] arXiv 2510.20387, section 3: the rank of the ground-truth token among the vocabulary sorted by predicted
-    probability. Ties fall as the sort leaves them.
+    From the definition of [RBP] arXiv 2510.20387, the rank of the ground-truth token among the vocabulary sorted by
+    predicted probability. Ties fall as the sort leaves them.
     """
     p = torch.softmax(logits.float(), -1)
     order = torch.argsort(p, -1, descending=True)
