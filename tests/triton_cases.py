@@ -247,9 +247,9 @@ def model_logits_round_after_every_step(device, dtype):
         assert (wide.nll != exact.nll).float().mean() > 0.5  # or the case would say nothing
         for impl in IMPLS:
             scores = run(impl, hidden, head, targets, logits="model")
-            assert torch.allclose(scores.nll, exact.nll, atol=0.02), (impl, options)
             # a tanh may round to the neighbour, and one logit of 120 then moves by one
             share = 1.0 if impl == "chunked" or "softcap" not in options else 0.9
+            assert torch.allclose(scores.nll, exact.nll, atol=1e-5 if share == 1.0 else 0.02), (impl, options)
             for name in ("num_greater", "num_equal"):
                 same = (getattr(scores, name) == getattr(exact, name)).float().mean()
                 assert same >= share, (impl, options, name, same)
