@@ -299,7 +299,7 @@ def test_the_product_is_chosen_by_its_speed(monkeypatch):
         return slow(*a)
 
     for name, expected in (("linear", onednn_linear), ("none", None)):
-        linear_for.cache_clear()
+        product._faster.cache_clear()
         with monkeypatch.context() as patched:
             if name == "linear":
                 patched.setattr(torch.nn.functional, "linear", sluggish)
@@ -307,7 +307,7 @@ def test_the_product_is_chosen_by_its_speed(monkeypatch):
                 patched.setattr(product, "_has_onednn", lambda: False)
             found = linear_for("cpu", torch.float32, 8, (256, 256))
         assert found is (expected or slow)
-    linear_for.cache_clear()
+    product._faster.cache_clear()
     assert calls
 
 
@@ -320,4 +320,21 @@ def test_what_cannot_run_here_says_what_it_needs(monkeypatch):
     missing.cache_clear()
     assert "rbp-lab[fast]" in missing("native", "cpu") and choose("cpu", 64) == "tiled" == choose("cuda", 64)
     assert "triton" in missing("fused", "cuda")
+    monkeypatch.undo()
     missing.cache_clear()
+
+
+def test_what_auto_means_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("rbp_lab.scoring"), "missing", lambda impl, device: "")
+    assert [choose("cuda", 512, 16), choose("cuda", 512, 32), choose("cuda", 4096, 16)] == ["fused", *["chunked"] * 2]
+
+
+def test_products_are_exact_only_while_they_must_be():
+    torch.set_float32_matmul_precision("high")
+    try:
+        before = torch.backends.cuda.matmul.fp32_precision
+        with product.ieee_products():
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert torch.backends.cuda.matmul.fp32_precision == before != "ieee"
+    finally:
+        torch.set_float32_matmul_precision("highest")

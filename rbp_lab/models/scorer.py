@@ -100,7 +100,8 @@ class Scorer:
 def _chosen(implementation: str, model: torch.nn.Module, device: str) -> str:
     kind = torch.device(device).type
     if implementation == "auto":
-        return choose(kind, model.get_output_embeddings().weight.shape[1])
+        weight = model.get_output_embeddings().weight
+        return choose(kind, weight.shape[1], weight.element_size() * 8)
     if why := missing(implementation, kind):
         raise LabError(f"scoring.implementation={implementation} {why}")
     return implementation

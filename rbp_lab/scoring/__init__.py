@@ -37,13 +37,16 @@ def missing(impl: str, device: str) -> str:
     return ""
 
 
-def choose(device: str, width: int) -> str:
-    """What "auto" means for a device type and a hidden width: the fastest that is right and can run there."""
+def choose(device: str, width: int, bits: int = 32) -> str:
+    """What "auto" means for a device type, a hidden width and the bits of its states: the fastest that can run there.
+
+    Float32 products in IEEE arithmetic run outside the tensor cores, where the library's are hard to match.
+    """
     if device == "cpu":
         return "tiled" if missing("native", device) else "native"
     if missing("chunked", device):
         return "tiled"
-    return "fused" if width <= FUSED_WIDTH else "chunked"
+    return "fused" if width <= FUSED_WIDTH and bits == 16 else "chunked"
 
 
 def score_tokens(
@@ -74,7 +77,7 @@ def score_tokens(
     if bracket and logits != "float32":
         raise LabError("a certified bracket is of float32 logits; logits='model' rounds more than it bounds")
     device = hidden.device.type
-    impl = choose(device, hidden.shape[-1]) if impl == "auto" else impl
+    impl = choose(device, hidden.shape[-1], hidden.element_size() * 8) if impl == "auto" else impl
     if why := missing(impl, device):
         raise LabError(f"the implementation {impl!r} of the scores {why}")
     flat_hidden, flat = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)

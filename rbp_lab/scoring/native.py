@@ -1,21 +1,16 @@
 """Scoring by tiles on a CPU, each tile reduced in one reading by code that numba compiles for this machine.
 
-The product is torch's; what follows it costs a tenth of it. Threads take positions, not rows of the vocabulary: each
-works off its own tiles from end to end, with products of one thread, and nobody waits for anybody.
+The product is torch's; what follows it costs a tenth of it.
 """
 
 from __future__ import annotations
-
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from threading import Barrier
 
 import numpy as np
 import torch
 from numba import float32, int32, njit
 
 from rbp_lab.scoring.product import target_logits, tile_shape, tiles
+from rbp_lab.scoring.threads import by_positions
 from rbp_lab.scoring.types import LMHead, TokenScores
 
 # Sums may be taken in any order, as vectors need; NaN and infinity keep their meaning.
@@ -39,42 +34,14 @@ def score_native(
 ) -> TokenScores:
     """Scores of ``targets`` [n] from ``hidden`` [n,D] on the CPU; extra memory is one tile of float32 a thread.
 
-    The arguments are those of score_tiled. Threads: as many as torch has.
+    The arguments are those of score_tiled.
     """
     tile = tile or tile_shape("cpu", head.candidates, budget)
-    n, threads = len(targets), torch.get_num_threads()
-    parts = -(-n // tile[0])
-    share = -(-parts // min(threads, parts)) * tile[0]
-    jobs = [slice(i, min(i + share, n)) for i in range(0, n, share)]
 
     def work(rows: slice) -> TokenScores:
-        with torch.inference_mode():
-            return _score(hidden[rows], head, targets[rows], None if delta is None else delta[rows], tile, logits)
+        return _score(hidden[rows], head, targets[rows], None if delta is None else delta[rows], tile, logits)
 
-    if len(jobs) == 1:
-        return work(jobs[0])
-    return TokenScores.join(list(_pool(threads).map(work, jobs)))
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads whose torch operations are of one thread each."""
-    together = Barrier(threads + 1)
-
-    def begin() -> None:
-        torch.set_num_threads(1)
-        together.wait()
-
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="rbp-lab-scores")
-    for _ in range(threads):
-        pool.submit(begin)  # the barrier makes each of them start a thread of its own
-    together.wait()
-    torch.set_num_threads(threads)  # torch would give later threads of this process the last number it was told
-    return pool
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has the pool but not its threads
+    return by_positions(len(targets), tile[0], work)
 
 
 def _score(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -92,12 +93,14 @@ def target_logits(hidden: torch.Tensor, head: LMHead, targets: torch.Tensor, log
 def ieee_products() -> Iterator[None]:
     """While open, float32 products on a GPU are not shortened to TF32, whatever the model's body may do."""
     matmul = torch.backends.cuda.matmul
-    before = matmul.allow_tf32
-    matmul.allow_tf32 = False
+    # torch refuses to read the old switch once the new one has been set
+    name, exact = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
+    before = getattr(matmul, name)
+    setattr(matmul, name, exact)
     try:
         yield
     finally:
-        matmul.allow_tf32 = before
+        setattr(matmul, name, before)
 
 
 def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -105,14 +108,24 @@ def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-@cache
 def linear_for(device: str, compute: torch.dtype, width: int, tile: tuple[int, int]) -> Linear:
     """The faster of torch's default product and oneDNN's for a tile, measured once in a few hundredths of a second.
 
     On AMD's processors oneDNN takes less than half the time in float32. Only there is a choice: other devices have one
     product, and in 16 bits the default is oneDNN's already.
     """
-    if device != "cpu" or compute is not torch.float32 or not _has_onednn():
+    if device != "cpu" or compute is not torch.float32:
+        return F.linear
+    with _one_at_a_time:  # threads that measured side by side might choose differently
+        return _faster(width, tile)
+
+
+_one_at_a_time = Lock()
+
+
+@cache
+def _faster(width: int, tile: tuple[int, int]) -> Linear:
+    if not _has_onednn():
         return F.linear
     x, weight = torch.ones(tile[0], width), torch.ones(min(tile[1], 2048), width)
     best = {F.linear: float("inf"), onednn_linear: float("inf")}
