@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numba import float32, int32, njit
 
-from rbp_lab.scoring.product import target_logits, tile_shape, tiles
+from rbp_lab.scoring.product import each_tile, target_logits, tile_shape
 from rbp_lab.scoring.threads import by_positions
 from rbp_lab.scoring.types import LMHead, TokenScores
 
@@ -57,12 +57,16 @@ def _score(
     mass, moment = np.zeros(n), np.zeros(n)  # Σ exp(z − top) and Σ (z − top) exp(z − top), float64
     counts = np.zeros((2 if delta is None else 4, n), np.int32)
     t, own = target_logits(hidden, head, targets, logits).numpy(), targets.numpy()
-    for at, first, tile_logits in tiles(hidden, head, tile, logits):
-        z = tile_logits.numpy()
-        reduce_tile(z, t[at], own[at] - first, top[at], mass[at], moment[at], counts[0, at], counts[1, at])
+
+    def reduce(at: slice, first: int, logits_of_tile: torch.Tensor) -> None:
+        z = logits_of_tile.numpy()
+        place_targets(z, t[at], own[at] - first)
+        reduce_tile(z, t[at], top[at], mass[at], moment[at], counts[0, at], counts[1, at])
         if delta is not None:
-            d = delta[at].numpy()
-            count_bracket(z, t[at], d, own[at] - first, counts[2, at], counts[3, at])
+            count_bracket(z, t[at], delta[at].numpy(), counts[2, at], counts[3, at])
+
+    each_tile(hidden, head, tile, logits, reduce)
+    counts[1::2] -= 1  # the targets themselves
     with np.errstate(invalid="ignore", divide="ignore"):  # not finite: said by the caller
         log_mass = np.log(mass)
         nll = top.astype(np.float64) - t + log_mass
@@ -103,22 +107,19 @@ def _power_sums(row, reference):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def reduce_tile(z, t, own, top, mass, moment, greater, equal):  # type: ignore[no-untyped-def]
+def reduce_tile(z, t, top, mass, moment, greater, equal):  # type: ignore[no-untyped-def]
     """Merge a tile of logits z [m,R] into the state of its rows: top float32, mass and moment float64 (relative to
-    top), greater and equal int32. t: target logits [m]. own: the target's column in this tile, outside 0…R−1 for none.
+    top), greater and equal int32: how many logits are greater than t [m], and equal.
 
     top is a reference, not always the maximum: the first tile sets it, and only logits far above move it.
     """
     m, rows = z.shape
     for i in range(m):
-        row, ti, o = z[i], t[i], own[i]
+        row, ti = z[i], t[i]
         above, same = int32(0), int32(0)
         for j in range(rows):
             above += int32(row[j] > ti)
             same += int32(row[j] == ti)
-        if 0 <= o < rows:  # by index: its value here may differ from t by a rounding
-            above -= int32(row[o] > ti)
-            same -= int32(row[o] == ti)
         greater[i] += above
         equal[i] += same
         reference = top[i]
@@ -141,17 +142,27 @@ def reduce_tile(z, t, own, top, mass, moment, greater, equal):  # type: ignore[n
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def count_bracket(z, t, delta, own, surely, maybe):  # type: ignore[no-untyped-def]
-    """Add to surely and maybe [m] how many logits of z [m,R], own column aside, are > t + δ and ≥ t − δ."""
+def count_bracket(z, t, delta, surely, maybe):  # type: ignore[no-untyped-def]
+    """Add to surely and maybe [m] how many logits of z [m,R] are > t + δ and ≥ t − δ."""
     m, rows = z.shape
     for i in range(m):
-        row, high, low, o = z[i], t[i] + delta[i], t[i] - delta[i], own[i]
+        row, high, low = z[i], t[i] + delta[i], t[i] - delta[i]
         above, not_below = int32(0), int32(0)
         for j in range(rows):
             above += int32(row[j] > high)
             not_below += int32(row[j] >= low)
-        if 0 <= o < rows:
-            above -= int32(row[o] > high)
-            not_below -= int32(row[o] >= low)
         surely[i] += above
         maybe[i] += not_below
+
+
+@njit(nogil=True, cache=True)
+def place_targets(z, t, own):  # type: ignore[no-untyped-def]
+    """Put the target's logit t [m] where it is in z [m,R]: in column own [m], outside 0…R−1 for not here.
+
+    The target leaves the counts by its index: its logit may differ from the tile's by a rounding, and so it is never
+    greater than itself and always equal, once over all tiles.
+    """
+    m, rows = z.shape
+    for i in range(m):
+        if 0 <= own[i] < rows:
+            z[i, own[i]] = t[i]

@@ -50,14 +50,18 @@ def tile_shape(device: str, vocab_rows: int, budget: int | None = None) -> tuple
     return max(32, min(4096, cells // rows) // 32 * 32), rows
 
 
-def tiles(
-    hidden: torch.Tensor, head: LMHead, tile: tuple[int, int], logits: str = "float32"
-) -> Iterator[tuple[slice, int, torch.Tensor]]:
-    """(positions, first vocabulary row, logits [positions, rows] float32) of every tile, vocabulary outermost.
+def each_tile(
+    hidden: torch.Tensor,
+    head: LMHead,
+    tile: tuple[int, int],
+    logits: str,
+    reduce: Callable[[slice, int, torch.Tensor], None],
+) -> None:
+    """Call ``reduce`` with positions, first vocabulary row and logits [positions, rows] float32 of every tile.
 
-    hidden: [n,D]. tile: as from ``tile_shape``. logits: "float32" or "model", as in score_tokens. A tile may be
-    overwritten by who receives it. Held at a time: one tile, and the rows of the weight it is made of when they must
-    be converted.
+    The vocabulary is outermost. hidden: [n,D]. tile: as from ``tile_shape``. logits: "float32" or "model", as in
+    score_tokens. ``reduce`` may overwrite the logits and must not keep them: the next tile takes their place, in the
+    cache too. Held at a time: one tile, and the rows of the weight it is made of when they must be converted.
     """
     tokens, rows = tile
     compute = torch.float32 if logits == "float32" else hidden.dtype
@@ -68,10 +72,10 @@ def tiles(
         bias = None if head.bias is None else head.bias[first:last].to(compute)
         for i in range(0, len(hidden), tokens):
             x = hidden[i : i + tokens].to(compute)
-            short = tokens - len(x)
-            z = linear(F.pad(x, (0, 0, 0, short)) if short else x, weight, bias)
-            z = head.transform(z).float()
-            yield slice(i, i + tokens - short), first, z[: tokens - short]
+            inside = len(x)
+            if inside < tokens:
+                x = F.pad(x, (0, 0, 0, tokens - inside))
+            reduce(slice(i, i + inside), first, head.transform(linear(x, weight, bias)).float()[:inside])
 
 
 def target_logits(hidden: torch.Tensor, head: LMHead, targets: torch.Tensor, logits: str = "float32") -> torch.Tensor:

@@ -10,11 +10,12 @@ import math
 
 import torch
 
-from rbp_lab.scoring.product import ieee_products, target_logits, tile_shape, tiles
+from rbp_lab.scoring.product import each_tile, ieee_products, target_logits, tile_shape
 from rbp_lab.scoring.threads import by_positions
 from rbp_lab.scoring.types import LMHead, TokenScores
 
 LOG2_E = 1 / math.log(2)
+EMPTY = -1e4  # stands for −inf where it is multiplied by a mass of 0; exp of it is 0
 
 
 def score_tiled(
@@ -59,39 +60,33 @@ def _score(
     counts = torch.zeros(2 if delta is None else 4, n, dtype=torch.int32, device=device)
     buffer = torch.empty(tile[0] * min(tile[1], head.candidates), device=device)
     t_all = target_logits(hidden, head, targets, logits)
-    for at, first, z in tiles(hidden, head, tile, logits):
-        t = t_all[at, None]
+
+    def reduce(at: slice, first: int, z: torch.Tensor) -> None:
+        rows, t = z.shape[1], t_all[at, None]
         own = targets[at, None] - first
+        # The target leaves the counts by its index: where it is, its logit is put, which may differ from the tile's by
+        # a rounding, so that it is never greater than itself and always equal once. The last line takes that away.
+        column = own.clamp(0, rows - 1)
+        z.scatter_(1, column, torch.where(own == column, t, z.gather(1, column)))
         scratch = buffer[: z.numel()].view_as(z)
-        counts[0, at] += _count(torch.gt, z, t, own, scratch)
-        counts[1, at] += _count(torch.eq, z, t, own, scratch)
+        # Ones in a float buffer sum four times faster than booleans, and exactly: a tile has fewer than 2^24 rows.
+        counts[0, at] += torch.gt(z, t, out=scratch).sum(-1).int()
+        counts[1, at] += torch.eq(z, t, out=scratch).sum(-1).int()
         if delta is not None:
-            counts[2, at] += _count(torch.gt, z, t + delta[at, None], own, scratch)
-            counts[3, at] += _count(torch.ge, z, t - delta[at, None], own, scratch)
+            counts[2, at] += torch.gt(z, t + delta[at, None], out=scratch).sum(-1).int()
+            counts[3, at] += torch.ge(z, t - delta[at, None], out=scratch).sum(-1).int()
         new_top = torch.maximum(top[at], z.amax(-1))
         z -= new_top[:, None]
         # a power of two: torch's exp is several times slower where it is MKL's
         e = torch.mul(z, LOG2_E, out=scratch).exp2_()
         # the empty state (top = −inf) contributes nothing; exp(−inf) = 0 but 0 · −inf would be NaN
-        empty = top[at] == -torch.inf
-        shift = torch.where(empty, 0.0, top[at] - new_top)
-        scale = torch.where(empty, 0.0, shift.exp())
+        shift = (top[at] - new_top).clamp_(min=EMPTY)
+        scale = shift.exp()
         moment[at] = scale * (moment[at] + shift * mass[at]) + z.mul_(e).sum(-1)  # of the old mass, so first
         mass[at] = scale * mass[at] + e.sum(-1)
         top[at] = new_top
+
+    each_tile(hidden, head, tile, logits, reduce)
+    counts[1::2] -= 1
     log_mass = mass.log()
-    nll = top - t_all + log_mass
-    entropy = log_mass - moment / mass
-    return TokenScores.of(nll, entropy, counts.unbind())
-
-
-def _count(compare, z: torch.Tensor, t: torch.Tensor, own: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]
-    """How many logits of each row of z [m,R] compare with t [m,1], the column ``own`` [m,1] left out (when inside).
-
-    The target's own column leaves by its index: its value in the tile may differ from t by a rounding, and must be
-    counted neither as greater nor as equal.
-    """
-    # Ones in a float buffer sum four times faster than booleans, and exactly: a tile has fewer than 2^24 rows.
-    ones = compare(z, t, out=scratch)
-    mine = ones.gather(1, own.clamp(0, z.shape[1] - 1)) * ((own >= 0) & (own < z.shape[1]))
-    return (ones.sum(-1) - mine[:, 0]).int()
+    return TokenScores.of(top - t_all + log_mass, log_mass - moment / mass, counts.unbind())
