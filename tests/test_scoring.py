@@ -3,6 +3,7 @@
 import importlib
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -152,6 +153,8 @@ def test_scores_do_not_depend_on_company(impl, threads):
     hidden, head, targets = random_case(700, 3000, 96)
     whole = score_tokens(hidden, head, targets, impl)
     assert torch.get_num_threads() == threads
+    with ThreadPoolExecutor(1) as later:  # the threads of the scores are of one each, others must not become so
+        assert later.submit(torch.get_num_threads).result() == threads
     for part in (slice(0, 1), slice(5, 6), slice(100, 401), slice(699, 700)):
         some = score_tokens(hidden[part], head, targets[part], impl)
         for name in ("nll", "num_greater", "num_equal", "entropy"):
@@ -214,10 +217,13 @@ def test_scale_and_softcap_by_hand():
 def test_a_target_that_rounds_otherwise_in_its_tile_is_not_its_own_rival(monkeypatch, off, impl):
     """On some machines the diagonal and the tile round differently; the target's column must not count either way."""
     hidden, head, targets = random_case(70, 500, 16)
+    targets[:2] = torch.tensor([0, 499])
     real = product.target_logits
     module = importlib.import_module(f"rbp_lab.scoring.{impl}")
     monkeypatch.setattr(module, "target_logits", lambda *a: torch.nextafter(real(*a), torch.tensor(off * math.inf)))
-    assert_matches_reference(score_tokens(hidden, head, targets, impl), hidden, head, targets)
+    scores = score_tokens(hidden, head, targets, impl)
+    assert_matches_reference(scores, hidden, head, targets)
+    assert (scores.num_equal == 0).all()
     single = score_tokens(hidden, LMHead(head.weight[:1]), torch.zeros(70, dtype=torch.long), impl)
     assert (single.num_greater == 0).all() and (single.num_equal == 0).all()
 

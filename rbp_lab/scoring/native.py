@@ -75,9 +75,8 @@ def _score(
     return TokenScores.of(nll, entropy, [torch.from_numpy(count) for count in counts])
 
 
-@njit(
-    nogil=True, cache=True, fastmath={"contract"}
-)  # without FAST: another order of operations would lose the last bits
+# Not FAST: another order of operations would lose the last bits.
+@njit(nogil=True, cache=True, fastmath={"contract"})
 def _exp(d):  # type: ignore[no-untyped-def]
     """exp(d) in float32 to two units of the last place, d held between LOWEST and HIGHEST."""
     x = min(max(d, LOWEST), HIGHEST)

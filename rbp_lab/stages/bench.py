@@ -144,7 +144,9 @@ def _measured(
         "device": device,
         "machine": machine,
         "head": describe_head(case.plan),
-        "auto": choose(torch.device(device).type, 0 if case.hidden is None else case.hidden.shape[-1]),
+        "auto": None
+        if case.hidden is None
+        else choose(torch.device(device).type, case.hidden.shape[-1], case.hidden.element_size() * 8),
         "unavailable": cannot,
         "peers": {"installed": present, "absent": absent},
         "tables": tables,
