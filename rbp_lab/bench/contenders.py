@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -47,12 +46,7 @@ def implementations(device: str) -> tuple[list[str], dict[str, str]]:
     for impl in IMPLEMENTATIONS:
         if impl in ("auto", "reference"):
             continue
-        try:
-            why = missing(impl, device)
-            if not why:
-                import_module(f"rbp_lab.scoring.{impl}")
-        except ImportError as error:
-            why = f"cannot be imported ({error})"
+        why = missing(impl, device)
         if not why and device != "cuda" and impl in ("chunked", "fused"):
             why = "runs here in Triton's interpreter only, which is for tests"
         if why:
