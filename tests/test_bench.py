@@ -343,3 +343,51 @@ def test_peers_that_are_absent_are_one_line_and_a_user_s_own_model_runs(tmp_path
 def test_a_model_too_short_for_the_rows(tmp_path, tiny_gpt2_dir):
     done = run("bench", "model=hf", f"model.path={tiny_gpt2_dir}", "bench.tokens=200", cwd=tmp_path)
     assert "has only 128 positions" in error_of(done)
+
+
+# Stands for vLLM where it is not installed: the calls that are made of it, answered by transformers.
+STAND_IN = """
+import torch
+from types import SimpleNamespace as Some
+from transformers import AutoModelForCausalLM
+
+def SamplingParams(**given):
+    assert given["prompt_logprobs"] == 0 and given["max_tokens"] == 1
+    return Some(**given)
+
+class LLM:
+    def __init__(self, model, dtype, max_model_len, **_):
+        print("noise on the same channel")
+        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+
+    def generate(self, prompts, sampling, use_tqdm):
+        found = []
+        for row in (p["prompt_token_ids"] for p in prompts):
+            log_p = self.model(torch.tensor([row])).logits[0, :-1].float().log_softmax(-1)
+            at = [{t: Some(logprob=float(p[t]))} for p, t in zip(log_p, row[1:])]
+            found.append(Some(prompt_logprobs=[None, *at]))
+        return found
+"""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_vllm_answers_from_a_process_of_its_own(tmp_path, monkeypatch, broken):
+    import torch
+
+    from rbp_lab.bench.case import make_case, random_ids
+    from rbp_lab.bench.peers import peer_contenders
+    from rbp_lab.bench.run import admitted
+    from tests.conftest import build_tiny_model
+
+    crash = 'raise SystemExit("no room for the cache")\n' if broken else ""
+    (tmp_path / "vllm.py").write_text(crash + STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{CONF.parent}")
+    case = make_case(build_tiny_model("gpt_neox"), "cpu", random_ids(2, 20, 384, 0))
+    (contender,) = peer_contenders(["vllm"])
+    with torch.inference_mode():
+        call, why = admitted(case, contender)
+    if broken:
+        assert call is None and why == "RuntimeError: its process ended: no room for the cache"
+    else:
+        assert why == "" and call() == pytest.approx(call())
+        assert contender.answer([0.0, 0.0], case).row_nll.tolist() == [0.0, 0.0]

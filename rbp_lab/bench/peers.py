@@ -5,8 +5,6 @@ A peer makes its own forward pass, so its answer is compared by the mean over ea
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 
 from rbp_lab.bench.case import Answer, Call, Case
 from rbp_lab.bench.contenders import Contender
+from rbp_lab.bench.vllm_process import start
 
 PEERS = {"lm_eval": "lm-evaluation-harness", "vllm": "vLLM"}
 
@@ -63,25 +62,8 @@ def _row_sums(found: Sequence[tuple[float, bool]], case: Case) -> Answer:
 
 
 def _vllm(case: Case) -> Call:
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    from vllm import LLM, SamplingParams
-
-    tokens = case.ids.shape[1]
-    with tempfile.TemporaryDirectory(prefix="rbp-lab-bench-") as directory:
-        case.model.save_pretrained(directory)
-        model = LLM(
-            model=directory, skip_tokenizer_init=True, enforce_eager=True, enable_prefix_caching=False,
-            dtype=str(case.hidden.dtype).removeprefix("torch."), max_model_len=tokens + 1,
-        )  # fmt: skip
-    prompts = [{"prompt_token_ids": row} for row in case.ids.tolist()]
-    sampling = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False, temperature=0.0)
-    return lambda: model.generate(prompts, sampling, use_tqdm=False)
+    return start(case, torch.get_num_threads())
 
 
-def _prompt_logprobs(found: Sequence[Any], case: Case) -> Answer:
-    sums = [
-        -sum(at[token].logprob for at, token in zip(one.prompt_logprobs[1:], row[1:], strict=True))
-        for one, row in zip(found, case.ids.tolist(), strict=True)
-    ]
-    return Answer(row_nll=torch.tensor(sums))
+def _prompt_logprobs(found: Sequence[float], case: Case) -> Answer:
+    return Answer(row_nll=torch.tensor(found))

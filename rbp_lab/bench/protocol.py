@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,8 +68,18 @@ class CpuMeter:
         system = psutil.cpu_times()
         # guest time is inside user time already; time stolen by the host's other guests counts as used by others
         busy = sum(getattr(system, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
-        mine = psutil.Process().cpu_times()
-        return time.perf_counter(), busy, mine.user + mine.system
+        here = psutil.Process()  # a peer may live in a child, which is no other either
+        own = [times for process in (here, *here.children(recursive=True)) if (times := _times(process))]
+        return time.perf_counter(), busy, sum(times.user + times.system for times in own)
+
+
+def _times(process: Any) -> Any:
+    import psutil
+
+    try:
+        return process.cpu_times()
+    except psutil.NoSuchProcess:
+        return None
 
 
 def others_share(wall: float, busy: float, own: float, processors: int) -> float | None:

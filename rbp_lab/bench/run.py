@@ -33,12 +33,11 @@ def run_table(
     tokens: what a call's time is divided by. A contender that raises or whose answer is wrong is not timed; without
     the baseline nothing is.
     """
-    begin, threads = time.monotonic(), torch.get_num_threads()
+    begin = time.monotonic()
     calls: dict[str, Call] = {}
     failed: dict[str, str] = {}
     with torch.inference_mode():
-        # Peers first: vLLM does not start in a process that has loaded llvmlite, which numba does.
-        for contender in sorted(contenders, key=lambda c: c.group != "peer"):
+        for contender in contenders:
             say(f"checking {contender.name}")
             call, why = admitted(case, contender)
             if call is None:
@@ -47,8 +46,6 @@ def run_table(
             calls[contender.name] = call
             for _ in range(settings.warmup - 2):
                 call()
-        calls = {c.name: calls[c.name] for c in contenders if c.name in calls}
-        torch.set_num_threads(threads)  # a peer may have wished otherwise
         done: list[Round] = []
         if baseline in calls:
             done = run_rounds(
