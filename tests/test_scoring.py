@@ -153,6 +153,9 @@ def test_scores_do_not_depend_on_company(impl, threads):
     hidden, head, targets = random_case(700, 3000, 96)
     whole = score_tokens(hidden, head, targets, impl)
     assert torch.get_num_threads() == threads
+    torch.set_num_threads(1)
+    assert torch.equal(score_tokens(hidden, head, targets, impl).nll, whole.nll)
+    torch.set_num_threads(threads)
     with ThreadPoolExecutor(1) as later:  # the threads of the scores are of one each, others must not become so
         assert later.submit(torch.get_num_threads).result() == threads
     for part in (slice(0, 1), slice(5, 6), slice(100, 401), slice(699, 700)):

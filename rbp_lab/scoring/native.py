@@ -1,6 +1,6 @@
 """Scoring by tiles on a CPU, each tile reduced in one reading by code that numba compiles for this machine.
 
-The product is torch's; what follows it costs a tenth of it.
+The product is torch's; what follows it costs a seventh of it at D = 128, and less at larger widths.
 """
 
 from __future__ import annotations
@@ -37,11 +37,7 @@ def score_native(
     The arguments are those of score_tiled.
     """
     tile = tile or tile_shape("cpu", head.candidates, budget)
-
-    def work(rows: slice) -> TokenScores:
-        return _score(hidden[rows], head, targets[rows], None if delta is None else delta[rows], tile, logits)
-
-    return by_positions(len(targets), tile[0], work)
+    return by_positions(_score, hidden, head, targets, delta, tile, logits)
 
 
 def _score(
@@ -56,7 +52,7 @@ def _score(
     top = np.full(n, -np.inf, np.float32)
     mass, moment = np.zeros(n), np.zeros(n)  # Σ exp(z − top) and Σ (z − top) exp(z − top), float64
     counts = np.zeros((2 if delta is None else 4, n), np.int32)
-    t, own = target_logits(hidden, head, targets, logits).numpy(), targets.numpy()
+    t, own = target_logits(hidden, head, targets, tile, logits).numpy(), targets.numpy()
 
     def reduce(at: slice, first: int, logits_of_tile: torch.Tensor) -> None:
         z = logits_of_tile.numpy()

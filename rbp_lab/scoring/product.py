@@ -33,7 +33,7 @@ CLEARLY = 1.15
 def tile_shape(device: str, vocab_rows: int, budget: int | None = None) -> tuple[int, int]:
     """(tokens, vocabulary rows) of a tile whose buffers stay under ``budget`` bytes.
 
-    Independent of the batch. On a CPU a tile should fit the second-level cache; on a GPU it takes the whole
+    Independent of the batch. On a CPU a tile is small enough to stay in cache; on a GPU it takes the whole
     vocabulary when it can. LabError when the budget does not hold 32 tokens by 256 rows.
     """
     device = device if device in DEFAULT_BUDGET else "cuda"
@@ -78,10 +78,12 @@ def each_tile(
             reduce(slice(i, i + inside), first, head.transform(linear(x, weight, bias)).float()[:inside])
 
 
-def target_logits(hidden: torch.Tensor, head: LMHead, targets: torch.Tensor, logits: str = "float32") -> torch.Tensor:
+def target_logits(
+    hidden: torch.Tensor, head: LMHead, targets: torch.Tensor, tile: tuple[int, int], logits: str
+) -> torch.Tensor:
     """The logit of each target [n] float32, as the diagonal of small products: rounded as tiles round, not as a dot."""
     compute = torch.float32 if logits == "float32" else hidden.dtype
-    linear = linear_for(hidden.device.type, compute, hidden.shape[-1], tile_shape(hidden.device.type, head.candidates))
+    linear = linear_for(hidden.device.type, compute, hidden.shape[-1], tile)
     parts = []
     for i in range(0, len(targets), DIAGONAL):
         mine = targets[i : i + DIAGONAL]
@@ -113,10 +115,10 @@ def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 
 
 def linear_for(device: str, compute: torch.dtype, width: int, tile: tuple[int, int]) -> Linear:
-    """The faster of torch's default product and oneDNN's for a tile, measured once in a few hundredths of a second.
+    """The faster of torch's default product and oneDNN's for a tile, measured once for a width and a tile.
 
-    On AMD's processors oneDNN takes less than half the time in float32. Only there is a choice: other devices have one
-    product, and in 16 bits the default is oneDNN's already.
+    On an AMD EPYC (Zen 4) oneDNN takes about half the time in float32 at D = 128 and two thirds at 768. Only a CPU has a
+    choice, and only in float32: other devices have one product, and in 16 bits the default is oneDNN's already.
     """
     if device != "cpu" or compute is not torch.float32:
         return F.linear

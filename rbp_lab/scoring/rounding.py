@@ -8,7 +8,7 @@ from rbp_lab.scoring.types import LMHead
 
 # Rounding of one operation. Products on a GPU may truncate where IEEE arithmetic rounds, so a bit is given away there.
 UNIT = {"cpu": 2.0**-24, "cuda": 2.0**-23}
-# Operations beside the product and its sum: bias, scale, and a tanh that may be off by a few units.
+# Operations beside the product and its sum: bias, scale, a tanh that may be off by a few units, and t ± δ.
 OTHERS = 16
 
 
@@ -27,7 +27,7 @@ def rounding_bound(hidden: torch.Tensor, head: LMHead) -> torch.Tensor:
     size = hidden.double().norm(dim=-1) * _largest_row(head.weight[:rows])
     if head.bias is not None:
         size = size + head.bias[:rows].double().abs().max()
-    # float32 rounds δ itself; a relative 2^-20 more than covers that and the sums of the comparison
+    # float32 rounds δ itself; a relative 2^-20 more than covers that
     return (2 * gamma * abs(head.scale) * size * (1 + 2.0**-20)).float()
 
 

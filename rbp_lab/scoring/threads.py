@@ -1,7 +1,7 @@
 """Threads that share nothing: each takes positions and works off their tiles from end to end.
 
-The threads inside torch's operations meet at the end of every one of them; a tile takes a dozen operations of a
-fraction of a millisecond, and there the meeting costs as much as the work.
+The threads inside torch's operations meet at the end of every one of them, and a tile takes a dozen operations of a
+fraction of a millisecond: at D = 128 on two threads the tiles of plain torch took 186 µs a token so, and 126 µs apart.
 """
 
 from __future__ import annotations
@@ -14,20 +14,30 @@ from threading import Barrier
 
 import torch
 
-from rbp_lab.scoring.types import TokenScores
+from rbp_lab.scoring.types import LMHead, TokenScores
 
 
-def by_positions(n: int, tile_tokens: int, work: Callable[[slice], TokenScores]) -> TokenScores:
-    """The scores of n positions, from ``work`` on slices of whole tiles, one for each thread that torch has.
+def by_positions(
+    score: Callable[..., TokenScores],
+    hidden: torch.Tensor,
+    head: LMHead,
+    targets: torch.Tensor,
+    delta: torch.Tensor | None,
+    tile: tuple[int, int],
+    logits: str,
+) -> TokenScores:
+    """``score`` of these arguments, each of torch's threads working on a slice of whole tiles of the positions.
 
-    ``work`` runs with torch operations of one thread each, so its bits do not depend on the number of threads.
+    ``score`` runs with torch operations of one thread each, so its bits do not depend on the number of threads.
     """
-    threads, parts = torch.get_num_threads(), -(-n // tile_tokens)
-    share = -(-parts // min(threads, parts)) * tile_tokens
+    n, threads = len(targets), torch.get_num_threads()
+    parts = -(-n // tile[0])
+    share = -(-parts // min(threads, parts)) * tile[0]
 
     def apart(first: int) -> TokenScores:
+        at = slice(first, first + share)
         with torch.inference_mode():  # of this thread
-            return work(slice(first, min(first + share, n)))
+            return score(hidden[at], head, targets[at], None if delta is None else delta[at], tile, logits)
 
     return TokenScores.join(list(_pool(threads).map(apart, range(0, n, share))))
 

@@ -35,14 +35,10 @@ def score_tiled(
     score_tokens.
     """
     tile = tile or tile_shape(hidden.device.type, head.candidates, budget)
-
-    def work(rows: slice) -> TokenScores:
-        return _score(hidden[rows], head, targets[rows], None if delta is None else delta[rows], tile, logits)
-
     with ieee_products():
         if hidden.device.type == "cpu":
-            return by_positions(len(targets), tile[0], work)
-        return work(slice(None))
+            return by_positions(_score, hidden, head, targets, delta, tile, logits)
+        return _score(hidden, head, targets, delta, tile, logits)
 
 
 def _score(
@@ -59,7 +55,7 @@ def _score(
     moment = torch.zeros(n, device=device)  # Σ (z − top) exp(z − top)
     counts = torch.zeros(2 if delta is None else 4, n, dtype=torch.int32, device=device)
     buffer = torch.empty(tile[0] * min(tile[1], head.candidates), device=device)
-    t_all = target_logits(hidden, head, targets, logits)
+    t_all = target_logits(hidden, head, targets, tile, logits)
 
     def reduce(at: slice, first: int, z: torch.Tensor) -> None:
         rows, t = z.shape[1], t_all[at, None]
