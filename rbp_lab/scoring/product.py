@@ -117,7 +117,7 @@ def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 def linear_for(device: str, compute: torch.dtype, width: int, tile: tuple[int, int]) -> Linear:
     """The faster of torch's default product and oneDNN's for a tile, measured once for a width and a tile.
 
-    On an AMD EPYC (Zen 4) oneDNN takes about half the time in float32 at D = 128 and two thirds at 768. Only a CPU has a
+    On an AMD EPYC (Zen 4) oneDNN takes half the time in float32 at D = 128 and two thirds at 768. Only a CPU has a
     choice, and only in float32: other devices have one product, and in 16 bits the default is oneDNN's already.
     """
     if device != "cpu" or compute is not torch.float32:
