@@ -11,7 +11,7 @@ import torch
 
 from rbp_lab.errors import LabError
 from rbp_lab.scoring import LMHead, NonFiniteLogits, choose, missing, product, score_tokens
-from rbp_lab.scoring.product import linear_for, onednn_linear, tile_shape
+from rbp_lab.scoring.product import linear_for, onednn_linear, tile_for, tile_shape
 from rbp_lab.scoring.reference import reference_logits, score_logits
 from rbp_lab.scoring.rounding import rounding_bound
 from rbp_lab.scoring.tiled import score_tiled
@@ -117,6 +117,15 @@ def test_tiles_match_the_reference(shape, head, impl):
 @pytest.mark.parametrize("impl", TILES)
 def test_low_precision_weights_are_multiplied_in_float32(dtype, impl):
     hidden, head, targets = random_case(200, 1000, 64, dtype)
+    assert_matches_reference(score_tokens(hidden, head, targets, impl), hidden, head, targets)
+
+
+@pytest.mark.parametrize("impl", TILES)
+def test_wide_weights_are_converted_a_few_rows_at_a_time(impl, monkeypatch):
+    monkeypatch.setattr(product, "CONVERTED_BYTES", 300 * 64 * 4)
+    hidden, head, targets = random_case(200, 1000, 64, torch.bfloat16, bias=True)
+    assert tile_for(hidden, head, "float32", None) == (256, 256)
+    assert tile_for(hidden, head, "model", None)[1] > 256  # what is not converted is not held
     assert_matches_reference(score_tokens(hidden, head, targets, impl), hidden, head, targets)
 
 
@@ -300,24 +309,31 @@ def test_the_power_of_two_is_right_to_the_last_bits():
 def test_the_product_is_chosen_by_its_speed(monkeypatch):
     assert linear_for("cuda", torch.float32, 8, (256, 256)) is torch.nn.functional.linear
     assert linear_for("cpu", torch.bfloat16, 8, (256, 256)) is torch.nn.functional.linear
-    slow, calls = torch.nn.functional.linear, []
+    default, calls = torch.nn.functional.linear, []
 
-    def sluggish(*a):
-        calls.append(1)
-        time.sleep(0.002)
-        return slow(*a)
+    def slowed(linear):
+        def sluggish(*a):
+            calls.append(linear)
+            time.sleep(0.002)
+            return linear(*a)
 
-    for name, expected in (("linear", onednn_linear), ("none", None)):
+        return sluggish
+
+    slow_default, slow_onednn = slowed(default), slowed(onednn_linear)
+    cases = [
+        ({"F.linear": slow_default}, onednn_linear),
+        ({"onednn_linear": slow_onednn}, default),
+        ({"F.linear": slow_default, "onednn_linear": slow_onednn}, slow_onednn),  # close: never left to noise
+        ({"_has_onednn": lambda: False}, default),
+    ]
+    for patches, expected in cases:
         product._faster.cache_clear()
         with monkeypatch.context() as patched:
-            if name == "linear":
-                patched.setattr(torch.nn.functional, "linear", sluggish)
-            else:
-                patched.setattr(product, "_has_onednn", lambda: False)
-            found = linear_for("cpu", torch.float32, 8, (256, 256))
-        assert found is (expected or slow)
+            for name, value in patches.items():
+                patched.setattr(f"rbp_lab.scoring.product.{name}", value)
+            assert linear_for("cpu", torch.float32, 8, (256, 256)) is expected
     product._faster.cache_clear()
-    assert calls
+    assert set(calls) == {default, onednn_linear}
 
 
 def test_what_cannot_run_here_says_what_it_needs(monkeypatch):

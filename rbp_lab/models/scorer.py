@@ -115,10 +115,11 @@ def _to(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
 
 
 def _gathered(states: torch.Tensor) -> int:
-    """How many hidden states are picked at a time: on a CPU a few megabytes of them, in whole tiles."""
+    """How many hidden states are picked at a time: on a CPU a few megabytes of them, as many tiles for each thread."""
     if states.device.type != "cpu":
         return len(states)
-    return max(1, GATHERED_BYTES // (256 * states.shape[-1] * states.element_size())) * 256
+    tiles = 256 * torch.get_num_threads()
+    return max(1, GATHERED_BYTES // (tiles * states.shape[-1] * states.element_size())) * tiles
 
 
 def _probe_ids(rows: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numba import float32, int32, njit
 
-from rbp_lab.scoring.product import each_tile, target_logits, tile_shape
+from rbp_lab.scoring.product import each_tile, target_logits, tile_for
 from rbp_lab.scoring.threads import by_positions
 from rbp_lab.scoring.types import LMHead, TokenScores
 
@@ -36,7 +36,7 @@ def score_native(
 
     The arguments are those of score_tiled.
     """
-    tile = tile or tile_shape("cpu", head.candidates, budget)
+    tile = tile or tile_for(hidden, head, logits, budget)
     return by_positions(_score, hidden, head, targets, delta, tile, logits)
 
 

@@ -25,7 +25,9 @@ DIAGONAL = 64
 # Buffers of a tile's size that live at once (logits, exponentials, comparison), in bytes per logit.
 BYTES_PER_LOGIT = 10
 DEFAULT_BUDGET = {"cpu": 8 << 20, "cuda": 512 << 20}
-# oneDNN must be faster than the default product by this factor to be chosen: where the two are close, noise would
+# Of a tile's weights in another format than they are stored in, on a CPU, where each thread holds its own.
+CONVERTED_BYTES = 4 << 20
+# The default product must be faster than oneDNN's by this factor to be chosen: where the two are close, noise would
 # choose, and with it how logits round.
 CLEARLY = 1.15
 
@@ -50,6 +52,21 @@ def tile_shape(device: str, vocab_rows: int, budget: int | None = None) -> tuple
     return max(32, min(4096, cells // rows) // 32 * 32), rows
 
 
+def tile_for(hidden: torch.Tensor, head: LMHead, logits: str, budget: int | None) -> tuple[int, int]:
+    """``tile_shape`` for these hidden states and weights: with fewer rows where a CPU must convert wide ones."""
+    device = hidden.device.type
+    tokens, rows = tile_shape(device, head.candidates, budget)
+    if device == "cpu" and head.weight.dtype != (compute := product_dtype(hidden, logits)):
+        most = CONVERTED_BYTES // (hidden.shape[-1] * compute.itemsize) // 256 * 256
+        rows = min(rows, max(256, most))
+    return tokens, rows
+
+
+def product_dtype(hidden: torch.Tensor, logits: str) -> torch.dtype:
+    """The dtype in which hidden · weightᵀ is taken for ``logits``, as in score_tokens."""
+    return torch.float32 if logits == "float32" else hidden.dtype
+
+
 def each_tile(
     hidden: torch.Tensor,
     head: LMHead,
@@ -61,14 +78,19 @@ def each_tile(
 
     The vocabulary is outermost. hidden: [n,D]. tile: as from ``tile_shape``. logits: "float32" or "model", as in
     score_tokens. ``reduce`` may overwrite the logits and must not keep them: the next tile takes their place, in the
-    cache too. Held at a time: one tile, and the rows of the weight it is made of when they must be converted.
+    cache too. Held at a time: one tile, and the rows of the weight it is made of where they must be converted.
     """
     tokens, rows = tile
-    compute = torch.float32 if logits == "float32" else hidden.dtype
+    compute = product_dtype(hidden, logits)
     linear = linear_for(hidden.device.type, compute, hidden.shape[-1], tile)
+    converted = None
+    if head.weight.dtype != compute:
+        converted = head.weight.new_empty((min(rows, head.candidates), hidden.shape[-1]), dtype=compute)
     for first in range(0, head.candidates, rows):
         last = min(first + rows, head.candidates)
-        weight = head.weight[first:last].to(compute)
+        weight = head.weight[first:last]
+        if converted is not None:
+            weight = converted[: last - first].copy_(weight)
         bias = None if head.bias is None else head.bias[first:last].to(compute)
         for i in range(0, len(hidden), tokens):
             x = hidden[i : i + tokens].to(compute)
@@ -82,7 +104,7 @@ def target_logits(
     hidden: torch.Tensor, head: LMHead, targets: torch.Tensor, tile: tuple[int, int], logits: str
 ) -> torch.Tensor:
     """The logit of each target [n] float32, as the diagonal of small products: rounded as tiles round, not as a dot."""
-    compute = torch.float32 if logits == "float32" else hidden.dtype
+    compute = product_dtype(hidden, logits)
     linear = linear_for(hidden.device.type, compute, hidden.shape[-1], tile)
     parts = []
     for i in range(0, len(targets), DIAGONAL):
@@ -117,8 +139,9 @@ def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 def linear_for(device: str, compute: torch.dtype, width: int, tile: tuple[int, int]) -> Linear:
     """The faster of torch's default product and oneDNN's for a tile, measured once for a width and a tile.
 
-    On an AMD EPYC (Zen 4) oneDNN takes half the time in float32 at D = 128 and two thirds at 768. Only a CPU has a
-    choice, and only in float32: other devices have one product, and in 16 bits the default is oneDNN's already.
+    oneDNN's unless the default is clearly faster: on an AMD EPYC (Zen 4) a tile takes oneDNN 0.9 of the time on one
+    thread, at D = 128 and 768 alike. Only a CPU has a choice, and only in float32: other devices have one product,
+    and in 16 bits the default is oneDNN's already.
     """
     if device != "cpu" or compute is not torch.float32:
         return F.linear
@@ -141,7 +164,7 @@ def _faster(width: int, tile: tuple[int, int]) -> Linear:
             linear(x, weight, None)
             if repetition:  # the first prepares kernels
                 best[linear] = min(best[linear], time.perf_counter() - began)
-    return onednn_linear if best[onednn_linear] * CLEARLY < best[F.linear] else F.linear
+    return F.linear if best[F.linear] * CLEARLY < best[onednn_linear] else onednn_linear
 
 
 def _has_onednn() -> bool:

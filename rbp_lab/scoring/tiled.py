@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from rbp_lab.scoring.product import each_tile, ieee_products, target_logits, tile_shape
+from rbp_lab.scoring.product import each_tile, ieee_products, target_logits, tile_for
 from rbp_lab.scoring.threads import by_positions
 from rbp_lab.scoring.types import LMHead, TokenScores
 
@@ -34,7 +34,7 @@ def score_tiled(
     tile: (tokens, vocabulary rows), by default what ``budget`` allows. delta: δ [n] of the bracket. The rest as in
     score_tokens.
     """
-    tile = tile or tile_shape(hidden.device.type, head.candidates, budget)
+    tile = tile or tile_for(hidden, head, logits, budget)
     with ieee_products():
         if hidden.device.type == "cpu":
             return by_positions(_score, hidden, head, targets, delta, tile, logits)
