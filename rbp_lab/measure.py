@@ -25,10 +25,9 @@ def measure(
     """Score every row of ``plan`` once and return the sums.
 
     score: the scores of a batch's scored positions, in row-major order, unchecked; a batch ahead of what the observers
-    see. callbacks: observers beside the rank
-    accumulator; one that raises is reported on stderr and switched off. The result is independent of
-    ``batch_tokens`` and of the order of rows of different documents. Raises LabError on non-finite logits, naming
-    document and token.
+    see. callbacks: observers beside the rank accumulator; one that raises is reported on stderr and switched off. The
+    result is independent of ``batch_tokens`` and of the order of rows of different documents. Raises LabError on
+    non-finite logits, naming document and token.
     """
     documents, rows = np.unique(plan.document_id, return_counts=True)
     accumulator = RankAccumulator(dict(zip(documents.tolist(), rows.tolist(), strict=True)))
