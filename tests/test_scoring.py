@@ -314,7 +314,7 @@ def test_the_product_is_chosen_by_its_speed(monkeypatch):
     def slowed(linear):
         def sluggish(*a):
             calls.append(linear)
-            time.sleep(0.002)
+            time.sleep(0.005)
             return linear(*a)
 
         return sluggish
