@@ -115,7 +115,7 @@ def test_sweep_over_a_users_own_family_then_analysis(family):
     assert "our-a" in listed.stdout and records[0].parent.name in listed.stdout
     other_tables = run(*sweep[:4], "model=our-a", "dataset=foxes", "k=emergence", cwd=family)
     assert other_tables.returncode == 0 and other_tables.stdout.count("measured in") == 1
-    fitted = run("analyze", "k=table2", cwd=family)
+    fitted = run("analyze", "k=table2", "fit=power", cwd=family)
     assert "counted the same tokens for other thresholds" in fitted.stdout
     assert fitted.returncode == 0, fitted.stderr
     assert (family / "multirun" / "analysis" / "default" / "fits.csv").is_file()
