@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ from rich.console import Console
 
 from rbp_lab.bench import contenders as contenders_module
 from rbp_lab.bench.protocol import (
+    CpuMeter,
     Round,
     calls_needed,
     chosen,
@@ -391,3 +394,13 @@ def test_vllm_answers_from_a_process_of_its_own(tmp_path, monkeypatch, broken):
     else:
         assert why == "" and call() == pytest.approx(call())
         assert contender.answer([0.0, 0.0], case).row_nll.tolist() == [0.0, 0.0]
+
+
+def test_the_work_of_a_child_is_not_others_work():
+    burn = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ninput()"
+    meter = CpuMeter()
+    before = meter._now()[2]
+    with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        assert meter._now()[2] - before > 0.4
+        child.stdin.close()

@@ -175,6 +175,15 @@ def test_a_weight_that_is_not_a_number_ends_the_measurement(fallback):
         measure_plan(plan, scorer, run_plan())
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pieces_of_hidden_states_give_every_thread_as_many_tiles(monkeypatch, threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    for width in (64, 768, 8192):
+        step = rbp_lab.models.scorer._gathered(torch.empty(1, width))
+        assert step % (256 * threads) == 0 and step > 0
+        assert step == 256 * threads or step * width * 4 <= rbp_lab.models.scorer.GATHERED_BYTES
+
+
 def test_hidden_states_are_picked_a_few_at_a_time(monkeypatch):
     plan, scorer = make_plan(), Scorer(build_tiny_model("gpt2"), "cpu")
     whole = measure_plan(plan, scorer, run_plan(), batch_tokens=10**6)

@@ -14,6 +14,7 @@ from rbp_lab.scoring import LMHead, NonFiniteLogits, choose, missing, product, s
 from rbp_lab.scoring.product import linear_for, onednn_linear, tile_for, tile_shape
 from rbp_lab.scoring.reference import reference_logits, score_logits
 from rbp_lab.scoring.rounding import rounding_bound
+from rbp_lab.scoring.threads import _pool
 from rbp_lab.scoring.tiled import score_tiled
 
 TILES = tuple(impl for impl in ("tiled", "native") if not missing(impl, "cpu"))
@@ -165,6 +166,7 @@ def test_scores_do_not_depend_on_company(impl, threads):
     torch.set_num_threads(1)
     assert torch.equal(score_tokens(hidden, head, targets, impl).nll, whole.nll)
     torch.set_num_threads(threads)
+    assert [_pool(threads).submit(torch.get_num_threads).result() for _ in range(2 * threads)] == [1] * 2 * threads
     with ThreadPoolExecutor(1) as later:  # the threads of the scores are of one each, others must not become so
         assert later.submit(torch.get_num_threads).result() == threads
     for part in (slice(0, 1), slice(5, 6), slice(100, 401), slice(699, 700)):

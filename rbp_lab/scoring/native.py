@@ -5,6 +5,8 @@ The product is torch's; what follows it costs a seventh of it at D = 128, and le
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numba import float32, int32, njit
@@ -37,14 +39,16 @@ def score_native(
     The arguments are those of score_tiled.
     """
     tile = tile or tile_for(hidden, head, logits, budget)
-    return by_positions(_score, hidden, head, targets, delta, tile, logits)
+    score = partial(_score, head=head, tile=tile, logits=logits)
+    return by_positions(score, hidden, targets, delta, tile[0])
 
 
 def _score(
     hidden: torch.Tensor,
-    head: LMHead,
     targets: torch.Tensor,
     delta: torch.Tensor | None,
+    *,
+    head: LMHead,
     tile: tuple[int, int],
     logits: str,
 ) -> TokenScores:

@@ -25,7 +25,8 @@ DIAGONAL = 64
 # Buffers of a tile's size that live at once (logits, exponentials, comparison), in bytes per logit.
 BYTES_PER_LOGIT = 10
 DEFAULT_BUDGET = {"cpu": 8 << 20, "cuda": 512 << 20}
-# Of a tile's weights in another format than they are stored in, on a CPU, where each thread holds its own.
+# Of a tile's weights in another format than they are stored in, on a CPU, where each thread holds its own; 256 rows of
+# weights wider than 4,096 take more.
 CONVERTED_BYTES = 4 << 20
 # The default product must be faster than oneDNN's by this factor to be chosen: where the two are close, noise would
 # choose, and with it how logits round.
@@ -76,7 +77,7 @@ def each_tile(
 ) -> None:
     """Call ``reduce`` with positions, first vocabulary row and logits [positions, rows] float32 of every tile.
 
-    The vocabulary is outermost. hidden: [n,D]. tile: as from ``tile_shape``. logits: "float32" or "model", as in
+    The vocabulary is outermost. hidden: [n,D]. tile: as from ``tile_for``. logits: "float32" or "model", as in
     score_tokens. ``reduce`` may overwrite the logits and must not keep them: the next tile takes their place, in the
     cache too. Held at a time: one tile, and the rows of the weight it is made of where they must be converted.
     """
@@ -139,8 +140,8 @@ def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 def linear_for(device: str, compute: torch.dtype, width: int, tile: tuple[int, int]) -> Linear:
     """The faster of torch's default product and oneDNN's for a tile, measured once for a width and a tile.
 
-    oneDNN's unless the default is clearly faster: on an AMD EPYC (Zen 4) a tile takes oneDNN 0.9 of the time on one
-    thread, at D = 128 and 768 alike. Only a CPU has a choice, and only in float32: other devices have one product,
+    oneDNN's unless the default is clearly faster: on an AMD EPYC (Zen 4) a tile takes oneDNN 0.87 to 0.96 of the time
+    on one thread, at D = 128, 768 and 896 alike. Only a CPU has a choice, and only in float32: other devices have one product,
     and in 16 bits the default is oneDNN's already.
     """
     if device != "cpu" or compute is not torch.float32:

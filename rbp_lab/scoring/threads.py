@@ -14,30 +14,28 @@ from threading import Barrier
 
 import torch
 
-from rbp_lab.scoring.types import LMHead, TokenScores
+from rbp_lab.scoring.types import TokenScores
 
 
 def by_positions(
-    score: Callable[..., TokenScores],
+    score: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], TokenScores],
     hidden: torch.Tensor,
-    head: LMHead,
     targets: torch.Tensor,
     delta: torch.Tensor | None,
-    tile: tuple[int, int],
-    logits: str,
+    tile_tokens: int,
 ) -> TokenScores:
-    """``score`` of these arguments, each of torch's threads working on a slice of whole tiles of the positions.
+    """``score(hidden, targets, delta)``, each of torch's threads working on a slice of whole tiles of the positions.
 
     ``score`` runs with torch operations of one thread each, so its bits do not depend on the number of threads.
     """
     n, threads = len(targets), torch.get_num_threads()
-    parts = -(-n // tile[0])
-    share = -(-parts // min(threads, parts)) * tile[0]
+    parts = -(-n // tile_tokens)
+    share = -(-parts // min(threads, parts)) * tile_tokens
 
     def apart(first: int) -> TokenScores:
         at = slice(first, first + share)
         with torch.inference_mode():  # of this thread
-            return score(hidden[at], head, targets[at], None if delta is None else delta[at], tile, logits)
+            return score(hidden[at], targets[at], None if delta is None else delta[at])
 
     return TokenScores.join(list(_pool(threads).map(apart, range(0, n, share))))
 
@@ -48,6 +46,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
     def begin() -> None:
         torch.set_num_threads(1)
+        torch.get_num_threads()  # settles it: else the thread's first operation asks for the process's number again
         together.wait()
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="rbp-lab-scores")

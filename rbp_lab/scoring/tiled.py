@@ -7,6 +7,7 @@ are merged by the usual rescaling to the larger maximum.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 
@@ -35,17 +36,19 @@ def score_tiled(
     score_tokens.
     """
     tile = tile or tile_for(hidden, head, logits, budget)
+    score = partial(_score, head=head, tile=tile, logits=logits)
     with ieee_products():
         if hidden.device.type == "cpu":
-            return by_positions(_score, hidden, head, targets, delta, tile, logits)
-        return _score(hidden, head, targets, delta, tile, logits)
+            return by_positions(score, hidden, targets, delta, tile[0])
+        return score(hidden, targets, delta)
 
 
 def _score(
     hidden: torch.Tensor,
-    head: LMHead,
     targets: torch.Tensor,
     delta: torch.Tensor | None,
+    *,
+    head: LMHead,
     tile: tuple[int, int],
     logits: str,
 ) -> TokenScores:
