@@ -141,8 +141,8 @@ def linear_for(device: str, compute: torch.dtype, width: int, tile: tuple[int, i
     """The faster of torch's default product and oneDNN's for a tile, measured once for a width and a tile.
 
     oneDNN's unless the default is clearly faster: on an AMD EPYC (Zen 4) a tile takes oneDNN 0.87 to 0.96 of the time
-    on one thread, at D = 128, 768 and 896 alike. Only a CPU has a choice, and only in float32: other devices have one product,
-    and in 16 bits the default is oneDNN's already.
+    on one thread, at D = 128, 768 and 896 alike. Only a CPU has a choice, and only in float32: other devices have one
+    product, and in 16 bits the default is oneDNN's already.
     """
     if device != "cpu" or compute is not torch.float32:
         return F.linear
