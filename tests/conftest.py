@@ -103,6 +103,17 @@ def save_tiny_model(directory: Path, name: str) -> Path:
     return directory
 
 
+@pytest.fixture
+def threads(request):
+    """So many threads of torch (asked for with ``indirect=True``), and as many as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory) -> Path:
     """Directory of a tiny GPT-NeoX (2 layers, width 32, 384 rows) and its tokenizer (300 ids). Do not write into it."""

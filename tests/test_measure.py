@@ -107,7 +107,7 @@ def test_chunks_of_logits_change_nothing_but_rounding():
 def test_running_out_of_memory_halves_the_batch(monkeypatch):
     plan, scorer = make_plan(), Scorer(build_tiny_model("gpt2"), "cpu")
     expected = measure_plan(plan, scorer, run_plan())
-    real, widths = Scorer._score_head, []
+    real, widths = Scorer._score_rows, []
 
     def tight(self, tokens, scored):
         widths.append(len(tokens))
@@ -115,7 +115,7 @@ def test_running_out_of_memory_halves_the_batch(monkeypatch):
             raise torch.OutOfMemoryError("too much")
         return real(self, tokens, scored)
 
-    monkeypatch.setattr(Scorer, "_score_head", tight)
+    monkeypatch.setattr(Scorer, "_score_rows", tight)
     got = measure_plan(plan, scorer, run_plan())
     assert got.stats == expected.stats and got.documents == expected.documents
     assert max(widths) > 3
@@ -139,8 +139,8 @@ def test_the_position_of_a_bad_logit_survives_the_halving(monkeypatch):
         scores = real(self, tokens, scored)
         return spoiled(scores, 2) if (tokens[0].numpy() == blocks.tokens[bad_row]).all() else scores
 
-    real = Scorer._score_head
-    monkeypatch.setattr(Scorer, "_score_head", tight)
+    real = Scorer._score_rows
+    monkeypatch.setattr(Scorer, "_score_rows", tight)
     with pytest.raises(NonFiniteLogits) as error:
         check_finite(scorer(blocks))
     assert error.value.index == blocks.scored[:bad_row].sum() + 2

@@ -148,14 +148,6 @@ def test_tile_shape_changes_nothing_but_rounding(tile):
     assert_matches_reference(score_tiled(hidden, head, targets, tile=tile), hidden, head, targets)
 
 
-@pytest.fixture
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
 @pytest.mark.parametrize("impl", TILES)
 def test_scores_do_not_depend_on_company(impl, threads):

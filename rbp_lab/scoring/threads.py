@@ -1,4 +1,4 @@
-"""Threads that share nothing: each takes positions and works off their tiles from end to end.
+"""Threads that share nothing: each works on its part of the positions, or of a batch's rows, from end to end.
 
 The threads inside torch's operations meet at the end of every one of them, and a tile takes a dozen operations of a
 fraction of a millisecond: at D = 128 on two threads the tiles of plain torch took 186 µs a token so, and 126 µs apart.
@@ -7,14 +7,31 @@ fraction of a millisecond: at D = 128 on two threads the tiles of plain torch to
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from threading import Barrier
+from typing import TypeVar
 
 import torch
 
 from rbp_lab.scoring.types import TokenScores
+
+Found = TypeVar("Found")
+
+
+def apart(calls: Sequence[Callable[[], Found]]) -> list[Found]:
+    """What the calls return, in their order, each of torch's threads making one call at a time.
+
+    In a call torch's operations are of one thread and keep no gradients; so is a call of ``apart`` from there.
+    """
+
+    def alone(call: Callable[[], Found]) -> Found:
+        with torch.inference_mode():  # of this thread
+            return call()
+
+    threads = torch.get_num_threads()
+    return list(map(alone, calls) if threads == 1 else _pool(threads).map(alone, calls))
 
 
 def by_positions(
@@ -26,18 +43,14 @@ def by_positions(
 ) -> TokenScores:
     """``score(hidden, targets, delta)``, each of torch's threads working on a slice of whole tiles of the positions.
 
-    ``score`` runs with torch operations of one thread each, so its bits do not depend on the number of threads.
+    Its bits do not depend on the number of threads.
     """
     n, threads = len(targets), torch.get_num_threads()
     parts = -(-n // tile_tokens)
     share = -(-parts // min(threads, parts)) * tile_tokens
-
-    def apart(first: int) -> TokenScores:
-        at = slice(first, first + share)
-        with torch.inference_mode():  # of this thread
-            return score(hidden[at], targets[at], None if delta is None else delta[at])
-
-    return TokenScores.join(list(_pool(threads).map(apart, range(0, n, share))))
+    slices = [slice(first, first + share) for first in range(0, n, share)]
+    calls = [partial(score, hidden[at], targets[at], None if delta is None else delta[at]) for at in slices]
+    return TokenScores.join(apart(calls))
 
 
 @cache

@@ -1,0 +1,122 @@
+"""Rows on threads of their own: the same scores, from copies of the model that share its weights and nothing else."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import rbp_lab.models.scorer
+from rbp_lab.bench.case import blocks_of, random_ids
+from rbp_lab.models.copies import copy_of, may_be_copied
+from rbp_lab.models.scorer import Scorer
+from rbp_lab.scoring.threads import apart
+from tests.conftest import TINY_MODELS, TINY_VOCAB, build_tiny_model
+
+
+def scores(model, ids):
+    return Scorer(model, "cpu")(blocks_of(ids))
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """(model, rows, threads of torch) of every forward pass that is scored, with no row too short for a thread."""
+    monkeypatch.setattr(rbp_lab.models.scorer, "ROWS_APART", 1)
+    seen, real = [], Scorer._score_head
+
+    def score(self, model, tokens, scored):
+        seen.append((model, len(tokens), torch.get_num_threads()))
+        return real(self, model, tokens, scored)
+
+    monkeypatch.setattr(Scorer, "_score_head", score)
+    return seen
+
+
+@pytest.mark.parametrize("threads", [2, 3], indirect=True)
+@pytest.mark.parametrize("name", sorted(TINY_MODELS))
+def test_threads_score_rows_as_one_does(name, threads, passes):
+    model, ids = build_tiny_model(name), random_ids(7, 40, TINY_VOCAB, 0)
+    found = scores(model, ids)
+    expected = [(7 // threads, 1)] * threads + [(7 % threads, threads)]
+    assert sorted((rows, inside) for _, rows, inside in passes) == sorted(expected)
+    assert len({id(each) for each, _, inside in passes if inside == 1}) == threads
+    torch.set_num_threads(1)
+    alone = scores(model, ids)
+    torch.testing.assert_close(found.nll, alone.nll, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.entropy, alone.entropy, rtol=1e-5, atol=1e-5)
+    assert (found.num_greater - alone.num_greater).abs().max() <= 1  # a near tie may round the other way
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+@pytest.mark.parametrize(("rows", "tokens", "apart_in"), [(2, 256, 2), (2, 255, 1), (1, 900, 1), (5, 128, 3)])
+def test_rows_that_are_few_or_short_are_not_dealt_out(rows, tokens, apart_in, threads, passes, monkeypatch):
+    monkeypatch.setattr(rbp_lab.models.scorer, "ROWS_APART", 256)
+    scores(build_tiny_model("mamba"), random_ids(rows, tokens, TINY_VOCAB, 0))
+    assert len(passes) == apart_in
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_a_wrong_weight_and_an_error_are_met_on_threads_too(threads, passes, monkeypatch):
+    model, ids = copy.deepcopy(build_tiny_model("gpt2")), random_ids(4, 40, TINY_VOCAB, 0)
+    scorer = Scorer(model, "cpu")
+    assert bool(scorer(blocks_of(ids)).nll.isfinite().all())
+    with torch.no_grad():
+        model.transformer.ln_f.bias[0] = torch.nan  # after the copies were made: they see the model's weights
+    assert not bool(scorer(blocks_of(ids)).nll.isfinite().any())
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("in a thread")
+
+    monkeypatch.setattr(rbp_lab.models.scorer, "score_tokens", fail)
+    with pytest.raises(RuntimeError, match="in a thread"):
+        scorer(blocks_of(ids))
+    monkeypatch.undo()
+    assert all("forward" not in vars(each.get_output_embeddings()) for each in scorer._models)
+
+
+@pytest.mark.parametrize("name", sorted(TINY_MODELS))
+def test_a_copy_shares_the_weights_and_nothing_else(name):
+    model = build_tiny_model(name)
+    assert may_be_copied(model)
+    other = copy_of(model)
+    assert [id(p) for p in other.parameters()] == [id(p) for p in model.parameters()]
+    assert other.get_output_embeddings().weight is model.get_output_embeddings().weight
+    assert not {id(m) for m in other.modules()} & {id(m) for m in model.modules()}
+    assert not {b.data_ptr() for b in other.buffers()} & {b.data_ptr() for b in model.buffers() if b.numel()}
+    ids = torch.from_numpy(random_ids(2, 9, TINY_VOCAB, 0))
+    with torch.no_grad():
+        assert torch.equal(other(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def test_what_hangs_on_its_modules_is_not_copied():
+    from accelerate import cpu_offload
+
+    class Own(type(build_tiny_model("llama"))):
+        """A model whose code is not the library's."""
+
+    hooked = copy.deepcopy(build_tiny_model("llama"))
+    hooked.model.layers[0].register_forward_hook(lambda *_: None)
+    quantised = copy.deepcopy(build_tiny_model("llama"))
+    quantised.hf_quantizer = object()
+    offloaded = cpu_offload(copy.deepcopy(build_tiny_model("llama")), execution_device=torch.device("cpu"))
+    for model in (Own(build_tiny_model("llama").config), hooked, quantised, offloaded, nn.Linear(2, 2)):
+        assert not may_be_copied(model)
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_a_model_that_may_not_be_copied_runs_whole(threads, passes):
+    model = copy.deepcopy(build_tiny_model("llama"))
+    model.model.layers[0].register_forward_hook(lambda *_: None)
+    scores(model, random_ids(4, 40, TINY_VOCAB, 0))
+    assert [(rows, inside) for _, rows, inside in passes] == [(4, 2)]
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+def test_calls_apart_answer_in_order_and_may_be_nested(threads):
+    def outer(i):
+        assert torch.get_num_threads() == 1 and torch.is_inference_mode_enabled()
+        return apart([lambda j=j: (i, j) for j in range(3)])
+
+    assert apart([lambda i=i: outer(i) for i in range(4)]) == [[(i, j) for j in range(3)] for i in range(4)]
+    assert torch.get_num_threads() == threads and not torch.is_inference_mode_enabled()
+    assert apart([]) == []
