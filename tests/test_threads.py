@@ -55,6 +55,19 @@ def test_rows_that_are_few_or_short_are_not_dealt_out(rows, tokens, apart_in, th
     assert len(passes) == apart_in
 
 
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+def test_a_thread_takes_a_few_rows_at_a_time(threads, passes, monkeypatch):
+    model, ids = build_tiny_model("gpt_neox"), random_ids(10, 40, TINY_VOCAB, 0)
+    whole = scores(model, ids)
+    del passes[:]
+    monkeypatch.setattr(rbp_lab.models.scorer, "PIECE", 80)
+    parts = scores(model, ids)
+    assert max(rows for _, rows, _ in passes) == 2 and sum(rows for _, rows, _ in passes) == 10
+    torch.testing.assert_close(parts.nll, whole.nll, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(rbp_lab.models.scorer, "PIECE", 1)  # a row is never cut
+    torch.testing.assert_close(scores(model, ids).nll, whole.nll, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("threads", [2], indirect=True)
 def test_a_wrong_weight_and_an_error_are_met_on_threads_too(threads, passes, monkeypatch):
     model, ids = copy.deepcopy(build_tiny_model("gpt2")), random_ids(4, 40, TINY_VOCAB, 0)
