@@ -124,9 +124,9 @@ def test_low_precision_weights_are_multiplied_in_float32(dtype, impl):
 @pytest.mark.parametrize("impl", TILES)
 def test_wide_weights_are_converted_a_few_rows_at_a_time(impl, monkeypatch):
     monkeypatch.setattr(product, "CONVERTED_BYTES", 300 * 64 * 4)
-    hidden, head, targets = random_case(200, 1000, 64, torch.bfloat16, bias=True)
-    assert tile_for(hidden, head, "float32", None) == (256, 256)
-    assert tile_for(hidden, head, "model", None)[1] > 256  # what is not converted is not held
+    hidden, head, targets = random_case(200, 1000, 64, torch.float16, bias=True)
+    assert tile_for(hidden, head, torch.float32, None) == (256, 256)
+    assert tile_for(hidden, head, torch.float16, None)[1] > 256  # what is not converted is not held
     assert_matches_reference(score_tokens(hidden, head, targets, impl), hidden, head, targets)
 
 
@@ -149,10 +149,11 @@ def test_tile_shape_changes_nothing_but_rounding(tile):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("impl", TILES)
-def test_scores_do_not_depend_on_company(impl, threads):
+def test_scores_do_not_depend_on_company(impl, dtype, threads):
     """A token alone, in part of the batch and in the whole batch has the same bits."""
-    hidden, head, targets = random_case(700, 3000, 96)
+    hidden, head, targets = random_case(700, 3000, 96, dtype)
     whole = score_tokens(hidden, head, targets, impl)
     assert torch.get_num_threads() == threads
     torch.set_num_threads(1)

@@ -1,6 +1,7 @@
 """Scoring by tiles on a CPU, each tile reduced in one reading by code that numba compiles for this machine.
 
-The product is torch's; what follows it costs a seventh of it at D = 128, and less at larger widths.
+The product is torch's, except of bfloat16 operands where this machine can do better; what follows it costs a seventh
+of a float32 product at D = 128, and less at larger widths.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 from numba import float32, int32, njit
 
-from rbp_lab.scoring.product import each_tile, target_logits, tile_for
+from rbp_lab.scoring import bfloat16
+from rbp_lab.scoring.product import Linear, each_tile, operand_dtype, target_logits, tile_for
 from rbp_lab.scoring.threads import by_positions
 from rbp_lab.scoring.types import LMHead, TokenScores
 
@@ -38,8 +40,11 @@ def score_native(
 
     The arguments are those of score_tiled.
     """
-    tile = tile or tile_for(hidden, head, logits, budget)
-    score = partial(_score, head=head, tile=tile, logits=logits)
+    linear, operands = None, operand_dtype(hidden, logits)
+    if logits == "float32" and bfloat16.multiplies(hidden, head.weight, head.bias):
+        linear, operands = bfloat16.linear, torch.bfloat16
+    tile = tile or tile_for(hidden, head, operands, budget)
+    score = partial(_score, head=head, tile=tile, operands=operands, linear=linear)
     return by_positions(score, hidden, targets, delta, tile[0])
 
 
@@ -50,13 +55,14 @@ def _score(
     *,
     head: LMHead,
     tile: tuple[int, int],
-    logits: str,
+    operands: torch.dtype,
+    linear: Linear | None,
 ) -> TokenScores:
     n = len(targets)
     top = np.full(n, -np.inf, np.float32)
     mass, moment = np.zeros(n), np.zeros(n)  # Σ exp(z − top) and Σ (z − top) exp(z − top), float64
     counts = np.zeros((2 if delta is None else 4, n), np.int32)
-    t, own = target_logits(hidden, head, targets, tile, logits).numpy(), targets.numpy()
+    t, own = target_logits(hidden, head, targets, tile, operands, linear).numpy(), targets.numpy()
 
     def reduce(at: slice, first: int, logits_of_tile: torch.Tensor) -> None:
         z = logits_of_tile.numpy()
@@ -65,7 +71,7 @@ def _score(
         if delta is not None:
             count_bracket(z, t[at], delta[at].numpy(), counts[2, at], counts[3, at])
 
-    each_tile(hidden, head, tile, logits, reduce)
+    each_tile(hidden, head, tile, operands, reduce, linear)
     counts[1::2] -= 1  # the targets themselves
     with np.errstate(invalid="ignore", divide="ignore"):  # not finite: said by the caller
         log_mass = np.log(mass)

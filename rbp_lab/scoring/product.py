@@ -53,18 +53,18 @@ def tile_shape(device: str, vocab_rows: int, budget: int | None = None) -> tuple
     return max(32, min(4096, cells // rows) // 32 * 32), rows
 
 
-def tile_for(hidden: torch.Tensor, head: LMHead, logits: str, budget: int | None) -> tuple[int, int]:
+def tile_for(hidden: torch.Tensor, head: LMHead, operands: torch.dtype, budget: int | None) -> tuple[int, int]:
     """``tile_shape`` for these hidden states and weights: with fewer rows where a CPU must convert wide ones."""
     device = hidden.device.type
     tokens, rows = tile_shape(device, head.candidates, budget)
-    if device == "cpu" and head.weight.dtype != (compute := product_dtype(hidden, logits)):
-        most = CONVERTED_BYTES // (hidden.shape[-1] * compute.itemsize) // 256 * 256
+    if device == "cpu" and head.weight.dtype != operands:
+        most = CONVERTED_BYTES // (hidden.shape[-1] * operands.itemsize) // 256 * 256
         rows = min(rows, max(256, most))
     return tokens, rows
 
 
-def product_dtype(hidden: torch.Tensor, logits: str) -> torch.dtype:
-    """The dtype in which hidden · weightᵀ is taken for ``logits``, as in score_tokens."""
+def operand_dtype(hidden: torch.Tensor, logits: str) -> torch.dtype:
+    """The dtype of the operands of torch's product hidden · weightᵀ for ``logits``, as in score_tokens."""
     return torch.float32 if logits == "float32" else hidden.dtype
 
 
@@ -72,29 +72,30 @@ def each_tile(
     hidden: torch.Tensor,
     head: LMHead,
     tile: tuple[int, int],
-    logits: str,
+    operands: torch.dtype,
     reduce: Callable[[slice, int, torch.Tensor], None],
+    linear: Linear | None = None,
 ) -> None:
     """Call ``reduce`` with positions, first vocabulary row and logits [positions, rows] float32 of every tile.
 
-    The vocabulary is outermost. hidden: [n,D]. tile: as from ``tile_for``. logits: "float32" or "model", as in
-    score_tokens. ``reduce`` may overwrite the logits and must not keep them: the next tile takes their place, in the
-    cache too. Held at a time: one tile, and the rows of the weight it is made of where they must be converted.
+    The vocabulary is outermost. hidden: [n,D]. tile: as from ``tile_for``. operands: the dtype that hidden states and
+    weights are multiplied in. linear: what multiplies them, None for ``linear_for``'s choice. ``reduce`` may overwrite
+    the logits and must not keep them: the next tile takes their place, in the cache too. Held at a time: one tile, and
+    the rows of the weight it is made of where they must be converted.
     """
     tokens, rows = tile
-    compute = product_dtype(hidden, logits)
-    linear = linear_for(hidden.device.type, compute, hidden.shape[-1], tile)
+    linear = linear or linear_for(hidden.device.type, operands, hidden.shape[-1], tile)
     converted = None
-    if head.weight.dtype != compute:
-        converted = head.weight.new_empty((min(rows, head.candidates), hidden.shape[-1]), dtype=compute)
+    if head.weight.dtype != operands:
+        converted = head.weight.new_empty((min(rows, head.candidates), hidden.shape[-1]), dtype=operands)
     for first in range(0, head.candidates, rows):
         last = min(first + rows, head.candidates)
         weight = head.weight[first:last]
         if converted is not None:
             weight = converted[: last - first].copy_(weight)
-        bias = None if head.bias is None else head.bias[first:last].to(compute)
+        bias = None if head.bias is None else head.bias[first:last].to(operands)
         for i in range(0, len(hidden), tokens):
-            x = hidden[i : i + tokens].to(compute)
+            x = hidden[i : i + tokens].to(operands)
             inside = len(x)
             if inside < tokens:
                 x = F.pad(x, (0, 0, 0, tokens - inside))
@@ -102,19 +103,26 @@ def each_tile(
 
 
 def target_logits(
-    hidden: torch.Tensor, head: LMHead, targets: torch.Tensor, tile: tuple[int, int], logits: str
+    hidden: torch.Tensor,
+    head: LMHead,
+    targets: torch.Tensor,
+    tile: tuple[int, int],
+    operands: torch.dtype,
+    linear: Linear | None = None,
 ) -> torch.Tensor:
-    """The logit of each target [n] float32, as the diagonal of small products: rounded as tiles round, not as a dot."""
-    compute = product_dtype(hidden, logits)
-    linear = linear_for(hidden.device.type, compute, hidden.shape[-1], tile)
+    """The logit of each target [n] float32, as the diagonal of small products: rounded as tiles round, not as a dot.
+
+    The rest as in ``each_tile``.
+    """
+    linear = linear or linear_for(hidden.device.type, operands, hidden.shape[-1], tile)
     parts = []
     for i in range(0, len(targets), DIAGONAL):
         mine = targets[i : i + DIAGONAL]
         short = DIAGONAL - len(mine)
-        x = F.pad(hidden[i : i + DIAGONAL].to(compute), (0, 0, 0, short))
+        x = F.pad(hidden[i : i + DIAGONAL].to(operands), (0, 0, 0, short))
         mine = F.pad(mine, (0, short))
-        bias = None if head.bias is None else head.bias[mine].to(compute)
-        parts.append(linear(x, head.weight[mine].to(compute), bias).diagonal()[: DIAGONAL - short])
+        bias = None if head.bias is None else head.bias[mine].to(operands)
+        parts.append(linear(x, head.weight[mine].to(operands), bias).diagonal()[: DIAGONAL - short])
     return head.transform(torch.cat(parts)).float()
 
 
@@ -137,14 +145,14 @@ def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def linear_for(device: str, compute: torch.dtype, width: int, tile: tuple[int, int]) -> Linear:
+def linear_for(device: str, operands: torch.dtype, width: int, tile: tuple[int, int]) -> Linear:
     """The faster of torch's default product and oneDNN's for a tile, measured once for a width and a tile.
 
     oneDNN's unless the default is clearly faster: on an AMD EPYC (Zen 4) a tile takes oneDNN 0.87 to 0.96 of the time
     on one thread, at D = 128, 768 and 896 alike. Only a CPU has a choice, and only in float32: other devices have one
     product, and in 16 bits the default is oneDNN's already.
     """
-    if device != "cpu" or compute is not torch.float32:
+    if device != "cpu" or operands is not torch.float32:
         return F.linear
     with _one_at_a_time:  # threads that measured side by side might choose differently
         return _faster(width, tile)

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from rbp_lab.scoring.product import each_tile, ieee_products, target_logits, tile_for
+from rbp_lab.scoring.product import each_tile, ieee_products, operand_dtype, target_logits, tile_for
 from rbp_lab.scoring.threads import by_positions
 from rbp_lab.scoring.types import LMHead, TokenScores
 
@@ -35,8 +35,9 @@ def score_tiled(
     tile: (tokens, vocabulary rows), by default what ``budget`` allows. delta: δ [n] of the bracket. The rest as in
     score_tokens.
     """
-    tile = tile or tile_for(hidden, head, logits, budget)
-    score = partial(_score, head=head, tile=tile, logits=logits)
+    operands = operand_dtype(hidden, logits)
+    tile = tile or tile_for(hidden, head, operands, budget)
+    score = partial(_score, head=head, tile=tile, operands=operands)
     with ieee_products():
         if hidden.device.type == "cpu":
             return by_positions(score, hidden, targets, delta, tile[0])
@@ -50,7 +51,7 @@ def _score(
     *,
     head: LMHead,
     tile: tuple[int, int],
-    logits: str,
+    operands: torch.dtype,
 ) -> TokenScores:
     n, device = len(targets), hidden.device
     top = torch.full((n,), -torch.inf, device=device)
@@ -58,7 +59,7 @@ def _score(
     moment = torch.zeros(n, device=device)  # Σ (z − top) exp(z − top)
     counts = torch.zeros(2 if delta is None else 4, n, dtype=torch.int32, device=device)
     buffer = torch.empty(tile[0] * min(tile[1], head.candidates), device=device)
-    t_all = target_logits(hidden, head, targets, tile, logits)
+    t_all = target_logits(hidden, head, targets, tile, operands)
 
     def reduce(at: slice, first: int, z: torch.Tensor) -> None:
         rows, t = z.shape[1], t_all[at, None]
@@ -85,7 +86,7 @@ def _score(
         mass[at] = scale * mass[at] + e.sum(-1)
         top[at] = new_top
 
-    each_tile(hidden, head, tile, logits, reduce)
+    each_tile(hidden, head, tile, operands, reduce)
     counts[1::2] -= 1
     log_mass = mass.log()
     return TokenScores.of(top - t_all + log_mass, log_mass - moment / mass, counts.unbind())
