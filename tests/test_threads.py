@@ -1,6 +1,7 @@
 """Rows on threads of their own: the same scores, from copies of the model that share its weights and nothing else."""
 
 import copy
+import time
 
 import pytest
 import torch
@@ -85,6 +86,22 @@ def test_a_wrong_weight_and_an_error_are_met_on_threads_too(threads, passes, mon
         scorer(blocks_of(ids))
     monkeypatch.undo()
     assert all("forward" not in vars(each.get_output_embeddings()) for each in scorer._models)
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_an_error_leaves_no_call_running(threads):
+    done = []
+
+    def fail():
+        raise RuntimeError("at once")
+
+    def take_long():
+        time.sleep(0.3)
+        done.append(True)
+
+    with pytest.raises(RuntimeError, match="at once"):
+        apart([fail, take_long, fail, take_long])
+    assert done == [True, True]
 
 
 @pytest.mark.parametrize("name", sorted(TINY_MODELS))

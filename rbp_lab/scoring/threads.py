@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, partial
 from threading import Barrier
 from typing import TypeVar
@@ -23,7 +23,8 @@ Found = TypeVar("Found")
 def apart(calls: Sequence[Callable[[], Found]]) -> list[Found]:
     """What the calls return, in their order, each of torch's threads making one call at a time.
 
-    In a call torch's operations are of one thread and keep no gradients; so is a call of ``apart`` from there.
+    In a call torch's operations are of one thread and keep no gradients; so is a call of ``apart`` from there. The
+    first error is raised once no call is left running.
     """
 
     def alone(call: Callable[[], Found]) -> Found:
@@ -31,7 +32,11 @@ def apart(calls: Sequence[Callable[[], Found]]) -> list[Found]:
             return call()
 
     threads = torch.get_num_threads()
-    return list(map(alone, calls) if threads == 1 else _pool(threads).map(alone, calls))
+    if threads == 1:
+        return [alone(call) for call in calls]
+    running = [_pool(threads).submit(alone, call) for call in calls]
+    wait(running)
+    return [each.result() for each in running]
 
 
 def by_positions(
