@@ -70,6 +70,10 @@ def test_what_it_takes():
     assert not bfloat16.multiplies(x, w, b.float())  # its last bits would be lost
     for width in (30, 33):
         assert not bfloat16.multiplies(*operands(8, 100, width))
+        with pytest.raises(ValueError, match=rf"≥ 32 expected.*\[8, {width}\]"):
+            bfloat16.linear(*operands(8, 100, width))
+    with pytest.raises(ValueError, match="one even width"):  # never read beyond an operand
+        score_tokens(x, LMHead(operands(1, 100, 96)[1]), torch.zeros(8, dtype=torch.long), "native")
 
 
 @pytest.mark.parametrize(

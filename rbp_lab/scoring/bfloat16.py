@@ -52,8 +52,14 @@ def _runs_here() -> bool:
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """x · weightᵀ + bias [m,n] float32 of x [m,D], weight [n,D] and bias [n], all bfloat16.
 
-    Products are exact and sums are rounded to float32, in an order that depends on D alone. One thread.
+    Products are exact and sums are rounded to float32, in an order that depends on D alone. One thread. ValueError
+    for operands that ``multiplies`` refuses or whose widths differ: addresses are not checked further down.
     """
+    if not multiplies(x, weight, bias) or x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"bfloat16 operands of one even width ≥ {2 * LANES} expected; got {x.dtype} {list(x.shape)} "
+            f"and {weight.dtype} {list(weight.shape)}"
+        )
     m, n = len(x), len(weight)
     # Blocks overlap at the edges, so one whole block is the least.
     x, weight = _at_least(x, TOKENS), _at_least(weight, COLUMNS)
