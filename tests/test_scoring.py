@@ -2,6 +2,9 @@
 
 import importlib
 import math
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -299,6 +302,26 @@ def test_the_power_of_two_is_right_to_the_last_bits():
     assert np.abs(e / np.exp(d.astype(np.float64)) - 1).max() < 2.5e-7
     s, q = native._power_sums(np.array([-200.0, 0.0, 60.5], np.float32), np.float32(0))
     assert s == pytest.approx(math.exp(60.5) + 1, rel=1e-6) and q == pytest.approx(60.5 * math.exp(60.5), rel=1e-6)
+
+
+SCORE_TWO_FORMATS = """
+import torch
+from rbp_lab.scoring import LMHead, score_tokens
+torch.set_num_threads(1)
+for dtype in (torch.float32, torch.bfloat16):
+    g = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 32, generator=g).to(dtype) for n in (300, 9000))
+    scores = score_tokens(hidden, LMHead(weight), torch.arange(300), "native")
+    print(scores.nll.double().sum().item(), scores.entropy.double().sum().item())
+"""
+
+
+@pytest.mark.skipif(bool(missing("native", "cpu")), reason=missing("native", "cpu"))
+def test_code_from_numbas_cache_gives_the_bits_of_code_just_compiled(tmp_path):
+    command, environment = [sys.executable, "-c", SCORE_TWO_FORMATS], os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    compiled, cached = (subprocess.run(command, env=environment, capture_output=True, check=True).stdout for _ in "12")
+    assert list(tmp_path.rglob("*.nbc")) and compiled.count(b"\n") == 2
+    assert cached == compiled
 
 
 def test_the_product_is_chosen_by_its_speed(monkeypatch):

@@ -99,7 +99,9 @@ def _exp(d):  # type: ignore[no-untyped-def]
     return p * np.int32((int32(k) + int32(127)) << int32(23)).view(np.float32)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+# Inlined: as a function of its own it exists twice, alone and within its caller's code, with sums in different orders,
+# and whether the caller's code was compiled or came from numba's cache decided which of the two ran.
+@njit(nogil=True, cache=True, fastmath=FAST, inline="always")
 def _power_sums(row, reference):  # type: ignore[no-untyped-def]
     """(Σ exp(d), Σ d·exp(d)) over d = row − reference, in one reading; NaN and infinity survive in the second sum."""
     s, q = float32(0), float32(0)
