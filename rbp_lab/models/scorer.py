@@ -75,7 +75,7 @@ class Scorer:
     def _score_rows(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
         """As many rows for each of torch's threads; those left over, or all, by the threads inside torch's operations.
 
-        Apart, a 14m model's body took 32 µs a token where the two threads inside every operation took 43.
+        On two threads 14m and 160m models took 0.91 to 0.94 of the time apart, in float32 and bfloat16.
         """
         threads = torch.get_num_threads()
         share = len(tokens) // threads
