@@ -324,9 +324,22 @@ def test_code_from_numbas_cache_gives_the_bits_of_code_just_compiled(tmp_path):
     assert cached == compiled
 
 
-def test_the_product_is_chosen_by_its_speed(monkeypatch):
-    assert linear_for("cuda", torch.float32, 8, (256, 256)) is torch.nn.functional.linear
-    assert linear_for("cpu", torch.bfloat16, 8, (256, 256)) is torch.nn.functional.linear
+@pytest.fixture
+def forget_choices():
+    """Forget which product was chosen; call it to forget again, and once more at the end."""
+
+    def forget():
+        for each in (product._chosen, product._first_of_the_fast):
+            each.cache_clear()
+
+    forget()
+    yield forget
+    forget()
+
+
+def test_the_product_is_chosen_by_its_speed(monkeypatch, forget_choices):
+    assert linear_for("cuda", torch.float32, 8, onednn_linear) is torch.nn.functional.linear
+    assert linear_for("cpu", torch.bfloat16, 8, onednn_linear) is torch.nn.functional.linear
     default, calls = torch.nn.functional.linear, []
 
     def slowed(linear):
@@ -346,21 +359,41 @@ def test_the_product_is_chosen_by_its_speed(monkeypatch):
         time.sleep(0.005)
         return slow_onednn(*a)
 
+    def own(*a):
+        return default(*a)
+
+    slow_own = slowed(own)
     cases = [
-        ({"F.linear": slow_default}, onednn_linear),
-        ({"onednn_linear": slow_onednn}, default),
-        ({"F.linear": slow_default, "onednn_linear": slow_onednn}, slow_onednn),  # close: never left to noise
-        ({"F.linear": slow_default, "onednn_linear": interrupted}, interrupted),
-        ({"_has_onednn": lambda: False}, default),
+        ({"F.linear": slow_default}, None, onednn_linear),
+        ({"onednn_linear": slow_onednn}, None, default),
+        ({"F.linear": slow_default, "onednn_linear": slow_onednn}, None, slow_onednn),  # close: never left to noise
+        ({"F.linear": slow_default, "onednn_linear": interrupted}, None, interrupted),
+        ({"F.linear": slow_default, "onednn_linear": slow_onednn}, slow_own, slow_own),
+        ({"F.linear": slow_default, "onednn_linear": slow_onednn}, own, own),
+        ({"F.linear": slow_default}, slow_own, onednn_linear),
+        ({"onednn_linear": slow_onednn}, slow_own, default),
+        ({"_has_onednn": lambda: False}, None, default),
+        ({"_has_onednn": lambda: False, "F.linear": slow_default}, own, own),
     ]
-    for patches, expected in cases:
-        product._faster.cache_clear()
+    for patches, given, expected in cases:
+        forget_choices()
         with monkeypatch.context() as patched:
             for name, value in patches.items():
                 patched.setattr(f"rbp_lab.scoring.product.{name}", value)
-            assert linear_for("cpu", torch.float32, 8, (256, 256)) is expected
-    product._faster.cache_clear()
-    assert set(calls) == {default, onednn_linear}
+            assert linear_for("cpu", torch.float32, 8, given) is expected
+    assert set(calls) == {default, onednn_linear, own}
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_products_are_compared_on_one_thread(threads, forget_choices):
+    seen = []
+
+    def own(*_):
+        seen.append(torch.get_num_threads())
+
+    for _ in range(2):
+        linear_for("cpu", torch.float32, 8, own)
+    assert set(seen) == {1} and len(seen) == 1 + product.TIMES  # and once
 
 
 def test_what_cannot_run_here_says_what_it_needs(monkeypatch):

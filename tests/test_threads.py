@@ -85,7 +85,7 @@ def test_a_wrong_weight_and_an_error_are_met_on_threads_too(threads, passes, mon
     with pytest.raises(RuntimeError, match="in a thread"):
         scorer(blocks_of(ids))
     monkeypatch.undo()
-    assert all("forward" not in vars(each.get_output_embeddings()) for each in scorer._models)
+    assert all("forward" not in vars(each.get_output_embeddings()) for each in scorer._copies)
 
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
@@ -116,6 +116,59 @@ def test_a_copy_shares_the_weights_and_nothing_else(name):
     ids = torch.from_numpy(random_ids(2, 9, TINY_VOCAB, 0))
     with torch.no_grad():
         assert torch.equal(other(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def times_two(x, weight, bias):
+    return 2 * nn.functional.linear(x, weight, bias)
+
+
+def test_a_copy_may_multiply_otherwise_in_its_plain_float32_layers():
+    class Special(nn.Linear):
+        """Anything else is left alone."""
+
+    model = nn.Sequential(nn.Linear(3, 4), Special(4, 4), nn.Linear(4, 4).half(), nn.Linear(4, 4, bias=False))
+    copied = copy_of(model, times_two)
+    x = torch.randn(2, 5, 3)
+    assert torch.equal(copied[0](x), 2 * model[0](x))
+    assert torch.equal(copied[3](copied[0](x)), 4 * model[3](model[0](x)))
+    assert type(copied[1]) is Special and type(copied[2]) is nn.Linear and copied[0].weight is model[0].weight
+    assert all(type(each) is nn.Linear for each in (model[0], model[2], model[3]))
+    transposed = torch.randn(3, 5, 2).transpose(0, 2)
+    assert torch.equal(copied[0](transposed), 2 * model[0](transposed))
+
+
+@pytest.fixture
+def avx512(monkeypatch):
+    """The module, chosen by native whatever the speed of other products."""
+    native, module = (pytest.importorskip(f"rbp_lab.scoring.{name}") for name in ("native", "avx512"))
+    if not module.multiplies(torch.float32, 32):
+        pytest.skip("the processor has no AVX-512")
+    monkeypatch.setattr(native, "linear_for", lambda device, operands, width, own: own)
+    return module
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("name", sorted(TINY_MODELS))
+def test_layers_are_multiplied_by_our_product_and_no_worse(name, threads, passes, avx512):
+    model, ids = build_tiny_model(name), random_ids(4, 40, TINY_VOCAB, 0)
+    found = Scorer(model, "cpu", implementation="native")(blocks_of(ids))
+    copies = [each for each, _, _ in passes]
+    assert len(set(map(id, copies))) == threads and model not in copies
+    layers = {type(layer).__name__ for layer in copies[0].modules() if isinstance(layer, nn.Linear)}
+    assert layers == {"_Layer"} and not any(type(layer).__name__ == "_Layer" for layer in model.modules())
+    double = copy.deepcopy(model).double()
+    exact, plain = (Scorer(each, "cpu", implementation=how)(blocks_of(ids)).nll.double()
+                    for each, how in ((double, "reference"), (model, "tiled")))  # fmt: skip
+    assert (found.nll - exact).abs().max() <= 2 * (plain - exact).abs().max() + 1e-6
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_layers_stay_torchs_in_16_bits_and_without_native(threads, passes, avx512, monkeypatch):
+    monkeypatch.setattr(avx512, "linear", lambda *_: pytest.fail("float32 layers are torch's here"))
+    ids = random_ids(4, 40, TINY_VOCAB, 0)
+    Scorer(build_tiny_model("llama"), "cpu", implementation="tiled")(blocks_of(ids))
+    model = copy.deepcopy(build_tiny_model("llama")).half()
+    assert all(type(layer).__name__ != "_Layer" for layer in copy_of(model, avx512.linear).modules())
 
 
 def test_what_hangs_on_its_modules_is_not_copied():

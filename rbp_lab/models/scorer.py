@@ -12,6 +12,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.models.copies import copy_of, may_be_copied
 from rbp_lab.models.head import HeadPlan, intercept, probe_head
 from rbp_lab.scoring import LMHead, TokenScores, choose, missing, score_tokens
+from rbp_lab.scoring.product import Linear
 from rbp_lab.scoring.reference import score_logits
 from rbp_lab.scoring.threads import apart
 
@@ -43,7 +44,8 @@ class Scorer:
         budget: int | None = None,
         implementation: str = "auto",
     ):
-        self._models, self._device = [model], device  # the model, and its copies for threads once they are needed
+        self._model, self._device = model, device
+        self._copies: list[torch.nn.Module] = []  # one for each thread, once they are needed
         self._num_candidates, self._logits = num_candidates, logits
         self._budget = budget
         self._may_copy = torch.device(device).type == "cpu" and may_be_copied(model)
@@ -80,18 +82,19 @@ class Scorer:
         threads = torch.get_num_threads()
         share = len(tokens) // threads
         if not self._may_copy or share * tokens.shape[1] < ROWS_APART:
-            return self._score_head(self._models[0], tokens, scored)
-        while len(self._models) < threads:
-            self._models.append(copy_of(self._models[0]))
+            return self._score_head(self._model, tokens, scored)
+        if len(self._copies) < threads:
+            linear = _layer_product(self._model, self.implementation)
+            self._copies = [copy_of(self._model, linear) for _ in range(threads)]
         rest = share * threads
         found = apart(
             [
                 partial(self._score_share, model, tokens[first : first + share], scored[first : first + share])
-                for model, first in zip(self._models[:threads], range(0, rest, share), strict=True)
+                for model, first in zip(self._copies[:threads], range(0, rest, share), strict=True)
             ]
         )
         if rest < len(tokens):
-            found.append(self._score_head(self._models[0], tokens[rest:], scored[rest:]))
+            found.append(self._score_head(self._model, tokens[rest:], scored[rest:]))
         return TokenScores.join(found)
 
     def _score_share(self, model: torch.nn.Module, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
@@ -128,7 +131,7 @@ class Scorer:
     def _score_logits(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
         parts: list[TokenScores] = []
         for row, keep in zip(tokens, scored, strict=True):  # one row at a time: its logits are the least one can hold
-            logits = self._models[0](input_ids=_to(row[None], self._device), use_cache=False).logits[0, :-1]
+            logits = self._model(input_ids=_to(row[None], self._device), use_cache=False).logits[0, :-1]
             kept = logits.index_select(0, _to(keep.nonzero()[:, 0], logits.device))
             parts.append(score_logits(kept[:, : self._num_candidates].float(), _to(row[1:][keep], logits.device)))
         return TokenScores.join(parts)
@@ -142,6 +145,19 @@ def _chosen(implementation: str, model: torch.nn.Module, device: str) -> str:
     if why := missing(implementation, kind):
         raise LabError(f"scoring.implementation={implementation} {why}")
     return implementation
+
+
+def _layer_product(model: torch.nn.Module, implementation: str) -> Linear | None:
+    """What multiplies in the layers of a thread's copy, None for torch's default.
+
+    A product that is closer to the exact sums as well as faster; oneDNN's, faster too, is further from them.
+    """
+    if implementation != "native":
+        return None
+    from rbp_lab.scoring import avx512, native
+
+    width = model.get_output_embeddings().weight.shape[1]
+    return avx512.linear if native.float32_linear(width) is avx512.linear else None
 
 
 def _to(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The product hidden · weightᵀ in tiles: which kernel computes it, in what shapes, and the target's logit by the same.
 
-A tile's shape never depends on the batch (the last one is padded), so a token's logits do not depend on which tokens
-it was batched with. Legend: n positions, V candidate rows, D hidden width.
+How torch's products round depends on their shape. A tile's never depends on the batch (the last one is padded), so a
+token's logits do not depend on which tokens it was batched with. Legend: n positions, V candidate rows, D hidden width.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 
 import torch
 import torch.nn.functional as F
 
 from rbp_lab.errors import LabError
+from rbp_lab.scoring.threads import apart
 from rbp_lab.scoring.types import LMHead
 
 Linear = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
@@ -28,9 +29,10 @@ DEFAULT_BUDGET = {"cpu": 8 << 20, "cuda": 512 << 20}
 # Of a tile's weights in another format than they are stored in, on a CPU, where each thread holds its own; 256 rows of
 # weights wider than 4,096 take more.
 CONVERTED_BYTES = 4 << 20
-# The default product must be faster than oneDNN's by this factor to be chosen: where the two are close, noise would
-# choose, and with it how logits round.
-CLEARLY = 1.15
+# A product must be faster than one before it in ``linear_for``'s order by this factor to be chosen: where they are
+# close, noise would choose, and with it how logits round. Beside three busy processes on two cores the least of 11
+# times of equals differed by up to a fifth at D = 32 and by 8 % at D = 128; of 5 times by up to 1.65.
+CLEARLY, TIMES = 1.3, 11
 
 
 def tile_shape(device: str, vocab_rows: int, budget: int | None = None) -> tuple[int, int]:
@@ -73,18 +75,18 @@ def each_tile(
     head: LMHead,
     tile: tuple[int, int],
     operands: torch.dtype,
+    linear: Linear,
     reduce: Callable[[slice, int, torch.Tensor], None],
-    linear: Linear | None = None,
+    padded: bool = True,
 ) -> None:
     """Call ``reduce`` with positions, first vocabulary row and logits [positions, rows] float32 of every tile.
 
     The vocabulary is outermost. hidden: [n,D]. tile: as from ``tile_for``. operands: the dtype that hidden states and
-    weights are multiplied in. linear: what multiplies them, None for ``linear_for``'s choice. ``reduce`` may overwrite
-    the logits and must not keep them: the next tile takes their place, in the cache too. Held at a time: one tile, and
-    the rows of the weight it is made of where they must be converted.
+    weights are multiplied in by ``linear``. ``reduce`` may overwrite the logits and must not keep them: the next tile
+    takes their place, in the cache too. padded: whether ``linear`` needs whole tiles to round alike. Held at a time:
+    one tile, and the rows of the weight it is made of where they must be converted.
     """
     tokens, rows = tile
-    linear = linear or linear_for(hidden.device.type, operands, hidden.shape[-1], tile)
     converted = None
     if head.weight.dtype != operands:
         converted = head.weight.new_empty((min(rows, head.candidates), hidden.shape[-1]), dtype=operands)
@@ -97,7 +99,7 @@ def each_tile(
         for i in range(0, len(hidden), tokens):
             x = hidden[i : i + tokens].to(operands)
             inside = len(x)
-            if inside < tokens:
+            if padded and inside < tokens:
                 x = F.pad(x, (0, 0, 0, tokens - inside))
             reduce(slice(i, i + inside), first, head.transform(linear(x, weight, bias)).float()[:inside])
 
@@ -106,15 +108,13 @@ def target_logits(
     hidden: torch.Tensor,
     head: LMHead,
     targets: torch.Tensor,
-    tile: tuple[int, int],
     operands: torch.dtype,
-    linear: Linear | None = None,
+    linear: Linear,
 ) -> torch.Tensor:
     """The logit of each target [n] float32, as the diagonal of small products: rounded as tiles round, not as a dot.
 
     The rest as in ``each_tile``.
     """
-    linear = linear or linear_for(hidden.device.type, operands, hidden.shape[-1], tile)
     parts = []
     for i in range(0, len(targets), DIAGONAL):
         mine = targets[i : i + DIAGONAL]
@@ -145,29 +145,39 @@ def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def linear_for(device: str, operands: torch.dtype, width: int, tile: tuple[int, int]) -> Linear:
-    """The faster of torch's default product and oneDNN's for a tile, measured once for a width and a tile.
+def linear_for(device: str, operands: torch.dtype, width: int, own: Linear | None = None) -> Linear:
+    """What multiplies tiles of this width D on one thread: ``own`` if given, oneDNN's product or torch's default.
 
-    oneDNN's unless the default is clearly faster: on an AMD EPYC (Zen 4) a tile takes oneDNN 0.87 to 0.96 of the time
-    on one thread, at D = 128, 768 and 896 alike. Only a CPU has a choice, and only in float32: other devices have one
-    product, and in 16 bits the default is oneDNN's already.
+    The first of them, in this order, that no other is clearly faster than, measured once for a width. On an AMD EPYC
+    (Zen 4) a tile takes oneDNN 0.87 to 0.96 of the default's time, at D = 128, 768 and 896 alike. Only a CPU has a
+    choice, and only in float32: other devices have one product, and in 16 bits the default is oneDNN's already.
     """
     if device != "cpu" or operands is not torch.float32:
         return F.linear
-    with _one_at_a_time:  # threads that measured side by side might choose differently
-        return _faster(width, tile)
-
-
-_one_at_a_time = Lock()
+    return _chosen(width, own)
 
 
 @cache
-def _faster(width: int, tile: tuple[int, int]) -> Linear:
-    if not _has_onednn():
-        return F.linear
-    x, weight = torch.ones(tile[0], width), torch.ones(min(tile[1], 2048), width)
-    best = {F.linear: float("inf"), onednn_linear: float("inf")}
-    for repetition in range(6):
+def _chosen(width: int, own: Linear | None) -> Linear:
+    return apart([partial(_one_at_a_time, width, own)])[0]
+
+
+_measuring = Lock()
+
+
+def _one_at_a_time(width: int, own: Linear | None) -> Linear:
+    with _measuring:  # threads that measured side by side might choose differently
+        return _first_of_the_fast(width, own)
+
+
+@cache
+def _first_of_the_fast(width: int, own: Linear | None) -> Linear:
+    candidates = [own] if own else []
+    candidates += [onednn_linear] if _has_onednn() else []
+    candidates.append(F.linear)
+    x, weight = (torch.ones(side, width) for side in (256, 2048))
+    best = dict.fromkeys(candidates, float("inf"))
+    for repetition in range(1 + TIMES):
         for linear in best:
             # Of this thread, as torch's operations are here: by the wall clock a busy machine chose otherwise one time
             # in ten at D = 128, and then rounded otherwise.
@@ -175,7 +185,7 @@ def _faster(width: int, tile: tuple[int, int]) -> Linear:
             linear(x, weight, None)
             if repetition:  # the first prepares kernels
                 best[linear] = min(best[linear], time.thread_time() - began)
-    return F.linear if best[F.linear] * CLEARLY < best[onednn_linear] else onednn_linear
+    return next(linear for linear, took in best.items() if took <= CLEARLY * min(best.values()))
 
 
 def _has_onednn() -> bool:

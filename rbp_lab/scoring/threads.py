@@ -44,15 +44,14 @@ def by_positions(
     hidden: torch.Tensor,
     targets: torch.Tensor,
     delta: torch.Tensor | None,
-    tile_tokens: int,
+    whole: int,
 ) -> TokenScores:
-    """``score(hidden, targets, delta)``, each of torch's threads working on a slice of whole tiles of the positions.
-
-    Its bits do not depend on the number of threads.
+    """``score(hidden, targets, delta)``, each of torch's threads working on a slice of the positions, of as many as a
+    multiple of ``whole``: a tile, where how logits round depends on it, so that the bits do not depend on the threads.
     """
     n, threads = len(targets), torch.get_num_threads()
-    parts = -(-n // tile_tokens)
-    share = -(-parts // min(threads, parts)) * tile_tokens
+    parts = -(-n // whole)
+    share = -(-parts // min(threads, parts)) * whole
     slices = [slice(first, first + share) for first in range(0, n, share)]
     calls = [partial(score, hidden[at], targets[at], None if delta is None else delta[at]) for at in slices]
     return TokenScores.join(apart(calls))

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from rbp_lab.scoring.product import each_tile, ieee_products, operand_dtype, target_logits, tile_for
+from rbp_lab.scoring.product import Linear, each_tile, ieee_products, linear_for, operand_dtype, target_logits, tile_for
 from rbp_lab.scoring.threads import by_positions
 from rbp_lab.scoring.types import LMHead, TokenScores
 
@@ -37,7 +37,8 @@ def score_tiled(
     """
     operands = operand_dtype(hidden, logits)
     tile = tile or tile_for(hidden, head, operands, budget)
-    score = partial(_score, head=head, tile=tile, operands=operands)
+    linear = linear_for(hidden.device.type, operands, hidden.shape[-1])
+    score = partial(_score, head=head, tile=tile, operands=operands, linear=linear)
     with ieee_products():
         if hidden.device.type == "cpu":
             return by_positions(score, hidden, targets, delta, tile[0])
@@ -52,6 +53,7 @@ def _score(
     head: LMHead,
     tile: tuple[int, int],
     operands: torch.dtype,
+    linear: Linear,
 ) -> TokenScores:
     n, device = len(targets), hidden.device
     top = torch.full((n,), -torch.inf, device=device)
@@ -59,7 +61,7 @@ def _score(
     moment = torch.zeros(n, device=device)  # Σ (z − top) exp(z − top)
     counts = torch.zeros(2 if delta is None else 4, n, dtype=torch.int32, device=device)
     buffer = torch.empty(tile[0] * min(tile[1], head.candidates), device=device)
-    t_all = target_logits(hidden, head, targets, tile, operands)
+    t_all = target_logits(hidden, head, targets, operands, linear)
 
     def reduce(at: slice, first: int, z: torch.Tensor) -> None:
         rows, t = z.shape[1], t_all[at, None]
@@ -86,7 +88,7 @@ def _score(
         mass[at] = scale * mass[at] + e.sum(-1)
         top[at] = new_top
 
-    each_tile(hidden, head, tile, operands, reduce)
+    each_tile(hidden, head, tile, operands, linear, reduce)
     counts[1::2] -= 1
     log_mass = mass.log()
     return TokenScores.of(top - t_all + log_mass, log_mass - moment / mass, counts.unbind())
