@@ -27,6 +27,7 @@ from rbp_lab.bench.settings import Bench
 from rbp_lab.build import locate
 from rbp_lab.conf_dir import CONF
 from rbp_lab.errors import LabError
+from rbp_lab.runtime import share_a_heap
 from rbp_lab.settings import KSpec, Launch, Precision, Scoring
 from rbp_lab.tracking.settings import Tracking
 
@@ -112,6 +113,7 @@ COMMANDS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of ``rbp-lab``; exits with 0 when everything held, 1 on a failure, 2 on wrong usage."""
+    share_a_heap()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["--version"]:
         print(f"rbp-lab {__version__}")

@@ -2,7 +2,9 @@
 
 import sys
 
+from rbp_lab.runtime import share_a_heap
 from rbp_lab.stages.measure import run_worker
 
 if __name__ == "__main__":
+    share_a_heap()
     sys.exit(run_worker(sys.argv[1:]))

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rbp_lab.runtime import share_a_heap
+
 TIMEOUT = 900.0
 
 
@@ -40,6 +42,7 @@ def measure_memory(job: Mapping[str, Any], names: Sequence[str]) -> dict[str, fl
 
 def main() -> None:
     """Fork, let the child measure one contender, wait; once for each name of the job."""
+    share_a_heap()  # as the command line does
     job = json.load(sys.stdin)
     import torch
     import transformers  # noqa: F401

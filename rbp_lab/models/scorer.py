@@ -152,12 +152,12 @@ def _layer_product(model: torch.nn.Module, implementation: str) -> Linear | None
 
     A product that is closer to the exact sums as well as faster; oneDNN's, faster too, is further from them.
     """
-    if implementation != "native":
+    weight = model.get_output_embeddings().weight
+    if implementation != "native" or weight.dtype is not torch.float32:
         return None
     from rbp_lab.scoring import avx512, native
 
-    width = model.get_output_embeddings().weight.shape[1]
-    return avx512.linear if native.float32_linear(width) is avx512.linear else None
+    return avx512.linear if native.float32_linear(weight.shape[1]) is avx512.linear else None
 
 
 def _to(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
