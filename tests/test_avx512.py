@@ -72,7 +72,7 @@ def test_sums_are_no_worse_than_torchs_in_float32(width, dtype):
         (z.double() - exact).square().mean().sqrt()
         for z in (avx512.linear(x, w, b), torch.nn.functional.linear(x.float(), w.float(), b.float()))
     ]
-    assert off[0] <= 1.2 * off[1] and off[0] < 4e-7
+    assert off[0] <= (1.05 if dtype is torch.float32 else 1.2) * off[1] and off[0] < 4e-7
 
 
 @each_dtype

@@ -163,12 +163,17 @@ def test_layers_are_multiplied_by_our_product_and_no_worse(name, threads, passes
 
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
-def test_layers_stay_torchs_in_16_bits_and_without_native(threads, passes, avx512, monkeypatch):
-    monkeypatch.setattr(avx512, "linear", lambda *_: pytest.fail("float32 layers are torch's here"))
-    ids = random_ids(4, 40, TINY_VOCAB, 0)
-    Scorer(build_tiny_model("llama"), "cpu", implementation="tiled")(blocks_of(ids))
-    model = copy.deepcopy(build_tiny_model("llama")).half()
-    assert all(type(layer).__name__ != "_Layer" for layer in copy_of(model, avx512.linear).modules())
+@pytest.mark.parametrize(("dtype", "how"), [(torch.float32, "tiled"), (torch.bfloat16, "native")], ids=str)
+def test_layers_stay_torchs_in_16_bits_and_without_native(threads, dtype, how, passes, avx512, monkeypatch):
+    from rbp_lab.scoring import native
+
+    monkeypatch.setattr(native, "float32_linear", lambda _: pytest.fail("no float32 product is needed, nor measured"))
+    if not avx512.multiplies(dtype, 32):
+        pytest.skip("native converts to float32 here")
+    model = copy.deepcopy(build_tiny_model("llama")).to(dtype)
+    Scorer(model, "cpu", implementation=how)(blocks_of(random_ids(4, 40, TINY_VOCAB, 0)))
+    layers = [type(m) for each, _, _ in passes for m in each.modules() if isinstance(m, nn.Linear)]
+    assert len(passes) == threads and set(layers) == {nn.Linear}
 
 
 def test_what_hangs_on_its_modules_is_not_copied():

@@ -154,11 +154,6 @@ def linear_for(device: str, operands: torch.dtype, width: int, own: Linear | Non
     """
     if device != "cpu" or operands is not torch.float32:
         return F.linear
-    return _chosen(width, own)
-
-
-@cache
-def _chosen(width: int, own: Linear | None) -> Linear:
     return apart([partial(_one_at_a_time, width, own)])[0]
 
 
