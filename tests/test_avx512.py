@@ -116,6 +116,17 @@ def test_not_when_numba_compiles_for_another_processor(monkeypatch, name, value)
     avx512._runs.cache_clear()
 
 
+@pytest.mark.parametrize("features", ["avx512f", "avx512bf16", "avx512f avx512bf16", "sse2 mmx avx2"])
+def test_each_dtype_needs_its_instruction(monkeypatch, features):
+    has = dict.fromkeys(features.split(), True)
+    monkeypatch.setattr(avx512.binding, "get_host_cpu_features", lambda: has)
+    avx512._runs.cache_clear()
+    runs = [avx512.multiplies(dtype, 32) for dtype in (torch.float32, torch.bfloat16)]
+    monkeypatch.undo()
+    avx512._runs.cache_clear()
+    assert runs == ["avx512f" in has, "avx512bf16" in has]
+
+
 @each_dtype
 @pytest.mark.parametrize("head", [{}, {"scale": 0.5, "softcap": 6.0}, {"num_candidates": 333}], ids=str)
 @pytest.mark.parametrize("bias", [False, True])

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +18,7 @@ from rbp_lab.scoring import LMHead, NonFiniteLogits, choose, missing, product, s
 from rbp_lab.scoring.product import linear_for, onednn_linear, tile_for, tile_shape
 from rbp_lab.scoring.reference import reference_logits, score_logits
 from rbp_lab.scoring.rounding import rounding_bound
-from rbp_lab.scoring.threads import _pool
+from rbp_lab.scoring.threads import _pool, apart
 from rbp_lab.scoring.tiled import score_tiled
 
 TILES = tuple(impl for impl in ("tiled", "native") if not missing(impl, "cpu"))
@@ -339,20 +340,20 @@ def test_the_product_is_chosen_by_its_speed(monkeypatch, forget_choices):
     assert linear_for("cpu", torch.bfloat16, 8, onednn_linear) is torch.nn.functional.linear
     default, calls = torch.nn.functional.linear, []
 
-    def slowed(linear):
+    def slowed(linear, seconds=0.0055):
         def sluggish(*a):
             calls.append(linear)
-            until = time.thread_time() + 0.005
+            until = time.thread_time() + seconds
             while time.thread_time() < until:
                 pass
             return linear(*a)
 
         return sluggish
 
-    slow_default, slow_onednn = slowed(default), slowed(onednn_linear)
+    slow_default, slow_onednn = slowed(default, 0.005), slowed(onednn_linear)
 
     def interrupted(*a):
-        """As slow as the default, on a machine whose other processes take turns with this one."""
+        """Nearly as fast as the default, on a machine whose other processes take turns with this one."""
         time.sleep(0.005)
         return slow_onednn(*a)
 
@@ -391,6 +392,22 @@ def test_products_are_compared_on_one_thread(threads, forget_choices):
     for _ in range(2):
         linear_for("cpu", torch.float32, 8, own)
     assert set(seen) == {1} and len(seen) == 1 + product.TIMES  # and once
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_products_are_compared_by_one_thread_for_all(threads, forget_choices):
+    seen, together = [], threading.Barrier(2)
+
+    def own(*_):
+        seen.append(threading.get_ident())
+        time.sleep(0.001)
+
+    def choose_at_once():
+        together.wait()
+        return linear_for("cpu", torch.float32, 8, own)
+
+    assert len(set(apart([choose_at_once] * 2))) == 1
+    assert len(set(seen)) == 1 and len(seen) == 1 + product.TIMES
 
 
 def test_what_cannot_run_here_says_what_it_needs(monkeypatch):

@@ -176,6 +176,16 @@ def test_layers_stay_torchs_in_16_bits_and_without_native(threads, dtype, how, p
     assert len(passes) == threads and set(layers) == {nn.Linear}
 
 
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_layers_stay_torchs_where_another_product_is_clearly_faster(threads, passes, avx512, monkeypatch):
+    from rbp_lab.scoring import native
+
+    monkeypatch.setattr(native, "linear_for", lambda device, operands, width, own: nn.functional.linear)
+    Scorer(build_tiny_model("llama"), "cpu", implementation="native")(blocks_of(random_ids(4, 40, TINY_VOCAB, 0)))
+    layers = [type(m) for each, _, _ in passes for m in each.modules() if isinstance(m, nn.Linear)]
+    assert len(passes) == threads and set(layers) == {nn.Linear}
+
+
 def test_what_hangs_on_its_modules_is_not_copied():
     from accelerate import cpu_offload
 

@@ -46,8 +46,9 @@ def by_positions(
     delta: torch.Tensor | None,
     whole: int,
 ) -> TokenScores:
-    """``score(hidden, targets, delta)``, each of torch's threads working on a slice of the positions, of as many as a
-    multiple of ``whole``: a tile, where how logits round depends on it, so that the bits do not depend on the threads.
+    """``score(hidden, targets, delta)``, each of torch's threads working on a slice of the positions.
+
+    All slices but the last are of a multiple of ``whole`` positions: what is multiplied at a time, and padded else.
     """
     n, threads = len(targets), torch.get_num_threads()
     parts = -(-n // whole)
