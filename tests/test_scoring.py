@@ -127,7 +127,7 @@ def test_low_precision_weights_are_multiplied_in_float32(dtype, impl):
 
 @pytest.mark.parametrize("impl", TILES)
 def test_wide_weights_are_converted_a_few_rows_at_a_time(impl, monkeypatch):
-    monkeypatch.setattr(product, "CONVERTED_BYTES", 300 * 64 * 4)
+    monkeypatch.setattr(product, "CONVERTED_BYTES", 300 * (256 * 10 + 64 * 4))
     hidden, head, targets = random_case(200, 1000, 64, torch.float16, bias=True)
     assert tile_for(hidden, head, torch.float32, None) == (256, 256)
     assert tile_for(hidden, head, torch.float16, None)[1] > 256  # what is not converted is not held

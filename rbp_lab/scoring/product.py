@@ -26,9 +26,9 @@ DIAGONAL = 64
 # Buffers of a tile's size that live at once (logits, exponentials, comparison), in bytes per logit.
 BYTES_PER_LOGIT = 10
 DEFAULT_BUDGET = {"cpu": 8 << 20, "cuda": 512 << 20}
-# Of a tile's weights in another format than they are stored in, on a CPU, where each thread holds its own; 256 rows of
-# weights wider than 4,096 take more.
-CONVERTED_BYTES = 4 << 20
+# Of a tile's buffers and its weights in another format than they are stored in, on a CPU, where each thread holds its
+# own; 256 rows of weights wider than 3,072 take more.
+CONVERTED_BYTES = 11 << 19
 # A product must be faster than one before it in ``linear_for``'s order by this factor to be chosen: where they are
 # close, noise would choose, and with it how logits round. Beside three busy processes on two cores the least of 11
 # times of equals differed by up to a fifth at D = 32 and by 8 % at D = 128; of 5 times by up to 1.65.
@@ -60,7 +60,7 @@ def tile_for(hidden: torch.Tensor, head: LMHead, operands: torch.dtype, budget: 
     device = hidden.device.type
     tokens, rows = tile_shape(device, head.candidates, budget)
     if device == "cpu" and head.weight.dtype != operands:
-        most = CONVERTED_BYTES // (hidden.shape[-1] * operands.itemsize) // 256 * 256
+        most = CONVERTED_BYTES // (tokens * BYTES_PER_LOGIT + hidden.shape[-1] * operands.itemsize) // 256 * 256
         rows = min(rows, max(256, most))
     return tokens, rows
 
