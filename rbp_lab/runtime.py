@@ -50,7 +50,7 @@ def share_a_heap() -> None:
     Threads that each take rows through a model need the same large buffers at different times. With heaps of their own
     two threads held up to 43 MB more than one batch's body at 160m in float32 (6 runs), so up to 16 (14 runs, median
     4.5). The thresholds are the highest that glibc comes to by itself, but from the start: without them it was up to 26
-    (8 runs, median 14); lower ones, of 4 or 16 MB, made the body take 1.05 times as long.
+    (8 runs, median 14); lower ones, of 4 or 16 MB, made that body take 1.05 times as long.
     """
     settings = {M_ARENA_MAX: 1, M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
     try:

@@ -27,7 +27,7 @@ DIAGONAL = 64
 BYTES_PER_LOGIT = 10
 DEFAULT_BUDGET = {"cpu": 8 << 20, "cuda": 512 << 20}
 # Of a tile's buffers and its weights in another format than they are stored in, on a CPU, where each thread holds its
-# own; 256 rows of weights wider than 3,072 take more.
+# own; 256 rows of weights wider than 4,992 take more.
 CONVERTED_BYTES = 11 << 19
 # A product must be faster than one before it in ``linear_for``'s order by this factor to be chosen: where they are
 # close, noise would choose, and with it how logits round. Beside three busy processes on two cores the least of 11
