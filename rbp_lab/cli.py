@@ -24,11 +24,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from rbp_lab import __version__
 from rbp_lab.bench.settings import Bench
-from rbp_lab.build import locate
-from rbp_lab.conf_dir import CONF
+from rbp_lab.config.build import locate
+from rbp_lab.config.directory import CONF
+from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
 from rbp_lab.errors import LabError
-from rbp_lab.runtime import share_a_heap
-from rbp_lab.settings import KSpec, Launch, Precision, Scoring
+from rbp_lab.measurement.devices import share_a_heap
 from rbp_lab.tracking.settings import Tracking
 
 # The types of the root's own keys, and the schemas of its nodes that are not open sets (those carry a _target_).
@@ -47,14 +47,14 @@ DISK_ERRORS = {
 
 
 def run_demo(config: dict[str, Any]) -> None:
-    from rbp_lab.stages.demo import demo
+    from rbp_lab.commands.demo import demo
 
     demo(config)
 
 
 def run_train(config: dict[str, Any]) -> None:
-    from rbp_lab.build import build, call
-    from rbp_lab.stages.train import train
+    from rbp_lab.commands.train import train
+    from rbp_lab.config.build import build, call
 
     model, source = build(config["model"], "model"), build(config["dataset"], "dataset")
     tracking = call(Tracking, config["tracking"], "tracking")
@@ -63,25 +63,25 @@ def run_train(config: dict[str, Any]) -> None:
 
 
 def run_measure(config: dict[str, Any]) -> None:
-    from rbp_lab.stages.measure import measure
+    from rbp_lab.measurement.run import measure
 
     print(measure(config).line(), flush=True)
 
 
 def run_analyze(config: dict[str, Any]) -> None:
-    from rbp_lab.stages.analyze import analyze_sources
+    from rbp_lab.analysis.run import analyze_sources
 
     analyze_sources(config)
 
 
 def run_sync(config: dict[str, Any]) -> None:
-    from rbp_lab.stages.sync import sync
+    from rbp_lab.commands.sync import sync
 
     print(sync(config), flush=True)
 
 
 def run_dashboard(config: dict[str, Any]) -> None:
-    from rbp_lab.stages.dashboard import dashboard
+    from rbp_lab.commands.dashboard import dashboard
 
     print(dashboard(config), flush=True)
 
@@ -93,7 +93,7 @@ def run_bench(config: dict[str, Any]) -> None:
 
 
 def run_ls(config: dict[str, Any]) -> None:
-    from rbp_lab.stages.listing import listing
+    from rbp_lab.commands.ls import listing
 
     loader = GlobalHydra.instance().config_loader()
     listing(loader.get_group_options("model"), loader.get_group_options("dataset"), config["store"])

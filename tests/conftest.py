@@ -129,7 +129,7 @@ def tiny_gpt2_dir(tmp_path_factory) -> Path:
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A loopback W&B server that the environment leads to."""
-    from rbp_lab.tracking import client
+    from rbp_lab.tracking.wandb import client
     from tests.wandb_server import WandbServer
 
     with WandbServer() as server:

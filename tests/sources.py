@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from rbp_lab.blocks import Protocol
-from rbp_lab.corpora.base import Corpus, build_corpus
+from rbp_lab.data.corpus import Corpus, build_corpus
+from rbp_lab.data.windows import Protocol
 
 WORDS = tuple(
     [

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from rbp_lab.analysis import run as stage
+from rbp_lab.analysis.run import analyze
 from rbp_lab.errors import LabError
 from rbp_lab.points import POOLED, points_from_csv, points_from_records
-from rbp_lab.stages import analyze as stage
-from rbp_lab.stages.analyze import analyze
 from tests.fits_data import GPT2_K1, PYTHIA_K1, ladder, synthetic_record
 
 
@@ -115,6 +115,6 @@ def test_a_family_next_to_another_is_fitted_alone_and_pooled(tmp_path):
 
 def test_the_analysis_imports_no_torch():
     heavy = "{'torch', 'matplotlib.pyplot', 'hydra'}"
-    code = f"import sys, rbp_lab.stages.analyze; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, rbp_lab.analysis.run; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

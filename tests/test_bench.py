@@ -22,8 +22,8 @@ from rbp_lab.bench.protocol import (
     spread,
 )
 from rbp_lab.bench.settings import Bench
-from rbp_lab.build import build
 from rbp_lab.cli import CONF, plain
+from rbp_lab.config.build import build
 from rbp_lab.errors import LabError
 from tests.test_cli import error_of, run
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rbp_lab.blocks import WIDTH_STEP, Protocol, TokenizedCorpus, plan_blocks
+from rbp_lab.data.windows import WIDTH_STEP, Protocol, TokenizedCorpus, plan_blocks
 from rbp_lab.errors import LabError
 
 EOS = 999

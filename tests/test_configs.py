@@ -7,10 +7,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rbp_lab.build import build, locate
-from rbp_lab.callbacks import Callback
 from rbp_lab.cli import COMMANDS, CONF, plain
-from rbp_lab.models.ladder import LADDER
+from rbp_lab.config.build import build, locate
+from rbp_lab.ladder.model import LADDER
+from rbp_lab.measurement.observers import Callback
 
 GROUPS = {
     group: sorted(p.stem for p in (CONF / group).glob("*.yaml"))

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from rbp_lab.analysis.run import fit_all
 from rbp_lab.errors import LabError
-from rbp_lab.figures.laws import against_k_figure, scaling_figure
+from rbp_lab.figures.scaling import against_k_figure, scaling_figure
 from rbp_lab.figures.style import family_styles, plain, save, si
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, Label
 from rbp_lab.points import points_from_records
-from rbp_lab.stages.analyze import fit_all
 from tests.fits_data import GPT2_K1, PYTHIA_K1, fit_points, ladder
 
 

@@ -6,22 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rbp_lab.analysis.run import fit_all
 from rbp_lab.errors import LabError
 from rbp_lab.figures.against_k import curves_figure, iso_figure
-from rbp_lab.figures.compare import differences_figure
 from rbp_lab.figures.decomposition import calibration_figure, checkpoints_figure, error_curves_figure, shares_figure
 from rbp_lab.figures.forecast import backtest_figure, forecast_figure
-from rbp_lab.figures.laws import against_k_figure, scaling_figure
 from rbp_lab.figures.lognormal import implied_figure, parameters_figure
+from rbp_lab.figures.paired import differences_figure
+from rbp_lab.figures.scaling import against_k_figure, scaling_figure
 from rbp_lab.figures.style import point_titles
 from rbp_lab.fits.against_k import fit_against_k
 from rbp_lab.fits.decomposition import error_curves
 from rbp_lab.fits.forecast import forecast
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, Label
+from rbp_lab.laws.registry import laws_of_points, laws_of_records
 from rbp_lab.points import points_from_records
-from rbp_lab.stages.analyze import fit_all
-from rbp_lab.stages.laws import laws_of_points, laws_of_records
 from tests.fits_data import ladder, synthetic_record
 
 KS = [1, 2, 5, 10, 50, 100]

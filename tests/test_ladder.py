@@ -14,14 +14,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbp_lab.corpora.base import build_corpus
+from rbp_lab.commands.train import train
+from rbp_lab.data.corpus import build_corpus
 from rbp_lab.errors import LabError
+from rbp_lab.ladder.model import LADDER, TRAINING_FILE, depth_rule, kind_of, non_embedding_parameters, rate_rule
+from rbp_lab.ladder.tokenizer import END_OF_TEXT, bpe_tokenizer
+from rbp_lab.ladder.training import Schedule, TrainingProgress, batch_rows, train_loop
 from rbp_lab.models import HFModel, LadderModel
-from rbp_lab.models.bpe import END_OF_TEXT, bpe_tokenizer
-from rbp_lab.models.ladder import LADDER, TRAINING_FILE, depth_rule, kind_of, non_embedding_parameters, rate_rule
 from rbp_lab.models.params import count_parameters
-from rbp_lab.models.training import Schedule, TrainingProgress, batch_rows, train_loop
-from rbp_lab.stages.train import train
 from tests.sources import MadeUpText
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
@@ -141,7 +141,7 @@ def test_tokenizer_has_the_asked_size_and_one_special_token(tokenizer):
 def test_tokenizer_is_learned_once(tmp_path, monkeypatch):
     corpus = MadeUpText().corpus()
     first = bpe_tokenizer(corpus, 280, tmp_path)
-    monkeypatch.setattr("rbp_lab.models.bpe._learn", lambda *_: pytest.fail("learned again"))
+    monkeypatch.setattr("rbp_lab.ladder.tokenizer._learn", lambda *_: pytest.fail("learned again"))
     assert bpe_tokenizer(corpus, 280, tmp_path).get_vocab() == first.get_vocab()
 
 

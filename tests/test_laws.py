@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rbp_lab.analysis.run import analyze, fit_all
 from rbp_lab.errors import LabError
 from rbp_lab.figures.emergence import emergence_figure
 from rbp_lab.figures.ranks import parts_figure, rank_figure
@@ -14,9 +15,8 @@ from rbp_lab.fits.decomposition import decomposition_table, part_scalings
 from rbp_lab.fits.emergence import emergence_table, fit_emergence
 from rbp_lab.fits.lognormal import fit_lognormal, rank_pairs, rank_shares
 from rbp_lab.fits.power import fit_power
+from rbp_lab.laws.registry import all_laws, laws_of_points, laws_of_records
 from rbp_lab.points import points_from_records
-from rbp_lab.stages.analyze import analyze, fit_all
-from rbp_lab.stages.laws import all_laws, laws_of_points, laws_of_records
 from tests.fits_data import ladder, synthetic_record
 
 KS = [1, 2, 5, 10, 50, 100]

@@ -9,16 +9,16 @@ import torch
 
 import rbp_lab.models.scorer
 from rbp_lab import metrics
-from rbp_lab.blocks import Protocol, plan_blocks
-from rbp_lab.callbacks import Callback, RunPlan
-from rbp_lab.corpora.tokenize import tokenize
+from rbp_lab.data.tokenize import tokenize
+from rbp_lab.data.windows import Protocol, plan_blocks
 from rbp_lab.errors import LabError
-from rbp_lab.measure import measure as measure_plan
+from rbp_lab.measurement.loop import measure as measure_plan
+from rbp_lab.measurement.observers import Callback, RunPlan
+from rbp_lab.measurement.run import measure
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring import NonFiniteLogits, check_finite
 from rbp_lab.scoring.reference import score_logits
-from rbp_lab.stages.measure import measure
-from rbp_lab.stores.local import list_records
+from rbp_lab.store.records import list_records
 from tests.conftest import TINY_MODELS, build_tiny_model, build_tiny_tokenizer
 from tests.sources import MadeUpText, measure_config
 
@@ -86,7 +86,7 @@ def test_batching_sharding_and_order_change_nothing(protocol):
 
 
 def test_folding_early_and_late_is_the_same(monkeypatch):
-    from rbp_lab import callbacks
+    from rbp_lab.measurement import observers as callbacks
 
     plan, scorer = make_plan(Protocol("rolling", 48, 20)), Scorer(build_tiny_model("gpt2"), "cpu")
     late = measure_plan(plan, scorer, run_plan(), batch_tokens=1)

@@ -9,10 +9,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
+from rbp_lab.analysis.run import analyze_sources, fit_all
 from rbp_lab.cli import plain
-from rbp_lab.conf_dir import CONF
+from rbp_lab.config.directory import CONF
 from rbp_lab.fits.against_k import TABLE1_KS, fit_against_k
-from rbp_lab.fits.against_papers import (
+from rbp_lab.fits.decomposition import part_scalings
+from rbp_lab.fits.power import fit_power
+from rbp_lab.fits.result import FitPoints, Label
+from rbp_lab.papers.compare import (
     compare_differences,
     compare_parts,
     compare_table1,
@@ -20,15 +24,11 @@ from rbp_lab.fits.against_papers import (
     comparisons_to_frame,
     remarks,
 )
-from rbp_lab.fits.decomposition import part_scalings
-from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.published import FAMILIES, published_claims, published_name
-from rbp_lab.fits.result import FitPoints, Label
+from rbp_lab.papers.published import FAMILIES, published_claims, published_name
+from rbp_lab.papers.run import against_papers, other_protocols, read_papers
+from rbp_lab.papers.section import papers_section
+from rbp_lab.papers.terminal import show_papers
 from rbp_lab.points import POOLED, points_from_records, validate
-from rbp_lab.report.papers import papers_section
-from rbp_lab.stages.analyze import analyze_sources, fit_all
-from rbp_lab.stages.papers import against_papers, other_protocols, read_papers
-from rbp_lab.tables import show_papers
 from tests.fits_data import GPT2_K1, PYTHIA_K1, fit_points, ladder, synthetic_record
 
 PAPERS = read_papers()

@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rbp_lab.figures.laws import scaling_figure
+from rbp_lab.analysis.run import fit_all
+from rbp_lab.figures.scaling import scaling_figure
 from rbp_lab.figures.style import describe_points, new_figure, point_titles
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import Label
+from rbp_lab.laws.registry import laws_of_points, laws_of_records
 from rbp_lab.points import points_from_csv, points_from_records
 from rbp_lab.report.laws import provenance, sections
 from rbp_lab.report.page import page, write_report
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section, file_stem
 from rbp_lab.report.svg import colour_rules, inline_svg, lifted
 from rbp_lab.report.values import overview_section
-from rbp_lab.stages.analyze import fit_all
-from rbp_lab.stages.laws import laws_of_points, laws_of_records
 from tests.fits_data import GPT2_K1, PYTHIA_K1, fit_points, ladder
 
 KS = [1, 2, 5, 10, 100, 512]

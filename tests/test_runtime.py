@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from rbp_lab.errors import LabError
-from rbp_lab.stages.measure import measure
-from rbp_lab.stores.local import list_records
+from rbp_lab.measurement.run import measure
+from rbp_lab.store.records import list_records
 from tests.sources import measure_config
 
 
@@ -49,7 +49,7 @@ def only_in_workers():
 
     if "RANK" in os.environ:
         raise LabError("this callback is for nobody")
-    from rbp_lab.callbacks import Callback
+    from rbp_lab.measurement.observers import Callback
 
     return Callback()
 
@@ -59,7 +59,7 @@ import ctypes, os, sys, threading
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.fdopen.restype = ctypes.c_void_p
 if sys.argv[1:] == ["share"]:
-    from rbp_lab.runtime import share_a_heap
+    from rbp_lab.measurement.devices import share_a_heap
     share_a_heap()
 elif sys.argv[1:] == ["cli"]:
     from rbp_lab.cli import main

@@ -7,9 +7,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from rbp_lab.corpora import stdlib
-from rbp_lab.corpora.base import build_corpus, fingerprint, select
-from rbp_lab.corpora.stdlib import StdlibText, library_files, number_share, read_source, split_of
+from rbp_lab.data import stdlib
+from rbp_lab.data.corpus import build_corpus, fingerprint, select
+from rbp_lab.data.stdlib import StdlibText, library_files, number_share, read_source, split_of
 from rbp_lab.errors import LabError
 
 TEXTS = [str(n) * (n % 4 + 1) for n in range(40)]

@@ -9,10 +9,10 @@ import pytest
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
-from rbp_lab.files import atomic_directory, atomic_path
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunRecord, ScoringSpec, record_key
 from rbp_lab.stats import DocumentScores, document_table, rank_stats
-from rbp_lab.stores.local import has_record, list_records, read_record, record_path, write_record
+from rbp_lab.store.atomic import atomic_directory, atomic_path
+from rbp_lab.store.records import has_record, list_records, read_record, record_path, write_record
 
 
 def make_record(name="tiny", seed=0, thresholds=(10, 1, 3), windows=(1, 5, 2)):
@@ -112,7 +112,7 @@ def test_a_failed_write_leaves_nothing_that_looks_finished(tmp_path, monkeypatch
 def test_a_failed_overwrite_keeps_the_old_record(tmp_path, monkeypatch):
     record = make_record()
     path = write_record(tmp_path, record)
-    monkeypatch.setattr("rbp_lab.stores.local._header", lambda record: 1 / 0)
+    monkeypatch.setattr("rbp_lab.store.records._header", lambda record: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_record(tmp_path, replace(record, provenance={}))
     assert read_record(path) == record

@@ -13,8 +13,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from rbp_lab.build import build
-from rbp_lab.corpora import HubText, LocalText
+from rbp_lab.config.build import build
+from rbp_lab.data import HubText, LocalText
 from rbp_lab.errors import LabError
 from tests import hub_server
 
@@ -245,7 +245,7 @@ def test_hub_fields_are_checked():
 
 def test_sources_do_not_import_frameworks():
     script = (
-        "import sys, rbp_lab.corpora as c; c.HubText(path='a/b'); c.LocalText(files='x'); c.StdlibText();"
+        "import sys, rbp_lab.data as c; c.HubText(path='a/b'); c.LocalText(files='x'); c.StdlibText();"
         "print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -269,7 +269,7 @@ dataset_info:
 
 FROM_HUB = """
 import json, sys
-from rbp_lab.corpora import HubText
+from rbp_lab.data import HubText
 from rbp_lab.errors import LabError
 out = {}
 for key, fields in json.loads(sys.argv[1]).items():

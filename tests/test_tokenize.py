@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rbp_lab.blocks import Protocol
-from rbp_lab.corpora import tokenize as module
-from rbp_lab.corpora.base import build_corpus
-from rbp_lab.corpora.tokenize import token_sizes, tokenize, tokenizer_fingerprint
+from rbp_lab.data import tokenize as module
+from rbp_lab.data.corpus import build_corpus
+from rbp_lab.data.tokenize import token_sizes, tokenize, tokenizer_fingerprint
+from rbp_lab.data.windows import Protocol
 from rbp_lab.errors import LabError
 from tests.conftest import build_tiny_tokenizer
 

@@ -15,12 +15,12 @@ import pytest
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
 from rbp_lab.stats import DocumentScores, document_table
-from rbp_lab.stores.local import read_record
-from rbp_lab.stores.wandb_offline import find_offline_runs
-from rbp_lab.tracking import names
+from rbp_lab.store.records import read_record
 from rbp_lab.tracking.live import LiveIntervals
 from rbp_lab.tracking.offline import messages, read_offline_run
 from rbp_lab.tracking.settings import PUBLIC_SERVER, Tracking, api_key, destination
+from rbp_lab.tracking.wandb import names
+from rbp_lab.tracking.wandb_offline import find_offline_runs
 from tests.sources import measure_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,7 +109,7 @@ def test_settings_that_cannot_be():
 
 def test_without_tracking_wandb_is_never_imported(tiny_model_dir, tmp_path):
     code = (
-        "import sys, json; from rbp_lab.stages.measure import measure; "
+        "import sys, json; from rbp_lab.measurement.run import measure; "
         "print(measure(json.loads(sys.argv[1])).measured, 'wandb' in sys.modules)"
     )
     config = json.dumps(measure_config(tiny_model_dir, tmp_path, tracking={"mode": "none"}))
@@ -121,8 +121,8 @@ def test_without_tracking_wandb_is_never_imported(tiny_model_dir, tmp_path):
 @pytest.fixture(scope="module")
 def offline(tiny_model_dir, tmp_path_factory):
     """A store with one record measured offline: (outcome, the run's file)."""
-    import rbp_lab.measure as module
-    from rbp_lab.stages.measure import measure
+    import rbp_lab.measurement.loop as module
+    from rbp_lab.measurement.run import measure
 
     store = tmp_path_factory.mktemp("offline")
     with pytest.MonkeyPatch.context() as patch:
@@ -166,7 +166,7 @@ def test_curves_and_histogram_evolve_on_the_axis_of_tokens(offline):
 
 
 def test_a_finished_record_is_found_without_another_run(offline, tiny_model_dir):
-    from rbp_lab.stages.measure import measure
+    from rbp_lab.measurement.run import measure
 
     outcome, file = offline
     again = measure(measure_config(tiny_model_dir, outcome.path.parent.parent, tracking=OFFLINE))
@@ -189,7 +189,7 @@ def test_a_damaged_or_foreign_file_is_refused_and_a_broken_off_one_is_read(offli
 
 
 def test_several_processes_are_one_run_with_merged_final_numbers(tiny_model_dir, tmp_path, monkeypatch):
-    from rbp_lab.stages.measure import measure
+    from rbp_lab.measurement.run import measure
 
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -202,7 +202,7 @@ def test_several_processes_are_one_run_with_merged_final_numbers(tiny_model_dir,
 
 
 def test_a_measurement_that_fails_leaves_a_failed_run(tiny_model_dir, tmp_path, monkeypatch):
-    import rbp_lab.stages.measure as stage
+    import rbp_lab.measurement.run as stage
 
     def refuse(*_):
         raise OSError("no room")
@@ -219,7 +219,7 @@ def test_a_measurement_that_fails_leaves_a_failed_run(tiny_model_dir, tmp_path, 
 @pytest.mark.parametrize("arrives", [True, False])
 def test_a_file_that_the_client_is_still_closing_is_waited_for(offline, tmp_path, monkeypatch, capsys, arrives):
     """The client's finish returns while its writer still runs; it once lost to a reader on a busy machine."""
-    from rbp_lab.tracking import client
+    from rbp_lab.tracking.wandb import client
 
     _, file = offline
     data, run_id = file.read_bytes(), read_offline_run(file).id

@@ -10,7 +10,7 @@ import pytest
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
-from rbp_lab.stages.measure import measure
+from rbp_lab.measurement.run import measure
 from tests.sources import MadeUpText, measure_config
 from tests.wandb_use import ONLINE, analyze, sync
 
@@ -18,7 +18,7 @@ from tests.wandb_use import ONLINE, analyze, sync
 @pytest.fixture
 def every_batch(monkeypatch):
     """The measuring loop tells its observers after every batch, not every five seconds."""
-    import rbp_lab.measure as module
+    import rbp_lab.measurement.loop as module
 
     monkeypatch.setattr(module, "measure", functools.partial(module.measure, log_seconds=0.0))
 
@@ -84,7 +84,7 @@ def test_sync_without_a_key_says_what_to_do(tmp_path, monkeypatch):
 
 
 def ladder(directory):
-    from rbp_lab.models.ladder import LadderModel
+    from rbp_lab.ladder.model import LadderModel
 
     return LadderModel(
         name="tiny-1", width=16, directory=str(directory / "models" / "tiny-1"), layers=1, vocabulary=280, tokens=4096,
@@ -94,7 +94,7 @@ def ladder(directory):
 
 def test_lineage_from_training_to_exponents(server, tmp_path):
     """train → measure → analyze, each a run; model, record and analysis are linked by artifacts."""
-    from rbp_lab.stages.train import train
+    from rbp_lab.commands.train import train
     from rbp_lab.tracking.settings import Tracking
 
     source = MadeUpText(num_documents=60)

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from rbp_lab.callbacks import Callback
-from rbp_lab.stages.measure import measure
-from rbp_lab.stores.local import read_record
+from rbp_lab.measurement.observers import Callback
+from rbp_lab.measurement.run import measure
+from rbp_lab.store.records import read_record
 from tests.sources import measure_config
 from tests.wandb_use import ONLINE, sync
 
@@ -69,7 +69,7 @@ def fresh():
 def test_a_failing_server_costs_one_warning_and_no_record(
     server, fresh, tiny_model_dir, tmp_path, monkeypatch, capsys, name
 ):
-    import rbp_lab.measure as module
+    import rbp_lab.measurement.loop as module
 
     monkeypatch.setattr(module, "measure", functools.partial(module.measure, log_seconds=0.0))
     server.fault = FAULTS[name]
@@ -89,7 +89,7 @@ def test_a_failing_server_costs_one_warning_and_no_record(
 def test_after_a_failure_sync_mirrors_the_record_into_the_same_run(
     server, fresh, tiny_model_dir, tmp_path, monkeypatch
 ):
-    from rbp_lab.tracking import client
+    from rbp_lab.tracking.wandb import client
 
     server.fault = later("drop")
     outcome = measure(measure_config(tiny_model_dir, tmp_path, tracking=IMPATIENT))

@@ -8,12 +8,12 @@ import psutil
 import pytest
 import torch
 
-from rbp_lab.blocks import Protocol, TokenizedCorpus, plan_blocks
-from rbp_lab.callbacks import Callback, RunPlan
-from rbp_lab.measure import measure
+from rbp_lab.data.windows import Protocol, TokenizedCorpus, plan_blocks
+from rbp_lab.measurement.loop import measure
+from rbp_lab.measurement.observers import Callback, RunPlan
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, ScoringSpec
-from rbp_lab.tracking.measuring import MeasurementTracker
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
+from rbp_lab.tracking.wandb.measurement import MeasurementTracker
 
 THRESHOLDS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
 LOG_SECONDS = 0.5  # ten times as often as the loop logs by default
@@ -53,7 +53,7 @@ def test_tracking_costs_less_than_two_percent_of_the_loop(tmp_path, monkeypatch,
     Asserted: the processor time that tracking itself takes, wherever it takes it, against that of the loop, which other
     work on the machine does not change; the ratio of wall times is printed, and asserted only as far as one can
     where neighbours share the processor."""
-    from rbp_lab.models.ladder import LadderModel
+    from rbp_lab.ladder.model import LadderModel
     from rbp_lab.models.scorer import Scorer
 
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))

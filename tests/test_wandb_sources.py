@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rbp_lab.analysis.sources import gather
 from rbp_lab.errors import LabError
+from rbp_lab.measurement.run import measure
 from rbp_lab.points import points_from_records
-from rbp_lab.stages.measure import measure
-from rbp_lab.stages.sources import gather
-from rbp_lab.stores.local import list_records, read_record
-from rbp_lab.stores.wandb import query
-from rbp_lab.stores.wandb_offline import find_offline_runs
+from rbp_lab.store.records import list_records, read_record
+from rbp_lab.tracking.wandb.pull import query
+from rbp_lab.tracking.wandb_offline import find_offline_runs
 from tests.sources import measure_config
 from tests.wandb_use import ONLINE, analyze_config, sync
 

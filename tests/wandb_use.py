@@ -7,9 +7,9 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
+from rbp_lab.analysis import run as analysis
 from rbp_lab.cli import CONF
-from rbp_lab.stages import analyze as analysis
-from rbp_lab.stages.sync import sync as sync_stage
+from rbp_lab.commands.sync import sync as sync_stage
 
 ONLINE = {"mode": "auto", "seconds": 1e-9, "timeout": 20.0, "project": "rbp-lab", "entity": None}
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from rbp_lab.blocks import TokenBlocks
+from rbp_lab.data.windows import TokenBlocks
 from rbp_lab.models.head import HeadPlan, full_logits, intercept, probe_head
 from rbp_lab.scoring import LMHead, TokenScores
 from rbp_lab.scoring.reference import reference_logits, score_logits

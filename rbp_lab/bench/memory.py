@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rbp_lab.runtime import share_a_heap
+from rbp_lab.measurement.devices import share_a_heap
 
 TIMEOUT = 900.0
 
@@ -129,7 +129,7 @@ def made_case(job: Mapping[str, Any]) -> Any:
 def load_source(node: Mapping[str, Any], dtype: Any, device: str, tokens: int, seed: int) -> Any:
     """The model of a configuration node: random weights of a shape, or a model source's own."""
     from rbp_lab.bench.shapes import Shape
-    from rbp_lab.build import build
+    from rbp_lab.config.build import build
 
     source = build(node, "shape" if str(node["_target_"]).endswith(".Shape") else "model")
     if isinstance(source, Shape):

@@ -13,7 +13,7 @@ from rbp_lab.bench.case import Call, Case, judge
 from rbp_lab.bench.contenders import Contender
 from rbp_lab.bench.protocol import DIRTY, CpuMeter, Round, chosen, ratios, run_rounds, spread
 from rbp_lab.bench.settings import Bench
-from rbp_lab.hub import first_line
+from rbp_lab.hub_errors import first_line
 
 Say = Callable[[str], None]
 MICRO = 1e6

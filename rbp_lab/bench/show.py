@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rbp_lab.bench.settings import Bench
-from rbp_lab.tables import DASH, number
+from rbp_lab.report.terminal import DASH, number
 
 TITLES = {
     "end_to_end": "End to end: token ids to scores",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError
-from rbp_lab.hub import explained, first_line, quiet
+from rbp_lab.hub_errors import explained, first_line, quiet
 from rbp_lab.models.files import check_directory, directory_fingerprint
 from rbp_lab.models.params import count_parameters, empty_model
 from rbp_lab.records import ModelInfo

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError
-from rbp_lab.hub import first_line, quiet
+from rbp_lab.hub_errors import first_line, quiet
 from rbp_lab.records import ParamCounts
 
 if TYPE_CHECKING:

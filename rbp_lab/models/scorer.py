@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rbp_lab.blocks import TokenBlocks
+from rbp_lab.data.windows import TokenBlocks
 from rbp_lab.errors import LabError
 from rbp_lab.models.copies import copy_of, may_be_copied
 from rbp_lab.models.head import HeadPlan, intercept, probe_head

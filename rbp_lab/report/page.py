@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from rbp_lab.files import atomic_path
 from rbp_lab.report.sections import Format, ReportFigure, ReportTable, Section
 from rbp_lab.report.svg import colour_rules, inline_svg
+from rbp_lab.store.atomic import atomic_path
 
 DASH = "–"
 WIDE = 500  # points: figures from this width on keep a least width on a phone and scroll in their own box

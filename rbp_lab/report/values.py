@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from rbp_lab.errors import LabError
 from rbp_lab.figures.against_k import curves_figure, iso_figure
-from rbp_lab.figures.compare import differences_figure
 from rbp_lab.figures.forecast import backtest_figure, forecast_figure
-from rbp_lab.figures.laws import against_k_figure, scaling_figure
+from rbp_lab.figures.paired import differences_figure
+from rbp_lab.figures.scaling import against_k_figure, scaling_figure
 from rbp_lab.figures.style import FamilyStyle, si
 from rbp_lab.fits.against_k import fit_against_k
 from rbp_lab.fits.result import POOLED, FitResult, Label

@@ -8,10 +8,10 @@ from importlib.util import find_spec
 
 import torch
 
+from rbp_lab.config.schemas import IMPLEMENTATIONS, LOGITS
 from rbp_lab.errors import LabError
 from rbp_lab.scoring.rounding import rounding_bound
 from rbp_lab.scoring.types import LMHead, NonFiniteLogits, TokenScores, check_finite
-from rbp_lab.settings import IMPLEMENTATIONS, LOGITS
 
 __all__ = [
     "IMPLEMENTATIONS", "LOGITS", "LMHead", "NonFiniteLogits", "TokenScores", "check_finite", "choose", "missing",

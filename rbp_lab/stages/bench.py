@@ -17,12 +17,12 @@ from rbp_lab.bench.memory import load_source, measure_memory
 from rbp_lab.bench.protocol import spread
 from rbp_lab.bench.settings import Bench
 from rbp_lab.bench.show import show_table
-from rbp_lab.build import call
+from rbp_lab.config.build import call
+from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
 from rbp_lab.errors import LabError
-from rbp_lab.files import atomic_path
-from rbp_lab.runtime import choose_device
-from rbp_lab.settings import KSpec, Launch, Precision, Scoring
-from rbp_lab.tables import terminal
+from rbp_lab.measurement.devices import choose_device
+from rbp_lab.report.terminal import terminal
+from rbp_lab.store.atomic import atomic_path
 
 # Raised whenever the same key of a record would mean something else.
 RECORD_VERSION = 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rbp_lab.files import atomic_path
+from rbp_lab.store.atomic import atomic_path
 from rbp_lab.tracking.settings import Destination, Tracking
 
 

@@ -1,0 +1,48 @@
+"""What there is: models and datasets to choose from, finished runs of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.table import Table
+
+from rbp_lab.report.terminal import terminal
+from rbp_lab.store.records import list_headers
+
+
+def listing(models: Sequence[str], datasets: Sequence[str], store: str | Path, console: Console | None = None) -> None:
+    """Print the names of models and datasets, and one line per finished run of ``store``."""
+    console = console or terminal()
+    for title, names in (("model=", models), ("dataset=", datasets)):
+        console.print(f"[bold]{title}[/bold]")
+        console.print(Columns(sorted(names), padding=(0, 2)))
+    console.print(f"[bold]finished runs in {store}[/bold]")
+    headers = list_headers(store)
+    if not headers:
+        console.print("none yet; rbp-lab demo makes some, rbp-lab measure one", style="dim")
+        return
+    table = Table()
+    for name in ("model", "dataset"):
+        table.add_column(name)
+    for name in ("S", "CE", "RBP_1", "tokens", "dtype"):
+        table.add_column(name, justify="right")
+    for name in ("finished", "key"):
+        table.add_column(name)
+    for h in headers:
+        summary = h["summary"]
+        rbp_1 = summary["rbp"].get("1")
+        table.add_row(
+            h["model"]["name"],
+            h["dataset"]["name"],
+            f"{h['model']['non_embedding_params']:,}",
+            f"{summary['cross_entropy']:.4f}",
+            "–" if rbp_1 is None else f"{rbp_1[0]:.4f}",
+            f"{summary['num_tokens']:,}",
+            h["scoring"]["dtype"],
+            h["provenance"].get("finished", "–").replace("+00:00", "Z"),
+            h["key"],
+        )
+    console.print(table)

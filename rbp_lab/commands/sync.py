@@ -1,0 +1,97 @@
+"""Mirror to W&B what a store holds and W&B does not: records, trainings, analyses. Safe to repeat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rbp_lab.config.build import call
+from rbp_lab.errors import LabError
+from rbp_lab.store.records import read_record
+from rbp_lab.tracking.ledger import Ledger
+from rbp_lab.tracking.settings import Tracking, destination
+from rbp_lab.tracking.wandb.analysis import identity, mirror_analysis
+from rbp_lab.tracking.wandb.client import Session, digest_files
+from rbp_lab.tracking.wandb.measurement import mirror_record
+from rbp_lab.tracking.wandb.names import MEASURE, run_id
+from rbp_lab.tracking.wandb.training import finish_training, mirror_losses, training_digest, training_id, training_spec
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something the store has and the mirror lacks. send: mirrors it; returns the run's address."""
+
+    what: str
+    send: Callable[[], str | None]
+
+
+def sync(config: Mapping[str, Any]) -> str:
+    """Mirror everything of ``store`` that has not been mirrored to where ``tracking`` points; a line that says so.
+
+    force: also what has been. Raises LabError when W&B cannot be reached or refuses: here it is the user's aim.
+    """
+    tracking, store = call(Tracking, config["tracking"], "tracking"), Path(config["store"])
+    where = destination(tracking)
+    if where is None or (not where.online and config["tracking"]["mode"] != "offline"):
+        raise LabError(
+            "no W&B key is configured here, so there is nowhere to mirror to: run wandb login, set WANDB_API_KEY, "
+            "or write offline runs with tracking.mode=offline"
+        )
+    ledger = Ledger(store, tracking, where)
+    count, force = 0, config["force"]
+    # Models before records before analyses, so that each finds what it used.
+    for item in (i for find in (_trainings, _records, _analyses) for i in find(tracking, store, ledger, force)):
+        url = item.send()
+        if where.online and url is None:
+            raise LabError(f"{item.what} could not be mirrored; {count} were, and rbp-lab sync goes on from there")
+        print(f"{item.what}: {url or 'written offline'}", flush=True)
+        count += 1
+    return f"{count} results mirrored to {where.server if where.online else store / 'wandb'}" + (
+        "" if count else "; everything was there already"
+    )
+
+
+def _records(tracking: Tracking, store: Path, ledger: Ledger, force: bool) -> Iterator[Missing]:
+    for path in sorted((store / "runs").glob("[0-9a-f]*/record.json")):
+        directory = path.parent
+        if force or not ledger.has(run_id(MEASURE, directory.name), digest_files(list(directory.iterdir()))):
+            yield Missing(
+                f"record {directory.name}", lambda d=directory: mirror_record(tracking, store, read_record(d), d)
+            )
+
+
+def _trainings(tracking: Tracking, store: Path, ledger: Ledger, force: bool) -> Iterator[Missing]:
+    from rbp_lab.ladder.model import TRAINING_FILE
+    from rbp_lab.models.hf import HFModel
+
+    for path in sorted((store / "models").glob(f"*/{TRAINING_FILE}")):
+        training = json.loads(path.read_text(encoding="utf-8"))
+        name, settings = path.parent.name, training["settings"]
+        id = training_id(settings, training["corpus"]["fingerprint"])
+        if not force and ledger.has(id, training_digest(training)):
+            continue
+
+        def send(directory: Path = path.parent, training: dict[str, Any] = training, id: str = id) -> str | None:
+            model = HFModel(
+                path=str(directory.absolute()), name=directory.name, family="ladder",
+                training_tokens=training["training_tokens"],
+            )  # fmt: skip
+            where = destination(tracking)
+            session = Session(tracking, where, store, "; the model is kept: rbp-lab sync can be repeated")
+            session.start(training_spec(directory.name, "ladder", training["settings"], training["corpus"]))
+            mirror_losses(session, training)
+            return finish_training(session, ledger, id, model.info(), training)
+
+        yield Missing(f"training of {name}", send)
+
+
+def _analyses(tracking: Tracking, store: Path, ledger: Ledger, force: bool) -> Iterator[Missing]:
+    for path in sorted((store / "analysis").glob("*/analysis.json")):
+        found = identity(path.parent)
+        if found is not None and (force or not ledger.has(*found)):
+            yield Missing(
+                f"analysis {path.parent.name}", lambda d=path.parent: mirror_analysis(tracking, store, d, force=force)
+            )

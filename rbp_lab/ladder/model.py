@@ -1,0 +1,274 @@
+"""A ladder of small language models that differ in width alone: the size rule, the run rule and the model source.
+
+GPT-NeoX, the architecture of Pythia, so that what is trained here loads and is measured as Pythia is. All models of a
+ladder share the tokenizer, the number of tokens, their order and the schedule; only the learning rates follow the
+width, by a rule. d is the width, L the number of layers, S the non-embedding parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rbp_lab.data.corpus import Corpus
+from rbp_lab.errors import LabError
+from rbp_lab.hub_errors import quiet
+from rbp_lab.models.hf import HFModel
+from rbp_lab.records import ModelInfo
+from rbp_lab.store.atomic import atomic_directory
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerBase
+
+    from rbp_lab.ladder.training import StepHook
+
+# The six models of the demo, smallest first: conf/model/<name>.yaml.
+LADDER = ("ladder-1", "ladder-2", "ladder-3", "ladder-4", "ladder-5", "ladder-6")
+# Raised whenever the same settings would give another model, so that an old directory is trained anew.
+RECIPE_VERSION = 1
+TRAINING_FILE = "training.json"
+HEADS = 2
+REFERENCE_WIDTH = 64
+
+
+def depth_rule(width: int) -> int:
+    """L for a width: one layer, and one more for each 32 of width.
+
+    An aspect ratio d/L near 30, for which arXiv 2001.08361 (section 3.1) gives room: changed 40-fold it costs about 3
+    per cent of the loss as long as S is held. Its figure 6 sees models of fewer than two layers leave the trend; here
+    the one of width 28 does not. The shipped six, fitted against log S with seeds 0 and 1 (no point dropped): R² of
+    log CE 0.9979 and 0.9981, of log(−log RBP_1) 0.9981 and 0.9975, of log(−log RBP_10) 0.9930 and 0.9970.
+    """
+    return 1 + width // 32
+
+
+def non_embedding_parameters(width: int, layers: int) -> int:
+    """S of a GPT-NeoX model with biases and an MLP of 4d: 12 L d² + 13 L d + 2 d.
+
+    Per layer 3d²+3d (query, key, value), d²+d (output), 4d²+4d and 4d²+d (MLP) and 4d (two layer norms); 2d for the
+    last norm. [RBP] counts so (section 4): without token embedding and head.
+    """
+    return 12 * layers * width**2 + 13 * layers * width + 2 * width
+
+
+def kind_of(parameter: str) -> str:
+    """The kind by which the run rule sets a learning rate: embedding, head, vector (biases, norms) or matrix."""
+    if "embed_in" in parameter:
+        return "embedding"
+    if "lm_head" in parameter or "embed_out" in parameter:
+        return "head"
+    return "vector" if parameter.endswith("bias") or "norm" in parameter else "matrix"
+
+
+def rate_rule(width: int) -> dict[str, float]:
+    """Peak learning rate of AdamW for each kind of parameter.
+
+    Maximal-update parametrisation (arXiv 2203.03466, table 8): with Adam, rates of matrices and of the head fall as
+    1/d, those of embeddings and vectors do not depend on d, so a rate tuned at one width holds at the others. Tuned
+    at d = 64 with three layers, on 0.8 M tokens and before the depths were settled: matrix rates of 3e-3 and 5e-3 gave
+    losses within 0.005 of each other, head rates of 32e-3 and 64e-3 within 0.007, embedding rates of 4e-2 and 8e-2
+    within 0.01; half the matrix rate cost 0.07. At d = 160, in shorter runs, doubling the matrix or the head rate did
+    not help; no other width was tuned.
+    """
+    shrink = REFERENCE_WIDTH / width
+    return {"matrix": 4e-3 * shrink, "head": 32e-3 * shrink, "embedding": 4e-2, "vector": 8e-3}
+
+
+def warmup_rule(steps: int) -> int:
+    """Warm-up steps: a twentieth of the run."""
+    return max(1, steps // 20)
+
+
+@dataclass(frozen=True)
+class LadderModel:
+    """A model of the ladder: trained by ``rbp-lab train``, then measured like any other.
+
+    directory: where it is kept. width, layers: d and L (None: ``depth_rule``). vocabulary: ids of the tokenizer.
+    tokens: training tokens (rounded up to whole batches). context: T. batch: rows of a step. seed: of the initial
+    weights and of the order of the training rows.
+    """
+
+    name: str
+    width: int
+    directory: str
+    family: str = "ladder"
+    layers: int | None = None
+    vocabulary: int = 1024
+    tokens: int = 716_800
+    context: int = 128
+    batch: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.name or re.search(r"[/\\\0]", self.name) or self.name in {".", ".."}:
+            raise LabError(f"model.name becomes a directory name and may not be empty or a path; got {self.name!r}")
+        if self.width < 2 * HEADS or self.width % (2 * HEADS):
+            raise LabError(
+                f"model.width must be a multiple of {2 * HEADS} ({HEADS} heads of an even size); got {self.width}"
+            )
+        for field in ("tokens", "batch") if self.layers is None else ("tokens", "batch", "layers"):
+            if getattr(self, field) < 1:
+                raise LabError(f"model.{field} must be at least 1; got {getattr(self, field)}")
+        if self.context < 2:
+            raise LabError(f"model.context must be at least 2 tokens; got {self.context}")
+        if self.seed < 0:
+            raise LabError(f"model.seed must be 0 or more; got {self.seed}")
+
+    @property
+    def depth(self) -> int:
+        return depth_rule(self.width) if self.layers is None else self.layers
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.tokens / (self.batch * self.context))
+
+    @property
+    def non_embedding(self) -> int:
+        """S."""
+        return non_embedding_parameters(self.width, self.depth)
+
+    def settings(self) -> dict[str, Any]:
+        """What, with the text, determines the trained model: names and places do not enter."""
+        chosen = {k: v for k, v in asdict(self).items() if k not in {"name", "family", "directory", "layers"}}
+        rates = rate_rule(self.width)
+        return {"recipe": RECIPE_VERSION, **chosen, "layers": self.depth, "heads": HEADS, "rates": rates}
+
+    def trained_on(self) -> dict[str, Any] | None:
+        """What ``training.json`` in the directory says, None when no finished model is there."""
+        try:
+            return json.loads((Path(self.directory) / TRAINING_FILE).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError as error:
+            raise LabError(f"{Path(self.directory) / TRAINING_FILE} is not JSON; {self._how(force=True)}") from error
+
+    def differs(self, corpus: Corpus | None = None) -> str | None:
+        """Why the directory does not hold this model (trained on corpus, when given); None when it does."""
+        found = self.trained_on()
+        if found is None:
+            return "not trained yet"
+        wanted, have = self.settings(), found.get("settings", {})
+        keys = [key for key in wanted if wanted[key] != have.get(key)]
+        if keys:
+            return f"the one there was trained with {keys[0]}={have.get(keys[0])}, not {wanted[keys[0]]}"
+        if corpus is not None and found["corpus"]["fingerprint"] != corpus.fingerprint:
+            then, now = (info.get("python") for info in (found["corpus"]["info"], corpus.info))
+            why = f" ({then} then, {now} now)" if then != now else ""
+            return f"the one there was trained on other text{why}"
+        return None
+
+    def build(self) -> GPTNeoXForCausalLM:
+        """The untrained model with its initial weights, fp32, reproducible by ``seed``.
+
+        Standard deviations of maximal-update parametrisation (arXiv 2203.03466, table 8): 1/√fan_in for matrices, a
+        constant for embeddings. The head and the projections into the residual stream begin at 0, which it allows
+        (section D.2): the noise of random ones would differ between widths.
+        """
+        import torch
+        from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+        config = GPTNeoXConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.width,
+            num_hidden_layers=self.depth,
+            num_attention_heads=HEADS,
+            intermediate_size=4 * self.width,
+            max_position_embeddings=self.context,
+            # Pythia rotates a quarter of each head; heads here are as small as 10, so all of it.
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
+            bos_token_id=0,
+            eos_token_id=0,
+            tie_word_embeddings=False,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = GPTNeoXForCausalLM(config).float()
+            with torch.no_grad():
+                for name, weight in model.named_parameters():
+                    kind = kind_of(name)
+                    into_stream = name.endswith(("attention.dense.weight", "dense_4h_to_h.weight"))
+                    if kind == "embedding":
+                        weight.normal_(0, 0.5)
+                    elif kind == "matrix" and not into_stream:
+                        weight.normal_(0, weight.shape[1] ** -0.5)
+                    else:
+                        weight.fill_(1.0 if kind == "vector" and name.endswith("weight") else 0.0)
+        return model
+
+    def train(self, corpus: Corpus, cache: Path, hooks: Sequence[StepHook] = ()) -> Path:
+        """Train on the corpus and save model, tokenizer and ``training.json``; returns the directory.
+
+        The directory appears complete at the end or not at all: an interrupted training leaves nothing and begins
+        anew. cache: where tokenizer and token ids are kept, shared by the models of a ladder.
+        """
+        import torch
+        import transformers
+
+        from rbp_lab.data.tokenize import tokenize
+        from rbp_lab.data.windows import Protocol, plan_blocks
+        from rbp_lab.ladder.tokenizer import bpe_tokenizer
+        from rbp_lab.ladder.training import Schedule, TrainingProgress, batch_rows, train_loop
+
+        tokenizer = bpe_tokenizer(corpus, self.vocabulary, cache)
+        packed = Protocol(windows="packed")
+        stream = plan_blocks(tokenize(corpus, tokenizer, packed, cache), packed).tokens
+        rows = batch_rows(stream, self.context, self.batch, self.steps, self.seed)
+        model = self.build()
+        schedule = Schedule(self.steps, warmup_rule(self.steps))
+        begin = datetime.now(UTC)
+        with TrainingProgress(f"train {self.name}", self.steps, self.batch * self.context) as progress:
+            losses = train_loop(model, rows, rate_rule(self.width), kind_of, schedule, (progress, *hooks))
+        record = {
+            "settings": self.settings(),
+            "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint, "info": corpus.info},
+            "non_embedding_parameters": self.non_embedding,
+            "training_tokens": rows[:, :, 1:].size,
+            "passes_over_the_text": round(rows[:, :, 1:].size / len(stream), 3),
+            "loss": [round(float(loss), 4) for loss in losses],
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round((datetime.now(UTC) - begin).total_seconds(), 1),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+        with quiet(), atomic_directory(self.directory) as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            (temporary / TRAINING_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        return Path(self.directory)
+
+    def info(self) -> ModelInfo:
+        """What is known without the weights; LabError when the model is not trained, or trained otherwise."""
+        return self._trained().info()
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._trained().tokenizer()
+
+    def load(self, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
+        """The trained model in eval mode."""
+        return self._trained().load(dtype, device)
+
+    def _trained(self) -> HFModel:
+        why = self.differs()
+        if why is not None:
+            raise LabError(f"model {self.name} is not in {self.directory}: {why}; {self._how()}")
+        path, tokens = str(Path(self.directory).absolute()), self.steps * self.batch * self.context
+        return HFModel(path=path, name=self.name, family=self.family, training_tokens=tokens)
+
+    def _how(self, force: bool = False) -> str:
+        """The command that trains this model, with the settings that are not the default."""
+        inline = self.name == f"ladder-w{self.width}"  # the name that conf/model/ladder.yaml gives
+        words = [f"model=ladder model.width={self.width}" if inline else f"model={self.name}"]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in {"name", "width", "directory", "family"} and value != field.default:
+                words.append(f"model.{field.name}={value}")
+        return f"run: rbp-lab train {' '.join(words)}" + (" force=true" if force else "")

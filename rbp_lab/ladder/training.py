@@ -1,0 +1,144 @@
+"""The training loop of the ladder: AdamW on fixed rows of tokens, one learning rate per kind of parameter.
+
+Legend: B rows of a batch, T tokens of context, N steps. Which rates, how long and why is ``ladder``'s business.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.progress import Progress, TaskID
+from torch import nn
+from torch.nn import functional
+
+from rbp_lab.errors import LabError
+from rbp_lab.measurement.progress import short_number, token_bar
+
+# on_step(step, loss, lr, tokens_per_s): step counts from 1, loss in nats per token, lr the schedule's factor in [0, 1].
+StepHook = Callable[[int, float, float, float], None]
+
+
+def batch_rows(tokens: np.ndarray, context: int, batch: int, steps: int, seed: int) -> np.ndarray:
+    """Rows of a stream of token ids in training order, int64 [N, B, T+1]; neighbouring rows share one token.
+
+    The order is a permutation by ``seed`` of all rows, then of all rows again until N·B are taken: it depends on
+    nothing else, so every model of a ladder reads the same tokens in the same order.
+
+    Raises:
+        LabError: the stream is shorter than one row.
+    """
+    rows = (len(tokens) - 1) // context
+    if rows < 1:
+        raise LabError(f"the training text has {len(tokens)} tokens, fewer than one row of {context + 1}; add text")
+    generator = np.random.default_rng(seed)
+    order = np.concatenate([generator.permutation(rows) for _ in range(-(-steps * batch // rows))])[: steps * batch]
+    return tokens[order[:, None] * context + np.arange(context + 1)].reshape(steps, batch, context + 1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Factor on the peak learning rates: linear from 0 over ``warmup`` steps, then linear to 0 at the last step.
+
+    Decay to zero takes the noise of the last steps out of the result, which a constant or a 10 % floor leaves in
+    (arXiv 2502.15938: linear decay to zero is the best schedule at compute-optimal and longer durations).
+    """
+
+    steps: int
+    warmup: int
+
+    def __call__(self, step: int) -> float:
+        """Factor in (0, 1] for step 0…N−1."""
+        return min((step + 1) / self.warmup, (self.steps - step) / max(1, self.steps - self.warmup))
+
+
+def train_loop(
+    model: nn.Module,
+    rows: np.ndarray,
+    rates: Mapping[str, float],
+    kind_of: Callable[[str], str],
+    schedule: Schedule,
+    hooks: tuple[StepHook, ...] = (),
+) -> np.ndarray:
+    """Train ``model`` in place on rows [N, B, T+1]; the losses of the N steps in nats per token, float64 [N].
+
+    rates: peak learning rate of each kind of parameter; kind_of: a parameter's kind by its name. Deterministic for
+    given rows, weights and number of threads. Whatever a hook raises stops training and reaches the caller.
+
+    Raises:
+        LabError: the loss is not finite.
+    """
+    steps, batch, width = rows.shape
+    groups: dict[str, list[nn.Parameter]] = {kind: [] for kind in rates}
+    for name, parameter in model.named_parameters():
+        groups[kind_of(name)].append(parameter)
+    # No weight decay: less than one pass over the text leaves nothing to regularise.
+    optimizer = torch.optim.AdamW(
+        [{"params": group, "lr": rates[kind], "peak": rates[kind]} for kind, group in groups.items() if group],
+        betas=(0.9, 0.98),
+        eps=1e-9,
+        weight_decay=0.0,
+        fused=True,
+    )
+    losses = np.empty(steps)
+    model.train()
+    begin = time.monotonic()
+    for step in range(steps):
+        factor = schedule(step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        tokens = torch.from_numpy(rows[step])
+        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+        loss = functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses[step] = loss.item()
+        if not np.isfinite(losses[step]):
+            raise LabError(f"training diverged at step {step + 1} of {steps} (loss {losses[step]}); lower the rate")
+        speed = (step + 1) * batch * (width - 1) / max(1e-9, time.monotonic() - begin)
+        for hook in hooks:
+            hook(step + 1, float(losses[step]), factor, speed)
+    model.eval()
+    return losses
+
+
+class TrainingProgress:
+    """Shows loss, tokens/s and time left: a bar in a terminal, elsewhere a line every ``seconds``.
+
+    A ``StepHook`` that is also a context manager.
+    """
+
+    def __init__(self, title: str, steps: int, tokens_per_step: int, seconds: float = 15.0):
+        self._title, self._steps, self._tokens, self._seconds = title, steps, tokens_per_step, seconds
+        self._loss = 0.0
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> TrainingProgress:
+        self._spoke = time.monotonic()
+        if sys.stdout.isatty():
+            self._bar = token_bar()
+            self._task = self._bar.add_task(self._title, total=self._steps * self._tokens, note="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, step: int, loss: float, lr: float, tokens_per_s: float) -> None:
+        # A moving average with the bias of its start taken out: a single batch is noise to the eye.
+        self._loss += (loss - self._loss) / min(step, 20)
+        note = f"step {step}/{self._steps}  loss {self._loss:.3f}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=self._tokens, note=note)
+        elif time.monotonic() - self._spoke >= self._seconds and step < self._steps:
+            self._spoke = time.monotonic()
+            left = (self._steps - step) * self._tokens / tokens_per_s
+            print(f"{self._title}: {note}, {short_number(tokens_per_s)} tok/s, {left:.0f} s left", flush=True)

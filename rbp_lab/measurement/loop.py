@@ -1,0 +1,124 @@
+"""The measuring loop: rows in, scores to the observers, one measurement out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from rbp_lab.data.windows import BlockPlan, TokenBlocks
+from rbp_lab.errors import LabError
+from rbp_lab.measurement.observers import Callback, Measurement, Progress, RankAccumulator, RunPlan
+from rbp_lab.scoring.types import NonFiniteLogits, TokenScores, check_finite
+
+
+def measure(
+    plan: BlockPlan,
+    score: Callable[[TokenBlocks], TokenScores],
+    run: RunPlan,
+    callbacks: Sequence[Callback] = (),
+    batch_tokens: int = 8192,
+    log_seconds: float = 5.0,
+) -> Measurement:
+    """Score every row of ``plan`` once and return the sums.
+
+    score: the scores of a batch's scored positions, in row-major order, unchecked; a batch ahead of what the observers
+    see. callbacks: observers beside the rank accumulator; one that raises is reported on stderr and switched off. The
+    result is independent of ``batch_tokens`` and of the order of rows of different documents. Raises LabError on
+    non-finite logits, naming document and token.
+    """
+    documents, rows = np.unique(plan.document_id, return_counts=True)
+    accumulator = RankAccumulator(dict(zip(documents.tolist(), rows.tolist(), strict=True)))
+    accumulator.on_start(run)
+    others = list(callbacks)
+
+    def tell(point: str, *what: object) -> None:
+        for callback in others[:]:
+            try:
+                getattr(callback, point)(*what)
+            except Exception as error:
+                others.remove(callback)
+                print(
+                    f"warning: callback {type(callback).__name__} failed at {point} and is switched off: "
+                    f"{type(error).__name__}: {error}",
+                    file=sys.stderr,
+                )
+
+    tell("on_start", run)
+    try:
+        _loop(plan, score, accumulator, tell, batch_tokens, log_seconds)
+        measurement = accumulator.result()
+        tell("on_end", measurement)
+    finally:
+        tell("close")
+    return measurement
+
+
+def _loop(
+    plan: BlockPlan,
+    score: Callable[[TokenBlocks], TokenScores],
+    accumulator: RankAccumulator,
+    tell: Callable[..., None],
+    batch_tokens: int,
+    log_seconds: float,
+) -> None:
+    begin = logged = time.monotonic()
+    rows = positions = 0
+    for blocks, scores in _ahead(plan.batches(batch_tokens), score):
+        try:
+            check_finite(scores)
+        except NonFiniteLogits as error:
+            raise LabError(_where(blocks, error.index)) from None
+        accumulator.on_batch(blocks, scores)
+        tell("on_batch", blocks, scores)
+        rows += len(blocks.tokens)
+        positions += blocks.tokens.size
+        now = time.monotonic()
+        if now - logged >= log_seconds:
+            logged = now
+            tell("on_log", Progress(rows, positions, now - begin, accumulator.snapshot(), accumulator.tables()))
+    seconds = time.monotonic() - begin
+    tell("on_log", Progress(rows, positions, seconds, accumulator.snapshot(), accumulator.tables()))
+
+
+def _ahead(
+    batches: Iterable[TokenBlocks], score: Callable[[TokenBlocks], TokenScores]
+) -> Iterator[tuple[TokenBlocks, TokenScores]]:
+    """Each batch with its scores on the host, the next batch already given to the device: a GPU works on it while the
+    host copies, counts and prepares."""
+    waiting: tuple[TokenBlocks, Callable[[], TokenScores]] | None = None
+    for blocks in batches:
+        arriving = blocks, _to_host(score(blocks))
+        if waiting is not None:
+            yield waiting[0], waiting[1]()
+        waiting = arriving
+    if waiting is not None:
+        yield waiting[0], waiting[1]()
+
+
+def _to_host(scores: TokenScores) -> Callable[[], TokenScores]:
+    """Begins to copy; the function returned waits for the end of it."""
+    if scores.nll.device.type != "cuda":
+        return lambda: scores
+    import torch
+
+    copies = scores.map(lambda values: values.to("cpu", non_blocking=True))
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(scores.nll.device))
+
+    def arrived() -> TokenScores:
+        copied.synchronize()
+        return copies
+
+    return arrived
+
+
+def _where(blocks: TokenBlocks, index: int) -> str:
+    row, position = (int(i[index]) for i in np.nonzero(blocks.scored))
+    return (
+        f"non-finite logits in document {int(blocks.document_id[row])} at position {position} of its row "
+        f"(token id {int(blocks.tokens[row, position])}): the model overflows in this precision; "
+        "try precision=fp32 (or bf16 in place of fp16)"
+    )

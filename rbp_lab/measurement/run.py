@@ -1,0 +1,292 @@
+"""Measure one model on one corpus: find the finished record or make it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rbp_lab import __version__, metrics
+from rbp_lab.config.build import build, call
+from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
+from rbp_lab.data.corpus import Corpus
+from rbp_lab.data.tokenize import tokenize
+from rbp_lab.data.windows import BlockPlan, plan_blocks
+from rbp_lab.errors import LabError
+from rbp_lab.measurement.devices import Runtime, choose_device
+from rbp_lab.measurement.observers import Callback, Measurement, RunPlan
+from rbp_lab.records import DatasetInfo, ModelInfo, RunRecord, ScoringSpec, record_key
+from rbp_lab.store.records import has_record, read_record, record_path, write_record
+from rbp_lab.tracking.settings import NO_TRACKING, Tracking
+from rbp_lab.tracking.wandb.measurement import MeasurementTracker
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement, as the command line composes it: sources, choices and where to keep the record."""
+
+    model: Any
+    dataset: Any
+    k: KSpec
+    precision: Precision
+    scoring: Scoring
+    launch: Launch
+    store: str
+    callbacks: tuple[Callback, ...] = ()
+    force: bool = False
+    tracking: Tracking = NO_TRACKING
+    config: Mapping[str, Any] = field(default_factory=dict)  # as composed; W&B shows it, nothing else reads it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A record and where it lies. measured: False when it was found finished."""
+
+    record: RunRecord
+    path: Path
+    measured: bool
+
+    def line(self) -> str:
+        """The outcome as one line for a terminal."""
+        stats, seconds = self.record.stats, self.record.provenance.get("seconds", 0)
+        numbers = "  ".join(f"RBP_{k} {metrics.rbp(stats, k):.4f}" for k in (1, 10, 100))
+        what = f"measured in {seconds:.0f} s" if self.measured else "found measured"
+        return (
+            f"{self.record.model.name} on {self.record.dataset.name}: {what}, {stats.num_tokens:,} tokens, "
+            f"CE {metrics.cross_entropy(stats):.4f}  {numbers}, {self.path}"
+        )
+
+
+def job_from_config(config: Mapping[str, Any]) -> Job:
+    """The job that a plain configuration (nested mappings, as JSON holds them) describes; LabError when it does not."""
+    return Job(
+        model=build(config["model"], "model"),
+        dataset=build(config["dataset"], "dataset"),
+        k=call(KSpec, config["k"], "k"),
+        precision=call(Precision, config["precision"], "precision"),
+        scoring=call(Scoring, config["scoring"], "scoring"),
+        launch=call(Launch, config["launch"], "launch"),
+        store=config["store"],
+        callbacks=tuple(build(node, f"callbacks.{name}") for name, node in (config["callbacks"] or {}).items()),
+        force=config["force"],
+        tracking=call(Tracking, config.get("tracking") or {"mode": "none"}, "tracking"),
+        config=config,
+    )
+
+
+def measure(config: Mapping[str, Any]) -> Outcome:
+    """Run the measurement that ``config`` describes, in this process or in ``launch.processes`` of them.
+
+    A finished record of the same key is returned without measuring unless ``force``. Raises LabError on anything the
+    user can put right; the store then holds nothing new.
+    """
+    job = job_from_config(config)
+    corpus = job.dataset.corpus()
+    identity = identify(job, corpus)
+    if has_record(job.store, identity.key) and not job.force:
+        path = record_path(job.store, identity.key)
+        return Outcome(read_record(path), path, measured=False)
+    if job.launch.processes == 1:
+        path = measure_share(job, corpus, identity, Runtime(device=choose_device(job.launch.device)))
+    else:
+        choose_device(job.launch.device)
+        _launch(config, job.launch.processes, Path(job.store))
+        path = record_path(job.store, identity.key)
+    return Outcome(read_record(path), path, measured=True)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a record is of, known before any weight is loaded."""
+
+    key: str
+    model: ModelInfo
+    dataset: DatasetInfo
+    scoring: ScoringSpec
+    tokenizer: Any
+
+
+def identify(job: Job, corpus: Corpus) -> Identity:
+    """Key and infos of the record that ``job`` asks for; LabError when model and protocol do not fit together."""
+    model, protocol = job.model.info(), job.dataset.protocol
+    if model.max_positions is not None and protocol.max_tokens > model.max_positions:
+        raise LabError(
+            f"dataset.protocol.max_tokens={protocol.max_tokens}, but model {model.name} has only "
+            f"{model.max_positions} positions; choose at most that many"
+        )
+    tokenizer = job.model.tokenizer()
+    dataset = DatasetInfo(job.dataset.name, corpus.fingerprint, len(corpus), corpus.info)
+    scoring = ScoringSpec(
+        dtype=getattr(job.model, "dtype", None) or job.precision.dtype,
+        tf32=job.precision.tf32,
+        logits=job.precision.logits,
+        candidates=job.scoring.candidates,
+        protocol=asdict(protocol),
+        thresholds=tuple(job.k.thresholds),
+        window_lengths=tuple(job.k.windows),
+        attention=getattr(job.model, "attention", None),
+    )
+    return Identity(record_key(model, dataset, scoring), model, dataset, scoring, tokenizer)
+
+
+def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime) -> Path:
+    """This process's part of the measurement; all parts are merged and process 0 writes the record.
+
+    Every process calls it with the same job. Raises RuntimeError unless every document was counted exactly once.
+    """
+    import torch
+
+    from rbp_lab.measurement.loop import measure as measure_plan
+    from rbp_lab.models.scorer import Scorer, describe_head
+
+    begin = time.monotonic()
+    model_info, spec = identity.model, identity.scoring
+    cache = Path(job.store) / "cache"
+    if runtime.is_main:
+        tokens = tokenize(corpus, identity.tokenizer, job.dataset.protocol, cache)
+        runtime.wait()
+    else:
+        runtime.wait()  # process 0 tokenizes; the others read what it kept
+        tokens = tokenize(corpus, identity.tokenizer, job.dataset.protocol, cache)
+    plan = plan_blocks(tokens, job.dataset.protocol)
+    torch.set_float32_matmul_precision("high" if spec.tf32 else "highest")
+    network = job.model.load(getattr(torch, spec.dtype), runtime.device)
+    num_candidates = model_info.tokenizer_size if spec.candidates == "tokenizer" else None
+    scorer = Scorer(
+        network,
+        runtime.device,
+        num_candidates=num_candidates,
+        logits=spec.logits,
+        budget=None if job.scoring.logits_mb is None else int(job.scoring.logits_mb * 2**20),
+        implementation=job.scoring.implementation,
+    )
+    if runtime.is_main and scorer.plan.kind != "head":
+        print(f"note: model {model_info.name} {describe_head(scorer.plan)}", file=sys.stderr)
+    share = plan.shard(runtime.rank, runtime.world)
+    run = RunPlan(
+        model=model_info.name,
+        dataset=identity.dataset.name,
+        num_rows=len(share),
+        num_positions=share.num_positions,
+        vocab_rows=model_info.vocab_rows,
+        thresholds=spec.thresholds,
+        window_lengths=spec.window_lengths,
+        rank=runtime.rank,
+        world=runtime.world,
+    )
+    path = record_path(job.store, identity.key)
+    with MeasurementTracker(
+        job.tracking, job.store, identity.key, model_info, identity.dataset, spec, job.config
+    ) as tracker:
+        result = measure_plan(share, scorer, run, (*job.callbacks, tracker), job.scoring.batch_tokens)
+        merged: Measurement = runtime.merge(result)
+        _assert_counted_once(merged, plan)
+        if runtime.is_main:
+            seconds = time.monotonic() - begin
+            record = _record(job, corpus, identity, merged, runtime, scorer, seconds)
+            path = write_record(job.store, record)
+            tracker.finish(record, path)
+    runtime.wait()
+    return path
+
+
+def _assert_counted_once(merged: Measurement, plan: BlockPlan) -> None:
+    expected = np.unique(plan.document_id)
+    if not np.array_equal(merged.documents.document_id, expected):
+        raise RuntimeError(f"{len(merged.documents)} documents were counted, {len(expected)} expected")
+    if merged.stats.num_tokens != merged.documents.num_scored.sum():
+        raise RuntimeError("corpus totals and document table disagree on the number of tokens")
+
+
+def _record(
+    job: Job,
+    corpus: Corpus,
+    identity: Identity,
+    merged: Measurement,
+    runtime: Runtime,
+    scorer: Any,
+    seconds: float,
+) -> RunRecord:
+    import torch
+    import transformers
+
+    from rbp_lab.models.scorer import describe_head
+
+    packed = job.dataset.protocol.windows == "packed"
+    top = int(merged.documents.document_id.max()) + 1
+    names = tuple(f"window {i}" for i in range(top)) if packed else corpus.ids
+    return RunRecord(
+        key=identity.key,
+        model=identity.model,
+        dataset=identity.dataset,
+        scoring=identity.scoring,
+        stats=merged.stats,
+        documents=merged.documents,
+        document_names=names,
+        summary=metrics.summary(merged.stats, identity.scoring.thresholds),
+        provenance={
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "processes": runtime.world,
+            "device": runtime.device,
+            "machine": platform.processor() or platform.machine(),
+            "batch_tokens": job.scoring.batch_tokens,
+            "head": describe_head(scorer.plan),
+            "implementation": scorer.implementation,
+            "documents_without_tokens": 0 if packed else len(corpus) - len(merged.documents),
+            "rbp_lab": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    )
+
+
+def _launch(config: Mapping[str, Any], processes: int, store: Path) -> None:
+    """Start the processes with torch's launcher; they see plain JSON, never the command line."""
+    (store / "cache").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="job-", dir=store / "cache") as directory:
+        job = Path(directory) / "job.json"
+        job.write_text(json.dumps(config))
+        log = Path(directory) / "launcher.log"
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command += ["-m", "rbp_lab.measurement.worker", str(job)]
+        with open(log, "w") as stderr:  # the launcher's own report; a user's mistake comes back in error.txt
+            code = subprocess.run(
+                command, stderr=stderr, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, check=False
+            ).returncode
+        if code:
+            error = Path(directory) / "error.txt"
+            if error.is_file():
+                raise LabError(error.read_text().strip())
+            tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-40:])
+            raise RuntimeError(f"measuring in {processes} processes failed with exit code {code}:\n{tail}")
+
+
+def run_worker(arguments: Sequence[str]) -> int:
+    """The body of one launched process; see ``_launch``. Returns its exit code."""
+    from rbp_lab.measurement.devices import distributed
+
+    (path,) = arguments
+    config = json.loads(Path(path).read_text())
+    try:
+        job = job_from_config(config)
+        with distributed(job.launch.device) as runtime:
+            corpus = job.dataset.corpus()
+            measure_share(job, corpus, identify(job, corpus), runtime)
+    except LabError as error:
+        (Path(path).parent / "error.txt").write_text(str(error))
+        return 1
+    return 0

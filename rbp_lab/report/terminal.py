@@ -1,0 +1,91 @@
+"""Terminal tables with rich: what was measured, and the exponents. A missing number prints as a dash, never as NaN."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from rbp_lab.fits.result import WARNINGS, FitResult
+
+DASH = "–"
+
+
+def terminal() -> Console:
+    """A console on stdout: as wide as the terminal, and wide enough for every table when written to a file or pipe."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def number(value: object, digits: int = 4) -> str:
+    """A number with so many decimals, or a dash when there is none."""
+    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return DASH
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def models_table(points: pd.DataFrame, dataset: str, ks: Sequence[int] = (1, 10, 100)) -> Table:
+    """One row per model on a data set: name, S, CE (nats), RBP_k of the wanted k that were measured, scored tokens."""
+    rows = points[(points["dataset"] == dataset) & points["metric"].isin(["ce", "neg_log_rbp"])]
+    rbp = rows[rows["metric"] == "neg_log_rbp"]
+    measured = [k for k in ks if (rbp["k"] == k).any()]
+    with_ce = bool((rows["metric"] == "ce").any())
+    table = Table(title=f"Models on {dataset}", title_justify="left")
+    table.add_column("model", no_wrap=True)
+    for name in ["S", *(["CE"] if with_ce else []), *(f"RBP_{k}" for k in measured), "tokens"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for _, model in rows.sort_values(["family", "size"], kind="stable").drop_duplicates("model").iterrows():
+        mine = rows[rows["model"] == model["model"]]
+        ce = mine.loc[mine["metric"] == "ce", "value"]
+        value = {k: mine.loc[(mine["metric"] == "neg_log_rbp") & (mine["k"] == k), "value"] for k in measured}
+        cells = [number(math.exp(-v.iloc[0])) if len(v) else DASH for v in value.values()]
+        tokens = mine["n"].dropna()
+        table.add_row(
+            model["model"], f"{int(model['size']):,}", *([number(ce.iloc[0]) if len(ce) else DASH] if with_ce else []),
+            *cells, f"{int(tokens.max()):,}" if len(tokens) else DASH,
+        )  # fmt: skip
+    return table
+
+
+def exponents_table(fits: Sequence[FitResult], dataset: str) -> Table:
+    """One row per fit of a data set: quantity, family, α with its interval, R², RMSE, and the warning codes."""
+    mine = [f for f in fits if f.label.dataset == dataset and f.ok]
+    level = f"{mine[0].confidence:.0%}" if mine else "95%"
+    table = Table(title=f"Exponents on {dataset}: value ∝ S^−α, R² in log10-log10", title_justify="left")
+    table.add_column("quantity", no_wrap=True)
+    table.add_column("family", no_wrap=True)
+    for name in ("α", f"{level} interval", "R²", "RMSE %", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("warnings")
+    for f in mine:
+        low, high = f.intervals["alpha"]
+        table.add_row(
+            f.label.quantity, f.label.family, number(f.params["alpha"], 4), f"[{number(low, 4)}, {number(high, 4)}]",
+            number(f.r2, 4), number(f.rmse_percent, 2), str(f.n), " ".join(f.warnings),
+        )  # fmt: skip
+    return table
+
+
+def notes(fits: Sequence[FitResult], dataset: str) -> list[str]:
+    """Sentences to print below the exponents: each refusal with all it concerns, each warning code in words."""
+    mine = [f for f in fits if f.label.dataset == dataset]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for f in mine:
+        if not f.ok:
+            reasons.setdefault((f.label.family, f.message), []).append(f.label.quantity)
+    lines = [f"no fit for {family} {', '.join(names)}: {why}" for (family, why), names in reasons.items()]
+    codes = sorted({code for f in mine for code in f.warnings})
+    return lines + [f"{code}: {WARNINGS[code]}" for code in codes]
+
+
+def show(console: Console, points: pd.DataFrame, fits: Sequence[FitResult], ks: Sequence[int] = (1, 10, 100)) -> None:
+    """Print, for every data set, the models, the exponents and what has to be said about them."""
+    for dataset in sorted(points["dataset"].unique()):
+        console.print(models_table(points, dataset, ks))
+        if any(f.ok and f.label.dataset == dataset for f in fits):
+            console.print(exponents_table(fits, dataset))
+        for line in notes(fits, dataset):
+            console.print(line, style="dim", markup=False, highlight=False)

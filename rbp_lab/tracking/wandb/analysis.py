@@ -1,0 +1,139 @@
+"""An analysis as a W&B run: the records it used, its fits as a table, its figures, its files as an artifact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rbp_lab.tracking.ledger import Ledger
+from rbp_lab.tracking.settings import Tracking, destination
+from rbp_lab.tracking.wandb import names
+from rbp_lab.tracking.wandb.client import RunSpec, Session, digest_files
+
+MANIFEST = "analysis.json"
+NOT_LOST = "; the analysis is on the disk: rbp-lab sync mirrors it later"
+FITTED = ("alpha", "r2")  # curves against k, where the table of fits has them
+
+
+def identity(directory: Path) -> tuple[str, str] | None:
+    """Run id and version of an analysis; None when the directory holds none.
+
+    The run is named by the analysis' name, its points and its fits, so analysing the same again is the same run.
+    """
+    files = _files(directory)
+    if not files:
+        return None
+    content = digest_files([f for f in files if f.name in ("points.csv", "fits.csv")])
+    id = names.run_id(names.ANALYSIS, hashlib.sha256(f"{directory.name}\0{content}".encode()).hexdigest()[:16])
+    return id, digest_files([f for f in files if f.suffix == ".csv"])
+
+
+def mirror_analysis(
+    tracking: Tracking,
+    store: str | Path,
+    directory: Path,
+    config: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> str | None:
+    """Mirror what an analysis wrote to ``directory`` unless it has been; the run's address when online.
+
+    Offline, W&B cannot declare used artifacts: the configuration lists the records' keys all the same. force: also
+    what the ledger has as mirrored.
+    """
+    where, found = destination(tracking), identity(directory)
+    if where is None or found is None:
+        return None
+    id, digest = found
+    files = _files(directory)
+    ledger = Ledger(store, tracking, where)
+    if ledger.has(id, digest) and not force:
+        return None
+    points = pd.read_csv(directory / "points.csv", dtype={"key": str}, keep_default_na=False)
+    keys = sorted(set(points["key"]) - {""})
+    shown = {
+        "records": keys,
+        "families": sorted(points["family"].unique()),
+        "datasets": sorted(points["dataset"].unique()),
+        "rbp_lab": dict(config or {}),
+    }
+    session = Session(tracking, where, store, NOT_LOST)
+    session.start(RunSpec(id, f"analysis {directory.name}", names.ANALYSIS, names.ANALYSIS, shown, step="k"))
+    with session.guarded("mirroring an analysis"):
+        for key in keys:
+            _use(session, names.record_artifact(key))
+        if session.summary(names.RECORD) != digest:
+            _log(session, directory, files)
+        session.artifact(f"analysis-{names.safe(directory.name)}", names.REPORT_TYPE, directory, {"records": keys})
+        session.summarize({names.RECORD: digest})
+    url = session.url
+    if session.finish(confirm=(names.RECORD, digest)):
+        ledger.note(id, digest)
+        return url
+    return None
+
+
+def _files(directory: Path) -> list[Path]:
+    try:
+        listed = json.loads((directory / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return [directory / name for name in listed if (directory / name).is_file()]
+
+
+def _use(session: Session, artifact: str) -> None:
+    """Declare a record's artifact as an input; one that is not on the server is passed over: lineage, not data."""
+    if not session.online:
+        return
+
+    def use(wandb: Any, run: Any) -> None:
+        try:
+            run.use_artifact(f"{run.entity}/{run.project}/{artifact}:latest", type=names.RECORD_TYPE)
+        except (wandb.errors.CommError, ValueError) as error:
+            if "not found" not in str(error).lower() and "does not exist" not in str(error).lower():
+                raise
+
+    session.call("declaring what an analysis used", use)
+
+
+def _log(session: Session, directory: Path, files: list[Path]) -> None:
+    """Fits and laws as tables, exponents and R² as curves against k, figures as images."""
+    fits = pd.read_csv(directory / "fits.csv") if (directory / "fits.csv").stat().st_size > 1 else pd.DataFrame()
+    for row in _curves(fits):
+        session.log(row)
+
+    def show(wandb: Any, run: Any) -> None:
+        shown = {f"tables/{f.stem}": wandb.Table(dataframe=_plain(f)) for f in files if _is_table(f)}
+        shown |= {f"figures/{f.stem}": wandb.Image(str(f)) for f in files if f.suffix == ".png"}
+        shown |= {f"report/{f.stem}": wandb.Html(f.read_text()) for f in files if f.suffix == ".html"}
+        run.log(shown)
+
+    session.call("logging tables and figures", show)
+
+
+def _is_table(file: Path) -> bool:
+    return file.suffix == ".csv" and file.name != "points.csv" and file.stat().st_size > 1
+
+
+def _plain(file: Path) -> pd.DataFrame:
+    """The CSV with missing cells as None, which is what W&B's tables know."""
+    table = pd.read_csv(file)
+    return table.astype(object).where(table.notna(), None)
+
+
+def _curves(fits: pd.DataFrame) -> list[dict[str, Any]]:
+    """Exponent and R² of every law of −log RBP_k against k: one row per k, one curve per data set and family."""
+    if not {"metric", "k", "dataset", "family"} <= set(fits.columns):
+        return []
+    laws = fits[(fits["metric"] == "neg_log_rbp") & fits["k"].notna()].sort_values("k")
+    rows: dict[int, dict[str, Any]] = {}
+    for law in laws.to_dict("records"):
+        row = rows.setdefault(int(law["k"]), {"k": int(law["k"])})
+        for name in FITTED:
+            if name in law and not pd.isna(law[name]):
+                row[f"{name}/{law['dataset']}/{law['family']}"] = float(law[name])
+    return list(rows.values())

@@ -1,0 +1,134 @@
+"""A measurement as a W&B run: live curves while it runs, the record when it is finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rbp_lab.measurement.observers import Callback, Progress, RunPlan
+from rbp_lab.metrics import rbp
+from rbp_lab.records import DatasetInfo, ModelInfo, RunRecord, ScoringSpec
+from rbp_lab.tracking.ledger import Ledger
+from rbp_lab.tracking.live import LiveIntervals
+from rbp_lab.tracking.settings import Destination, Tracking, destination
+from rbp_lab.tracking.wandb import names
+from rbp_lab.tracking.wandb.client import RunSpec, Session, digest_files
+
+NOT_LOST = "; the measurement goes on and its record is kept: rbp-lab sync mirrors it later"
+
+
+class MeasurementTracker(Callback):
+    """Logs the rank accumulator's snapshots, and the finished record with its files; a context manager.
+
+    Leaving the context without ``finish`` marks the run as failed. With several processes the live values are those
+    of process 0's share, which the configuration says; the final ones are of the merged record.
+    """
+
+    def __init__(
+        self,
+        tracking: Tracking,
+        store: str | Path,
+        key: str,
+        model: ModelInfo,
+        dataset: DatasetInfo,
+        scoring: ScoringSpec,
+        config: Mapping[str, Any] | None = None,
+    ):
+        """config: the resolved configuration of the command, shown under ``rbp_lab``."""
+        self._tracking, self._store, self._key = tracking, store, key
+        self._model = model
+        self._scoring = scoring
+        self._config = names.record_config(model, dataset, scoring, key) | {"rbp_lab": dict(config or {})}
+        self._where: Destination | None = destination(tracking)
+        self._session: Session | None = None
+        self._name = f"{model.name} on {dataset.name}"
+        self._edges = names.bin_edges(model.vocab_rows)
+
+    def __enter__(self) -> MeasurementTracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._session is not None:
+            self._session.finish(exit_code=0 if kind is None else 1)
+
+    def on_start(self, run: RunPlan) -> None:
+        if self._where is None or run.rank != 0:
+            return
+        live = "all documents" if run.world == 1 else f"process 0's share, 1 of {run.world}"
+        spec = RunSpec(
+            names.run_id(names.MEASURE, self._key), self._name, self._model.family, names.MEASURE,
+            self._config | {"live_values_are_of": live},
+        )  # fmt: skip
+        self._session = Session(self._tracking, self._where, self._store, NOT_LOST)
+        self._session.start(spec)
+        self._run, self._intervals = run, LiveIntervals(run.thresholds)
+        self._logged = time.monotonic()
+
+    def on_log(self, progress: Progress) -> None:
+        session = self._session
+        if session is None or not session.ok:
+            return
+        last = progress.rows == self._run.num_rows  # the finished record gives that point
+        if last or not progress.stats.num_tokens or time.monotonic() - self._logged < self._tracking.seconds:
+            return
+        self._logged = time.monotonic()
+        with session.guarded("logging"):
+            session.log(self._row(progress, session))
+
+    def _row(self, progress: Progress, session: Session) -> dict[str, Any]:
+        stats, intervals = progress.stats, self._intervals
+        intervals.update(progress.tables)
+        row = names.totals(stats) | {"tokens_per_s": progress.positions_per_second}
+        ce = intervals.cross_entropy()
+        if ce is not None:
+            row |= {"ce": ce.value, "ce/lower": ce.lower, "ce/upper": ce.upper}
+        for i, k in enumerate(self._run.thresholds):
+            row |= {f"rbp/{k}": rbp(stats, k), **names.rbp_interval(f"rbp/{k}", intervals.rbp(i))}
+        return row | {names.RANKS: session.histogram(names.binned(stats.counts, self._edges), self._edges)}
+
+    def finish(self, record: RunRecord, directory: Path) -> str | None:
+        """Mirror the finished record and close the run; its address when it is online and complete."""
+        session, self._session = self._session, None
+        if session is None or self._where is None or not session.ok:
+            return None
+        return finish_record(session, Ledger(self._store, self._tracking, self._where), record, directory)
+
+
+def mirror_record(tracking: Tracking, store: str | Path, record: RunRecord, directory: Path) -> str | None:
+    """Mirror a record that is in the store, as if it had been tracked; the run's address when online and complete."""
+    where = destination(tracking)
+    if where is None:
+        return None
+    config = names.record_config(record.model, record.dataset, record.scoring, record.key)
+    name = f"{record.model.name} on {record.dataset.name}"
+    session = Session(tracking, where, store, "; the record is kept: rbp-lab sync can be repeated")
+    session.start(RunSpec(names.run_id(names.MEASURE, record.key), name, record.model.family, names.MEASURE, config))
+    return finish_record(session, Ledger(store, tracking, where), record, directory)
+
+
+def finish_record(session: Session, ledger: Ledger, record: RunRecord, directory: Path) -> str | None:
+    """Write everything a finished record has to show into an open session, close it, and note that it arrived."""
+    digest = digest_files(list(directory.iterdir()))
+    with session.guarded("mirroring a record"):
+        edges = names.bin_edges(record.model.vocab_rows)
+        if session.summary(names.RECORD) != digest:  # else the last point is there already
+            histogram = session.histogram(names.binned(record.stats.counts, edges), edges)
+            session.log(names.final_row(record) | {names.RANKS: histogram})
+        summary = names.record_summary(record)
+        session.summarize(summary | {names.RECORD: digest})
+        config = names.record_config(record.model, record.dataset, record.scoring, record.key)
+        session.card(
+            names.model_artifact(record.model.name), names.MODEL_TYPE, names.model_card(record.model), use=True
+        )
+        session.artifact(
+            names.record_artifact(record.key), names.RECORD_TYPE, directory,
+            config | {"record_digest": digest, "provenance": record.provenance},
+        )  # fmt: skip
+    url = session.url
+    if session.finish(confirm=(names.RECORD, digest)):
+        ledger.note(names.run_id(names.MEASURE, record.key), digest)
+        return url
+    return None

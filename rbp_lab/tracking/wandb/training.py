@@ -1,0 +1,105 @@
+"""A training as a W&B run: loss, learning rate and speed while it runs, the model's card when it is finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rbp_lab.records import ModelInfo
+from rbp_lab.tracking.ledger import Ledger
+from rbp_lab.tracking.settings import Destination, Tracking, destination
+from rbp_lab.tracking.wandb import names
+from rbp_lab.tracking.wandb.client import RunSpec, Session
+
+NOT_LOST = "; the training goes on and its losses are kept with the model: rbp-lab sync mirrors them later"
+
+
+def training_id(settings: Mapping[str, Any], corpus_fingerprint: str) -> str:
+    """The run of a training: a hash of the settings and of the text, so the same training is the same run."""
+    what = json.dumps([dict(settings), corpus_fingerprint], sort_keys=True)
+    return names.run_id(names.TRAIN, hashlib.sha256(what.encode()).hexdigest()[:16])
+
+
+def training_spec(name: str, family: str, settings: Mapping[str, Any], corpus: Mapping[str, Any]) -> RunSpec:
+    """Run of a training, live or from its ``training.json``. corpus: name, fingerprint, info."""
+    config = {"model": name, "family": family, "dataset": corpus["name"], "dataset_fingerprint": corpus["fingerprint"]}
+    id = training_id(settings, corpus["fingerprint"])
+    return RunSpec(id, f"train {name}", family, names.TRAIN, config | {"training": dict(settings)})
+
+
+class TrainingTracker:
+    """A training's hook: logs at most every ``tracking.seconds``; a context manager, as MeasurementTracker is."""
+
+    def __init__(
+        self, tracking: Tracking, store: str | Path, model: Any, corpus: Mapping[str, Any], config: Mapping[str, Any]
+    ):
+        """model: a ladder model. corpus: name, fingerprint, info. config: the resolved configuration."""
+        self._tracking, self._store = tracking, store
+        self._where: Destination | None = destination(tracking)
+        self._session: Session | None = None
+        spec = training_spec(model.name, model.family, model.settings(), corpus)
+        self._spec = RunSpec(spec.id, spec.name, spec.group, spec.job_type, {**spec.config, "rbp_lab": dict(config)})
+        self._steps, self._tokens = model.steps, model.batch * model.context
+        self._logged = -float("inf")
+
+    def __enter__(self) -> TrainingTracker:
+        if self._where is not None:
+            self._session = Session(self._tracking, self._where, self._store, NOT_LOST)
+            self._session.start(self._spec)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._session is not None:
+            self._session.finish(exit_code=0 if kind is None else 1)
+
+    def __call__(self, step: int, loss: float, lr: float, tokens_per_s: float) -> None:
+        now = time.monotonic()
+        if self._session is None or (now - self._logged < self._tracking.seconds and step < self._steps):
+            return
+        self._logged = now
+        row = {"train/loss": loss, "train/lr": lr, "train/tokens_per_s": tokens_per_s}
+        self._session.log(row | {names.STEP: step * self._tokens})
+
+    def finish(self, info: ModelInfo, training: Mapping[str, Any]) -> None:
+        """Close the run with what the finished model is. training: its ``training.json``."""
+        session, self._session = self._session, None
+        if session is not None and session.ok and self._where is not None:
+            finish_training(session, Ledger(self._store, self._tracking, self._where), self._spec.id, info, training)
+
+
+def training_digest(training: Mapping[str, Any]) -> str:
+    """Which version of the training is mirrored."""
+    return hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def finish_training(
+    session: Session, ledger: Ledger, id: str, info: ModelInfo, training: Mapping[str, Any]
+) -> str | None:
+    """Summary and model card into an open session, close it, note that it arrived; its address when online."""
+    digest = training_digest(training)
+    tail = training["loss"][-20:]
+    with session.guarded("mirroring a training"):
+        session.card(names.model_artifact(info.name), names.MODEL_TYPE, names.model_card(info), use=False)
+        session.summarize(
+            {"train/final_loss": sum(tail) / len(tail), "seconds": training["seconds"],
+             "training_tokens": training["training_tokens"], names.RECORD: digest}
+            | {"non_embedding_params": info.params.non_embedding, "total_params": info.params.total}
+        )  # fmt: skip
+    url = session.url
+    if session.finish(confirm=(names.RECORD, digest)):
+        ledger.note(id, digest)
+        return url
+    return None
+
+
+def mirror_losses(session: Session, training: Mapping[str, Any]) -> None:
+    """The loss curve of a finished training, when the run has none yet."""
+    if session.summary("train/loss") is None:
+        per_step = training["training_tokens"] / len(training["loss"])
+        for step, loss in enumerate(training["loss"], start=1):
+            session.log({"train/loss": loss, names.STEP: round(step * per_step)})
