@@ -1,11 +1,15 @@
-# make demo: the main job on this machine, offline. make test: the test suite. Both make the environment first.
+# make demo: the main job on this machine, offline. make test: the test suite. make bench: what scores cost here, in
+# short. All make the environment first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo bench test test-slow lint clean
 
 demo: .venv/.installed
 	$(BIN)/rbp-lab demo
+
+bench: .venv/.installed
+	$(BIN)/python -m tests.benchmarks bench.rounds=3 bench.loop_seconds=2
 
 test: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu"

@@ -23,12 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from rbp_lab import __version__
-from rbp_lab.bench.settings import Bench
 from rbp_lab.config.build import locate
 from rbp_lab.config.directory import CONF
 from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.devices import share_a_heap
 from rbp_lab.tracking.settings import Tracking
 
 # The types of the root's own keys, and the schemas of its nodes that are not open sets (those carry a _target_).
@@ -36,8 +34,7 @@ SCALARS = {
     "store": str, "force": bool, "papers": bool, "source": str, "csv": str, "size": str, "name": str, "project": str,
     "entity": str, "offline_dir": str,
 }  # fmt: skip
-NODES = {"k": KSpec, "precision": Precision, "scoring": Scoring, "launch": Launch, "tracking": Tracking,
-         "bench": Bench}  # fmt: skip
+NODES = {"k": KSpec, "precision": Precision, "scoring": Scoring, "launch": Launch, "tracking": Tracking}
 
 
 # What a disk or its owner can refuse; every other OSError keeps its traceback.
@@ -86,12 +83,6 @@ def run_dashboard(config: dict[str, Any]) -> None:
     print(dashboard(config), flush=True)
 
 
-def run_bench(config: dict[str, Any]) -> None:
-    from rbp_lab.stages.bench import bench
-
-    bench(config)
-
-
 def run_ls(config: dict[str, Any]) -> None:
     from rbp_lab.commands.ls import listing
 
@@ -106,14 +97,12 @@ COMMANDS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "analyze": (run_analyze, "fit the laws of finished runs, or of a CSV of published values"),
     "sync": (run_sync, "mirror to Weights & Biases what the store has and W&B lacks; safe to repeat"),
     "dashboard": (run_dashboard, "create or update the W&B workspace with the papers' panels"),
-    "bench": (run_bench, "what scores cost here beside bare logits and the ways of others (--peers: installed ones)"),
     "ls": (run_ls, "list models, datasets and finished runs"),
 }
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of ``rbp-lab``; exits with 0 when everything held, 1 on a failure, 2 on wrong usage."""
-    share_a_heap()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["--version"]:
         print(f"rbp-lab {__version__}")
@@ -123,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(0 if arguments else 2)
     command, *overrides = arguments
     if command == "bench":
-        overrides = ["bench.peers=true" if o == "--peers" else o for o in overrides]
+        _fail("the benchmarks run from a clone of the project: make bench, or python -m tests.benchmarks", 2)
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, 1)
         hint = f"did you mean {close[0]}? " if close else ""

@@ -5,13 +5,16 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from rbp_lab.bench import contenders as contenders_module
-from rbp_lab.bench.protocol import (
+from rbp_lab.config.build import build
+from rbp_lab.errors import LabError
+from tests.benchmarks import contenders as contenders_module
+from tests.benchmarks.__main__ import OWN_CONF, composed, main
+from tests.benchmarks.rounds import (
     CpuMeter,
     Round,
     calls_needed,
@@ -21,22 +24,14 @@ from rbp_lab.bench.protocol import (
     run_rounds,
     spread,
 )
-from rbp_lab.bench.settings import Bench
-from rbp_lab.cli import CONF, plain
-from rbp_lab.config.build import build
-from rbp_lab.errors import LabError
-from tests.test_cli import error_of, run
+from tests.benchmarks.settings import Bench
 
-SHAPES = sorted(p.stem for p in (CONF / "shape").glob("*.yaml"))
+ROOT = Path(__file__).resolve().parent.parent
+SHAPES = sorted(p.stem for p in (OWN_CONF / "shape").glob("*.yaml"))
 QUICK = (
     "shape=tiny", "bench.rows=2", "bench.tokens=40", "bench.rounds=2", "bench.call_seconds=0.002", "bench.threads=1",
     "bench.loop_seconds=0.1", "bench.memory=false", "launch.device=cpu",
 )  # fmt: skip
-
-
-def composed(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(compose("bench", list(overrides)))
 
 
 def made_round(others, a=1.0, b=2.0):
@@ -129,7 +124,7 @@ def test_every_shape_composes_and_has_the_published_size(name):
     """Parameters beside embeddings and head as published ([RBP] Table 2's S), from the configuration alone."""
     from rbp_lab.models.params import count_parameters, empty_model
 
-    shape = build(composed(f"shape={name}")["shape"], "shape")
+    shape = build(composed([f"shape={name}"])["shape"], "shape")
     assert shape.name == name
     sizes = {
         "pythia-14m": 1_189_888, "pythia-160m": 85_056_000, "pythia-410m": 302_311_424, "pythia-1b": 805_736_448,
@@ -142,7 +137,7 @@ def test_every_shape_composes_and_has_the_published_size(name):
 def test_weights_follow_the_seed_and_logits_are_spread_as_trained_ones():
     import torch
 
-    shape = build(composed("shape=tiny")["shape"], "shape")
+    shape = build(composed(["shape=tiny"])["shape"], "shape")
     one, same, other = (shape.load(torch.float32, "cpu", seed=s) for s in (0, 0, 1))
     assert torch.equal(one.get_output_embeddings().weight, same.get_output_embeddings().weight)
     assert not torch.equal(one.get_output_embeddings().weight, other.get_output_embeddings().weight)
@@ -160,9 +155,9 @@ def case():
 def tiny_case(dtype, logits="float32"):
     import torch
 
-    from rbp_lab.bench.case import make_case, random_ids
+    from tests.benchmarks.case import make_case, random_ids
 
-    shape = build(composed("shape=tiny")["shape"], "shape")
+    shape = build(composed(["shape=tiny"])["shape"], "shape")
     model = shape.load(getattr(torch, dtype), "cpu")
     ids = random_ids(2, 40, shape.vocabulary, 0)
     for column in range(1, 40, 2):  # half of the first row is what the model finds likeliest
@@ -174,7 +169,7 @@ def tiny_case(dtype, logits="float32"):
 def test_all_contenders_are_right(dtype, logits):
     import torch
 
-    from rbp_lab.bench.run import admitted
+    from tests.benchmarks.table import admitted
 
     mine = tiny_case(dtype, logits)
     both = [*contenders_module.end_to_end(mine), *contenders_module.head_stage(mine)]
@@ -196,8 +191,8 @@ def test_all_contenders_are_right(dtype, logits):
     ],
 )
 def test_the_check_sees_each_kind_of_mistake(case, field, change):
-    from rbp_lab.bench.case import Answer, judge
     from rbp_lab.models.head import full_logits
+    from tests.benchmarks.case import Answer, judge
 
     z = full_logits(case.model, case.ids)[:, :-1]
     flat = z.flatten(0, 1)
@@ -218,11 +213,11 @@ def test_the_check_sees_each_kind_of_mistake(case, field, change):
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
-    from rbp_lab.stages.bench import bench
+    from tests.benchmarks.run import bench
 
     store = tmp_path_factory.mktemp("bench")
     out = io.StringIO()
-    path = bench(composed(*QUICK, f"store={store}"), Console(file=out, width=160))
+    path = bench(composed([*QUICK, f"store={store}"]), Console(file=out, width=160))
     assert path.parent == store / "bench" and path.name.endswith("-tiny.json")
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     return json.loads(path.read_text()), out.getvalue()
@@ -268,8 +263,6 @@ def test_the_loop_counts_its_time(record):
 
 
 def test_a_wrong_contender_is_shown_not_timed_and_fails_the_command(tmp_path, monkeypatch, capsys):
-    from rbp_lab import cli
-
     true = contenders_module.naive_scores
 
     def off_by_one(z, targets):
@@ -278,9 +271,7 @@ def test_a_wrong_contender_is_shown_not_timed_and_fails_the_command(tmp_path, mo
 
     monkeypatch.setattr(contenders_module, "naive_scores", off_by_one)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as left:
-        cli.main(["bench", *QUICK, "bench.tables=[head]"])
-    assert left.value.code == 1
+    assert main([*QUICK, "bench.tables=[head]"]) == 1
     assert "1 of the contenders failed and were not timed: head, naive: its rank is wrong" in capsys.readouterr().err
     (path,) = (tmp_path / "multirun" / "bench").iterdir()
     rows = {r["name"]: r for r in json.loads(path.read_text())["tables"]["head"]["contenders"]}
@@ -289,7 +280,7 @@ def test_a_wrong_contender_is_shown_not_timed_and_fails_the_command(tmp_path, mo
 
 
 def test_without_its_baseline_a_table_has_no_times(case):
-    from rbp_lab.bench.run import run_table
+    from tests.benchmarks.table import run_table
 
     def fails(case):
         raise RuntimeError("no memory\nat all")
@@ -302,7 +293,7 @@ def test_without_its_baseline_a_table_has_no_times(case):
 
 
 def test_memory_is_measured_in_a_process_of_its_own():
-    from rbp_lab.bench.memory import measure_memory
+    from tests.benchmarks.memory import measure_memory
 
     vocabulary, n = 20_000, 2 * 511
     job = {
@@ -320,32 +311,50 @@ def test_memory_is_measured_in_a_process_of_its_own():
 # ── the command ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_mistakes_are_one_line(tmp_path):
-    line = error_of(run("bench", "shape=pythia-14", cwd=tmp_path))
-    assert line.startswith("shape: there is no shape=pythia-14; did you mean pythia-14m? expected one of")
-    assert "qwen2.5-0.5b-head" in line
-    assert error_of(run("bench", "bench.rows=0", cwd=tmp_path)) == "bench.rows must be at least 1; got 0"
-    expected = "bench.tables must be some of end_to_end, head, loop; got ['all']"
-    assert error_of(run("bench", "bench.tables=[all]", cwd=tmp_path)) == expected
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("shape=pythia-14", "error: In 'bench': Could not find 'shape/pythia-14' Available options in 'shape': "),
+        ("bench.round=3", "error: Could not override 'bench.round'."),
+        ("bench.rows=0", "error: bench.rows must be at least 1; got 0"),
+        ("bench.tables=[all]", "error: bench.tables must be some of end_to_end, head, loop; got ['all']"),
+        ("launch.processes=2", "error: a benchmark is one process; got launch.processes=2"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, override, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert main([override]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(sentence)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_peers_that_are_absent_are_one_line_and_a_user_s_own_model_runs(tmp_path, tiny_gpt2_dir):
-    from rbp_lab.bench.peers import PEERS, installed
+def test_peers_that_are_absent_are_one_line_and_a_user_s_own_model_runs(tmp_path, tiny_gpt2_dir, monkeypatch, capsys):
+    from tests.benchmarks.peers import PEERS, installed
 
+    monkeypatch.chdir(tmp_path)
     present, absent = installed()
-    done = run("bench", "--peers", "model=hf", f"model.path={tiny_gpt2_dir}", *QUICK[1:], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "tiny-gpt2, 2 × 40 tokens, float32, logits float32, on cpu"
+    assert main(["--peers", "model=hf", f"model.path={tiny_gpt2_dir}", *QUICK[1:]]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "tiny-gpt2, 2 × 40 tokens, float32, logits float32, on cpu"
     if len(present) < len(PEERS):
-        assert absent in done.stdout.splitlines()
+        assert absent in lines
     (path,) = (tmp_path / "multirun" / "bench").iterdir()
     assert json.loads(path.read_text())["peers"] == {"installed": present, "absent": absent}
-    assert done.stdout.splitlines()[-1] == f"record: {path.relative_to(tmp_path)}"
+    assert lines[-1] == f"record: {path.relative_to(tmp_path)}"
 
 
-def test_a_model_too_short_for_the_rows(tmp_path, tiny_gpt2_dir):
-    done = run("bench", "model=hf", f"model.path={tiny_gpt2_dir}", "bench.tokens=200", cwd=tmp_path)
-    assert "has only 128 positions" in error_of(done)
+def test_a_model_too_short_for_the_rows(tmp_path, tiny_gpt2_dir, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["model=hf", f"model.path={tiny_gpt2_dir}", "bench.tokens=200"]) == 1
+    assert "has only 128 positions" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "python -m tests.benchmarks" in done.stdout and "rounds: 5" in done.stdout
 
 
 # Stands for vLLM where it is not installed: the calls that are made of it, answered by transformers.
@@ -377,14 +386,14 @@ class LLM:
 def test_vllm_answers_from_a_process_of_its_own(tmp_path, monkeypatch, broken):
     import torch
 
-    from rbp_lab.bench.case import make_case, random_ids
-    from rbp_lab.bench.peers import peer_contenders
-    from rbp_lab.bench.run import admitted
+    from tests.benchmarks.case import make_case, random_ids
+    from tests.benchmarks.peers import peer_contenders
+    from tests.benchmarks.table import admitted
     from tests.conftest import build_tiny_model
 
     crash = 'raise SystemExit("no room for the cache")\n' if broken else ""
     (tmp_path / "vllm.py").write_text(crash + STAND_IN)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{CONF.parent}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     case = make_case(build_tiny_model("gpt_neox"), "cpu", random_ids(2, 20, 384, 0))
     (contender,) = peer_contenders(["vllm"])
     with torch.inference_mode():

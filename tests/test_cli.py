@@ -53,7 +53,9 @@ def test_usage_and_version(tmp_path):
     assert run("--version", cwd=tmp_path, module=True).stdout.startswith("rbp-lab ")
     done = run("mesure", cwd=tmp_path)
     assert done.returncode == 2
-    choices = "demo, train, measure, analyze, sync, dashboard, bench, ls"
+    choices = "demo, train, measure, analyze, sync, dashboard, ls"
+    gone = run("bench", "shape=tiny", cwd=tmp_path)
+    assert gone.returncode == 2 and error_of(gone).endswith("make bench, or python -m tests.benchmarks")
     assert error_of(done) == f"no subcommand 'mesure': did you mean measure? choose from {choices}"
 
 
@@ -95,7 +97,7 @@ def test_hydras_own_flags(tmp_path):
     composed = run("measure", "--cfg", "job", "model=pythia-14m", "k=table2", cwd=tmp_path)
     node = yaml.safe_load(composed.stdout)
     assert node["model"]["path"] == "EleutherAI/pythia-14m" and node["k"]["thresholds"][-1] == 10000
-    for command in ("demo", "train", "measure", "analyze", "sync", "dashboard", "bench", "ls"):
+    for command in ("demo", "train", "measure", "analyze", "sync", "dashboard", "ls"):
         done = run(command, "--help", cwd=tmp_path)
         assert done.returncode == 0 and "store" in done.stdout, done.stderr
 

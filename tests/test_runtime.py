@@ -1,9 +1,5 @@
 """Real processes on the CPU: uneven shares, every document once, the record of one process to the last bit."""
 
-import ctypes
-import subprocess
-import sys
-
 import pytest
 
 from rbp_lab.errors import LabError
@@ -52,38 +48,3 @@ def only_in_workers():
     from rbp_lab.measurement.observers import Callback
 
     return Callback()
-
-
-HEAPS_AFTER_TWO_THREADS = """
-import ctypes, os, sys, threading
-libc = ctypes.CDLL(None)
-libc.malloc.restype = libc.fdopen.restype = ctypes.c_void_p
-if sys.argv[1:] == ["share"]:
-    from rbp_lab.measurement.devices import share_a_heap
-    share_a_heap()
-elif sys.argv[1:] == ["cli"]:
-    from rbp_lab.cli import main
-    main(["--version"])
-together = threading.Barrier(2)
-def allocate():
-    together.wait()
-    libc.malloc(100_000)
-    together.wait()
-threads = [threading.Thread(target=allocate) for _ in range(2)]
-for each in threads: each.start()
-for each in threads: each.join()
-sys.stdout.flush()
-file = ctypes.c_void_p(libc.fdopen(1, b"w"))
-libc.malloc_info(0, file)
-libc.fflush(file)
-"""
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="the C library is not glibc")
-def test_the_command_line_keeps_one_heap_for_its_threads():
-    command = [sys.executable, "-c", HEAPS_AFTER_TWO_THREADS]
-    own, share, cli = (
-        subprocess.run([*command, how], capture_output=True, text=True, check=True).stdout.count("<heap nr")
-        for how in ("own", "share", "cli")
-    )
-    assert own > 1 and share == cli == 1

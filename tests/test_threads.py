@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import rbp_lab.models.scorer
-from rbp_lab.bench.case import blocks_of, random_ids
 from rbp_lab.models.copies import copy_of, may_be_copied
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring.threads import apart
+from tests.benchmarks.case import blocks_of, random_ids
 from tests.conftest import TINY_MODELS, TINY_VOCAB, build_tiny_model
 
 

@@ -1,8 +1,7 @@
-"""Devices, processes and their memory: the only file that knows accelerate."""
+"""Devices and processes: the only file that knows accelerate."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,6 @@ from operator import add
 from typing import Any
 
 from rbp_lab.errors import LabError
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -42,22 +39,6 @@ class Runtime:
             from accelerate import PartialState
 
             PartialState().wait_for_everyone()
-
-
-def share_a_heap() -> None:
-    """Let this process's threads take memory from one heap (glibc only; call it before they start).
-
-    Threads that each take rows through a model need the same large buffers at different times. With heaps of their own
-    two threads held up to 43 MB more than one batch's body at 160m in float32 (6 runs), so up to 16 (14 runs, median
-    4.5). The thresholds are the highest that glibc comes to by itself, but from the start: without them it was up to 26
-    (8 runs, median 14); lower ones, of 4 or 16 MB, made that body take 1.05 times as long.
-    """
-    settings = {M_ARENA_MAX: 1, M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
-    try:
-        for parameter, value in settings.items():
-            ctypes.CDLL(None).mallopt(parameter, value)
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
 
 
 def choose_device(device: str) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rbp_lab.bench.case import Case
 from rbp_lab.data.windows import BlockPlan, Protocol, TokenBlocks, TokenizedCorpus, plan_blocks
 from rbp_lab.measurement.loop import measure
 from rbp_lab.measurement.observers import RunPlan
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring import TokenScores
+from tests.benchmarks.case import Case
 
 MOST_DOCUMENTS = 4096
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from rbp_lab.bench.case import Call, Case, judge
-from rbp_lab.bench.contenders import Contender
-from rbp_lab.bench.protocol import DIRTY, CpuMeter, Round, chosen, ratios, run_rounds, spread
-from rbp_lab.bench.settings import Bench
 from rbp_lab.hub_errors import first_line
+from tests.benchmarks.case import Call, Case, judge
+from tests.benchmarks.contenders import Contender
+from tests.benchmarks.rounds import DIRTY, CpuMeter, Round, chosen, ratios, run_rounds, spread
+from tests.benchmarks.settings import Bench
 
 Say = Callable[[str], None]
 MICRO = 1e6

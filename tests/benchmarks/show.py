@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rbp_lab.bench.settings import Bench
 from rbp_lab.report.terminal import DASH, number
+from tests.benchmarks.settings import Bench
 
 TITLES = {
     "end_to_end": "End to end: token ids to scores",

@@ -12,17 +12,17 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
-from rbp_lab.bench.machine import describe_machine, machine_line
-from rbp_lab.bench.memory import load_source, measure_memory
-from rbp_lab.bench.protocol import spread
-from rbp_lab.bench.settings import Bench
-from rbp_lab.bench.show import show_table
 from rbp_lab.config.build import call
 from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import choose_device
 from rbp_lab.report.terminal import terminal
 from rbp_lab.store.atomic import atomic_path
+from tests.benchmarks.machine import describe_machine, machine_line
+from tests.benchmarks.memory import load_source, measure_memory
+from tests.benchmarks.rounds import spread
+from tests.benchmarks.settings import Bench
+from tests.benchmarks.show import show_table
 
 # Raised whenever the same key of a record would mean something else.
 RECORD_VERSION = 1
@@ -40,7 +40,7 @@ def bench(config: Mapping[str, Any], console: Console | None = None) -> Path:
         raise LabError(f"a benchmark is one process; got launch.processes={launch.processes}")
     import torch
 
-    from rbp_lab.bench.run import failures
+    from tests.benchmarks.table import failures
 
     device, threads = choose_device(launch.device), torch.get_num_threads()
     precise = torch.get_float32_matmul_precision()
@@ -64,12 +64,12 @@ def _measured(
 ) -> dict[str, Any]:
     import torch
 
-    from rbp_lab.bench.case import make_case, random_ids
-    from rbp_lab.bench.contenders import end_to_end, head_stage, implementations
-    from rbp_lab.bench.peers import installed, peer_contenders
-    from rbp_lab.bench.run import run_table
     from rbp_lab.models.scorer import describe_head
     from rbp_lab.scoring import choose
+    from tests.benchmarks.case import make_case, random_ids
+    from tests.benchmarks.contenders import end_to_end, head_stage, implementations
+    from tests.benchmarks.peers import installed, peer_contenders
+    from tests.benchmarks.table import run_table
 
     source = config.get("model") or config["shape"]
     dtype = source.get("dtype") or precision.dtype
@@ -156,8 +156,8 @@ def _measured(
 
 def _loop(case: Any, settings: Bench, kspec: KSpec, say: Any) -> dict[str, Any]:
     """The third table: three passes over a made corpus after a short one."""
-    from rbp_lab.bench.loop import documents_for, made_plan, run_loop
-    from rbp_lab.bench.protocol import CpuMeter
+    from tests.benchmarks.loop import documents_for, made_plan, run_loop
+    from tests.benchmarks.rounds import CpuMeter
 
     batch_tokens = Scoring().batch_tokens
     tokens = settings.tokens

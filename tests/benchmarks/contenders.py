@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from rbp_lab.bench.case import CHECKED, Answer, Call, Case
 from rbp_lab.models.head import full_logits, intercept
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring import IMPLEMENTATIONS, TokenScores, missing, score_tokens
+from tests.benchmarks.case import CHECKED, Answer, Call, Case
 
 # Tokens of a chunk of the bare product, and of a chunk of the ways that hold full logits of what they are given.
 PRODUCT_CHUNK = 256

@@ -1,7 +1,7 @@
 """Peak memory of each contender in a fresh process: what one call takes beside weights, inputs and the body's own peak.
 
-``python -m rbp_lab.bench.memory`` reads a job as JSON from its input, imports everything once, and forks a child for
-each contender before any tensor exists; it prints one line of JSON for each.
+``python -m tests.benchmarks.memory`` reads a job as JSON from its input, imports everything once, and forks a child
+for each contender before any tensor exists; it prints one line of JSON for each.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rbp_lab.measurement.devices import share_a_heap
-
 TIMEOUT = 900.0
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def measure_memory(job: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | str]:
@@ -30,8 +29,10 @@ def measure_memory(job: Mapping[str, Any], names: Sequence[str]) -> dict[str, fl
     if not names or not hasattr(os, "fork"):
         return {}
     given = json.dumps({**job, "names": list(names)})
-    command = [sys.executable, "-m", "rbp_lab.bench.memory"]
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    command = [sys.executable, "-m", "tests.benchmarks.memory"]
+    done = subprocess.run(
+        command, input=given, capture_output=True, text=True, check=False, timeout=TIMEOUT, env=with_project()
+    )
     found: dict[str, float | str] = {}
     for line in done.stdout.splitlines():
         if line.startswith('{"name"'):
@@ -40,14 +41,18 @@ def measure_memory(job: Mapping[str, Any], names: Sequence[str]) -> dict[str, fl
     return found | {name: "its process ended without an answer" for name in names if name not in found}
 
 
+def with_project() -> dict[str, str]:
+    """This process's environment, in which ``python -m tests.benchmarks.…`` is found wherever it is started."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+
+
 def main() -> None:
     """Fork, let the child measure one contender, wait; once for each name of the job."""
-    share_a_heap()  # as the command line does
     job = json.load(sys.stdin)
     import torch
     import transformers  # noqa: F401
 
-    import rbp_lab.bench.contenders  # noqa: F401
+    import tests.benchmarks.contenders  # noqa: F401
 
     for name in job["names"]:
         sys.stdout.flush()
@@ -68,9 +73,9 @@ def main() -> None:
 def _extra(job: Mapping[str, Any], name: str) -> int:
     import torch
 
-    from rbp_lab.bench.case import smaller
-    from rbp_lab.bench.contenders import end_to_end, head_stage
     from rbp_lab.models.head import full_logits, intercept
+    from tests.benchmarks.case import smaller
+    from tests.benchmarks.contenders import end_to_end, head_stage
 
     torch.set_float32_matmul_precision("high" if job["tf32"] else "highest")
     case = made_case(job)
@@ -97,9 +102,9 @@ def made_case(job: Mapping[str, Any]) -> Any:
     """The case that a job describes: as the benchmark's own for a model, of random numbers for a head alone."""
     import torch
 
-    from rbp_lab.bench.case import Case, blocks_of, make_case, random_ids
     from rbp_lab.models.head import HeadPlan
     from rbp_lab.scoring import LMHead
+    from tests.benchmarks.case import Case, blocks_of, make_case, random_ids
 
     dtype, device = getattr(torch, job["dtype"]), job["device"]
     if job["table"] == "end_to_end":
@@ -128,8 +133,8 @@ def made_case(job: Mapping[str, Any]) -> Any:
 
 def load_source(node: Mapping[str, Any], dtype: Any, device: str, tokens: int, seed: int) -> Any:
     """The model of a configuration node: random weights of a shape, or a model source's own."""
-    from rbp_lab.bench.shapes import Shape
     from rbp_lab.config.build import build
+    from tests.benchmarks.shapes import Shape
 
     source = build(node, "shape" if str(node["_target_"]).endswith(".Shape") else "model")
     if isinstance(source, Shape):

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from rbp_lab.bench.case import Answer, Call, Case
-from rbp_lab.bench.contenders import Contender
-from rbp_lab.bench.vllm_process import start
+from tests.benchmarks.case import Answer, Call, Case
+from tests.benchmarks.contenders import Contender
+from tests.benchmarks.vllm_process import start
 
 PEERS = {"lm_eval": "lm-evaluation-harness", "vllm": "vLLM"}
 

@@ -1,7 +1,7 @@
 """vLLM in a process of its own: it rewrites classes of transformers and settings of torch in the one it lives in.
 
-``python -m rbp_lab.bench.vllm_process JOB.json`` loads the model and answers every line of its input with one line: the
-summed nll of each row. The process that times it sends a line and waits.
+``python -m tests.benchmarks.vllm_process JOB.json`` loads the model and answers every line of its input with one line:
+the summed nll of each row. The process that times it sends a line and waits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rbp_lab.bench.case import Case
+from tests.benchmarks.case import Case
+from tests.benchmarks.memory import with_project
 
 READY, ANSWER = "rbp-lab-ready", "rbp-lab-answer"
 
@@ -32,8 +33,8 @@ def start(case: Case, threads: int) -> Callable[[], list[float]]:
         job.write_text(json.dumps({"model": directory, "dtype": dtype, "ids": case.ids.tolist()}))
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
         process = subprocess.Popen(
-            [sys.executable, "-m", "rbp_lab.bench.vllm_process", str(job)], text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=log, env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            [sys.executable, "-m", "tests.benchmarks.vllm_process", str(job)], text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=log, env={**with_project(), "OMP_NUM_THREADS": str(threads)},
         )  # fmt: skip
 
         def line(begins: str) -> str:

@@ -1,5 +1,0 @@
-"""The benchmark a user can run: contenders side by side on the same tokens and weights, each checked before.
-
-``contenders`` and ``peers`` say who runs, ``case`` on what and when an answer is right, ``protocol`` how it is timed,
-``memory`` what it takes beside the weights, ``loop`` what the whole run costs, ``machine`` where this was.
-"""
