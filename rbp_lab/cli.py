@@ -60,13 +60,13 @@ def run_train(config: dict[str, Any]) -> None:
 
 
 def run_measure(config: dict[str, Any]) -> None:
-    from rbp_lab.measurement.run import measure
+    from rbp_lab.commands.measure import measure
 
     print(measure(config).line(), flush=True)
 
 
 def run_analyze(config: dict[str, Any]) -> None:
-    from rbp_lab.analysis.run import analyze_sources
+    from rbp_lab.commands.analyze import analyze_sources
 
     analyze_sources(config)
 

@@ -9,12 +9,12 @@ import torch
 
 import rbp_lab.models.scorer
 from rbp_lab import metrics
+from rbp_lab.commands.measure import measure
 from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import Protocol, plan_blocks
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.loop import measure as measure_plan
 from rbp_lab.measurement.observers import Callback, RunPlan
-from rbp_lab.measurement.run import measure
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring import NonFiniteLogits, check_finite
 from rbp_lab.scoring.reference import score_logits

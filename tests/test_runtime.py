@@ -2,8 +2,8 @@
 
 import pytest
 
+from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.run import measure
 from rbp_lab.store.records import list_records
 from tests.sources import measure_config
 

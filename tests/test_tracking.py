@@ -109,7 +109,7 @@ def test_settings_that_cannot_be():
 
 def test_without_tracking_wandb_is_never_imported(tiny_model_dir, tmp_path):
     code = (
-        "import sys, json; from rbp_lab.measurement.run import measure; "
+        "import sys, json; from rbp_lab.commands.measure import measure; "
         "print(measure(json.loads(sys.argv[1])).measured, 'wandb' in sys.modules)"
     )
     config = json.dumps(measure_config(tiny_model_dir, tmp_path, tracking={"mode": "none"}))
@@ -122,7 +122,7 @@ def test_without_tracking_wandb_is_never_imported(tiny_model_dir, tmp_path):
 def offline(tiny_model_dir, tmp_path_factory):
     """A store with one record measured offline: (outcome, the run's file)."""
     import rbp_lab.measurement.loop as module
-    from rbp_lab.measurement.run import measure
+    from rbp_lab.commands.measure import measure
 
     store = tmp_path_factory.mktemp("offline")
     with pytest.MonkeyPatch.context() as patch:
@@ -166,7 +166,7 @@ def test_curves_and_histogram_evolve_on_the_axis_of_tokens(offline):
 
 
 def test_a_finished_record_is_found_without_another_run(offline, tiny_model_dir):
-    from rbp_lab.measurement.run import measure
+    from rbp_lab.commands.measure import measure
 
     outcome, file = offline
     again = measure(measure_config(tiny_model_dir, outcome.path.parent.parent, tracking=OFFLINE))
@@ -189,7 +189,7 @@ def test_a_damaged_or_foreign_file_is_refused_and_a_broken_off_one_is_read(offli
 
 
 def test_several_processes_are_one_run_with_merged_final_numbers(tiny_model_dir, tmp_path, monkeypatch):
-    from rbp_lab.measurement.run import measure
+    from rbp_lab.commands.measure import measure
 
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -203,6 +203,7 @@ def test_several_processes_are_one_run_with_merged_final_numbers(tiny_model_dir,
 
 def test_a_measurement_that_fails_leaves_a_failed_run(tiny_model_dir, tmp_path, monkeypatch):
     import rbp_lab.measurement.run as stage
+    from rbp_lab.commands.measure import measure
 
     def refuse(*_):
         raise OSError("no room")
@@ -210,7 +211,7 @@ def test_a_measurement_that_fails_leaves_a_failed_run(tiny_model_dir, tmp_path, 
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr(stage, "write_record", refuse)
     with pytest.raises(OSError, match="no room"):
-        stage.measure(measure_config(tiny_model_dir, tmp_path, tracking=OFFLINE))
+        measure(measure_config(tiny_model_dir, tmp_path, tracking=OFFLINE))
     (file,) = find_offline_runs(tmp_path / "wandb")
     run = read_offline_run(file)
     assert run.exit_code == 1 and not run.artifacts

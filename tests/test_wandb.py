@@ -9,8 +9,8 @@ import json
 import pytest
 
 from rbp_lab import metrics
+from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.run import measure
 from tests.sources import MadeUpText, measure_config
 from tests.wandb_use import ONLINE, analyze, sync
 

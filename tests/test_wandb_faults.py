@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from rbp_lab.commands.measure import measure
 from rbp_lab.measurement.observers import Callback
-from rbp_lab.measurement.run import measure
 from rbp_lab.store.records import read_record
 from tests.sources import measure_config
 from tests.wandb_use import ONLINE, sync

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from rbp_lab.analysis.sources import gather
+from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.run import measure
 from rbp_lab.points import points_from_records
 from rbp_lab.store.records import list_records, read_record
 from rbp_lab.tracking.wandb.pull import query

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from rbp_lab.analysis import run as analysis
 from rbp_lab.cli import CONF
+from rbp_lab.commands.analyze import analyze_sources
 from rbp_lab.commands.sync import sync as sync_stage
 
 ONLINE = {"mode": "auto", "seconds": 1e-9, "timeout": 20.0, "project": "rbp-lab", "entity": None}
@@ -32,4 +32,4 @@ def analyze_config(store, **changes):
 
 def analyze(store, console=None, **changes):
     """``rbp-lab analyze`` of a store."""
-    return analysis.analyze_sources(analyze_config(store, **changes), console or Console(quiet=True))
+    return analyze_sources(analyze_config(store, **changes), console or Console(quiet=True))

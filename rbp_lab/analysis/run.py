@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ import pandas as pd
 from rich.console import Console
 
 from rbp_lab import __version__
-from rbp_lab.analysis.sources import gather, patterns
-from rbp_lab.config.build import call
 from rbp_lab.errors import LabError
 from rbp_lab.fits.influence import sensitivity_warnings
 from rbp_lab.fits.power import fit_power
@@ -23,14 +21,12 @@ from rbp_lab.laws.registry import all_laws
 from rbp_lab.papers.run import AgainstPapers, against_papers
 from rbp_lab.papers.section import papers_section
 from rbp_lab.papers.terminal import show_papers
-from rbp_lab.points import POOLED, select, series
+from rbp_lab.points import POOLED, series
 from rbp_lab.records import RunRecord
 from rbp_lab.report.laws import provenance, sections
 from rbp_lab.report.page import write_report
-from rbp_lab.report.terminal import show, terminal
+from rbp_lab.report.terminal import show
 from rbp_lab.store.atomic import atomic_path
-from rbp_lab.tracking.settings import Tracking
-from rbp_lab.tracking.wandb.analysis import mirror_analysis
 
 MANIFEST = "analysis.json"
 REPORT = "report.html"
@@ -204,35 +200,6 @@ def _found(out: Path, inputs: str) -> list[Path]:
 def _size_name(size: str) -> str:
     """A size column in words: non-embedding parameters."""
     return size.replace("_", " ").replace("params", "parameters").replace("non ", "non-")
-
-
-def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
-    """The analysis that a composed configuration of ``analyze`` asks for; prints to ``console`` (a new one by default).
-
-    Where the points come from is ``sources.gather``'s to say; filters and k choose among them. The analysis is mirrored
-    to W&B as ``tracking`` says. Raises LabError on an unknown source, a missing file, or when nothing is left.
-    """
-    filters, fit, console = config["filters"], config["fit"], console or terminal()
-    gathered = gather(config)
-    for note in gathered.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    points = select(gathered.points, *(patterns(filters[name]) for name in ("model", "family", "dataset")))
-    out = Path(config["store"]) / "analysis" / config["name"]
-    analysis = analyze(
-        points,
-        out,
-        figure_ks=fit["figure_ks"],
-        confidence=fit["confidence"],
-        size=config["size"],
-        records=gathered.records,
-        laws=fit["laws"],
-        papers=config.get("papers", False),
-        source=Path(config["csv"]).name if config["source"] == "csv" else str(config["source"]),
-        console=console,
-    )
-    tracking = call(Tracking, config.get("tracking") or {"mode": "none"}, "tracking")
-    mirror_analysis(tracking, config["store"], out, config)
-    return analysis
 
 
 def _write(path: Path, write) -> Path:

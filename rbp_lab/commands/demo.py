@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from rbp_lab.analysis.run import Analysis, analyze
+from rbp_lab.commands.measure import measure
 from rbp_lab.commands.train import train
 from rbp_lab.config.build import build, call
-from rbp_lab.measurement.run import measure
 from rbp_lab.points import points_from_records
 from rbp_lab.report.terminal import terminal
 from rbp_lab.tracking.settings import Tracking

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from rbp_lab import __version__, metrics
-from rbp_lab.config.build import build, call
 from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.data.tokenize import tokenize
@@ -46,7 +45,7 @@ class Job:
     callbacks: tuple[Callback, ...] = ()
     force: bool = False
     tracking: Tracking = NO_TRACKING
-    config: Mapping[str, Any] = field(default_factory=dict)  # as composed; W&B shows it, nothing else reads it
+    config: Mapping[str, Any] = field(default_factory=dict)  # as composed: what worker processes are given, W&B shows
 
 
 @dataclass(frozen=True)
@@ -68,30 +67,12 @@ class Outcome:
         )
 
 
-def job_from_config(config: Mapping[str, Any]) -> Job:
-    """The job that a plain configuration (nested mappings, as JSON holds them) describes; LabError when it does not."""
-    return Job(
-        model=build(config["model"], "model"),
-        dataset=build(config["dataset"], "dataset"),
-        k=call(KSpec, config["k"], "k"),
-        precision=call(Precision, config["precision"], "precision"),
-        scoring=call(Scoring, config["scoring"], "scoring"),
-        launch=call(Launch, config["launch"], "launch"),
-        store=config["store"],
-        callbacks=tuple(build(node, f"callbacks.{name}") for name, node in (config["callbacks"] or {}).items()),
-        force=config["force"],
-        tracking=call(Tracking, config.get("tracking") or {"mode": "none"}, "tracking"),
-        config=config,
-    )
-
-
-def measure(config: Mapping[str, Any]) -> Outcome:
-    """Run the measurement that ``config`` describes, in this process or in ``launch.processes`` of them.
+def run_job(job: Job) -> Outcome:
+    """Run the measurement in this process or in ``launch.processes`` of them.
 
     A finished record of the same key is returned without measuring unless ``force``. Raises LabError on anything the
     user can put right; the store then holds nothing new.
     """
-    job = job_from_config(config)
     corpus = job.dataset.corpus()
     identity = identify(job, corpus)
     if has_record(job.store, identity.key) and not job.force:
@@ -101,7 +82,7 @@ def measure(config: Mapping[str, Any]) -> Outcome:
         path = measure_share(job, corpus, identity, Runtime(device=choose_device(job.launch.device)))
     else:
         choose_device(job.launch.device)
-        _launch(config, job.launch.processes, Path(job.store))
+        _launch(job.config, job.launch.processes, Path(job.store))
         path = record_path(job.store, identity.key)
     return Outcome(read_record(path), path, measured=True)
 
@@ -273,20 +254,3 @@ def _launch(config: Mapping[str, Any], processes: int, store: Path) -> None:
                 raise LabError(error.read_text().strip())
             tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-40:])
             raise RuntimeError(f"measuring in {processes} processes failed with exit code {code}:\n{tail}")
-
-
-def run_worker(arguments: Sequence[str]) -> int:
-    """The body of one launched process; see ``_launch``. Returns its exit code."""
-    from rbp_lab.measurement.devices import distributed
-
-    (path,) = arguments
-    config = json.loads(Path(path).read_text())
-    try:
-        job = job_from_config(config)
-        with distributed(job.launch.device) as runtime:
-            corpus = job.dataset.corpus()
-            measure_share(job, corpus, identify(job, corpus), runtime)
-    except LabError as error:
-        (Path(path).parent / "error.txt").write_text(str(error))
-        return 1
-    return 0

@@ -1,9 +1,30 @@
 """One of several measuring processes: ``python -m torch.distributed.run … -m rbp_lab.measurement.worker JOB.json``."""
 
+import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from rbp_lab.measurement.devices import share_a_heap
-from rbp_lab.measurement.run import run_worker
+from rbp_lab.commands.measure import job_from_config
+from rbp_lab.errors import LabError
+from rbp_lab.measurement.devices import distributed, share_a_heap
+from rbp_lab.measurement.run import identify, measure_share
+
+
+def run_worker(arguments: Sequence[str]) -> int:
+    """Measure this process's share of the job in the file that ``arguments`` names; returns the exit code."""
+    (path,) = arguments
+    config = json.loads(Path(path).read_text())
+    try:
+        job = job_from_config(config)
+        with distributed(job.launch.device) as runtime:
+            corpus = job.dataset.corpus()
+            measure_share(job, corpus, identify(job, corpus), runtime)
+    except LabError as error:
+        (Path(path).parent / "error.txt").write_text(str(error))
+        return 1
+    return 0
+
 
 if __name__ == "__main__":
     share_a_heap()
