@@ -260,12 +260,12 @@ def select(
 def series(points: pd.DataFrame, label: Label) -> FitPoints:
     """The points of one law: the rows of the label's data set, metric, k and window, of its family or of all.
 
-    A family of "" or "pooled" takes every family. The result may be empty.
+    The family POOLED takes every family. The result may be empty.
     """
     rows = points[(points["dataset"] == label.dataset) & (points["metric"] == label.metric)]
     rows = rows[rows["window"] == label.window]
     if label.k is not None:
         rows = rows[rows["k"] == label.k]
-    if label.family not in ("", POOLED):
+    if label.family is not POOLED:
         rows = rows[rows["family"] == label.family]
     return FitPoints(rows["size"].to_numpy(), rows["value"].to_numpy(), tuple(rows["model"]), rows["se_log"].to_numpy())

@@ -110,7 +110,7 @@ def test_the_same_again_is_found_and_anything_else_is_not(tmp_path, monkeypatch)
 def test_a_family_next_to_another_is_fitted_alone_and_pooled(tmp_path):
     records = ladder(4) + [synthetic_record(f"x-{i}", 20000 * 3**i, 50 + i, family="x") for i in range(3)]
     fits = stage.fit_all(points_from_records(records, [1]))
-    assert [(f.label.family, f.n) for f in fits if f.label.metric == "ce"] == [("ladder", 4), ("x", 3), ("pooled", 7)]
+    assert [(f.label.family, f.n) for f in fits if f.label.metric == "ce"] == [("ladder", 4), ("x", 3), (POOLED, 7)]
 
 
 def test_the_analysis_imports_no_torch():
@@ -118,3 +118,23 @@ def test_the_analysis_imports_no_torch():
     code = f"import sys, rbp_lab.analysis.run; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["pooled", "all families", "all", "None", "NA", "nan"])
+def test_no_name_of_a_family_takes_the_place_of_all_families(tmp_path, name):
+    """A family keeps its own law whatever it is called, and the law of all families stands beside it."""
+    header = "family,model,non_embedding_params,dataset,k,neg_log_rbp"
+    rows = [f"{name},p{i},{10.0 ** (6 + i)},d,10,{0.9 - 0.1 * i}" for i in range(4)]
+    rows += [f"g,g{i},{10.0 ** (6 + i)},d,10,{0.95 - 0.2 * i}" for i in range(4)]
+    (tmp_path / "p.csv").write_text("\n".join([header, *rows]))
+    result, text = printed(points_from_csv(tmp_path / "p.csv"), tmp_path / "out", formats=("png",), papers=True)
+    assert sorted((str(f.label.family), f.n, f.label.family is POOLED) for f in result.fits) == sorted(
+        [(name, 4, False), ("g", 4, False), ("None", 8, True)]
+    )
+    alphas = {f.params["alpha"] for f in result.fits}
+    assert len(alphas) == 3 and sum("−log RBP_10" in line and "│" in line for line in text.splitlines()) == 3
+    table = pd.read_csv(tmp_path / "out" / "fits.csv", keep_default_na=False)
+    assert sorted(zip(table["family"], table["pooled"].astype(str), strict=True)) == sorted(
+        [(name, "False"), ("g", "False"), ("", "True")]
+    )
+    assert "all families" in (tmp_path / "out" / "report.html").read_text()

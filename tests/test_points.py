@@ -126,7 +126,7 @@ def test_series_of_a_family_and_pooled():
     one = series(points, Label("ladder", "stdlib", "neg_log_rbp", 1))
     assert one.names == ("ladder-0", "ladder-1", "ladder-2") and np.isfinite(one.se_log).all()
     assert series(points, Label(POOLED, "stdlib", "ce")).names[0] == "other"
-    assert len(series(points, Label("", "stdlib", "neg_log_p", 10, 2))) == 4
+    assert len(series(points, Label(POOLED, "stdlib", "neg_log_p", 10, 2))) == 4
     assert len(series(points, Label("ladder", "elsewhere", "ce"))) == 0
 
 

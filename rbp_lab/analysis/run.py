@@ -40,7 +40,7 @@ class Analysis:
     fits: tuple[FitResult, ...]
     files: tuple[Path, ...]
 
-    def fit(self, family: str, dataset: str, metric: str, k: int | None = None) -> FitResult:
+    def fit(self, family: str | None, dataset: str, metric: str, k: int | None = None) -> FitResult:
         """The fit of one law; LabError when the analysis has none of that name."""
         wanted = Label(family, dataset, metric, k)
         for fit in self.fits:

@@ -24,8 +24,7 @@ from rbp_lab.figures.style import (
     styled,
 )
 from rbp_lab.fits.forms import predict
-from rbp_lab.fits.result import FitResult
-from rbp_lab.points import POOLED
+from rbp_lab.fits.result import ALL_FAMILIES, POOLED, FitResult
 
 POOLED_STYLE = FamilyStyle(GREY, "")
 
@@ -59,7 +58,7 @@ def scaling_figure(
         ax.set_xlabel(f"S{f', {size_name}' if size_name else ''}")
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
-    _family_legend(figure, families, styles, pooled=any(f.label.family == POOLED and f.ok for f in fits))
+    _family_legend(figure, families, styles, pooled=any(f.label.family is POOLED and f.ok for f in fits))
     _title(figure, title, families)
     return figure
 
@@ -81,7 +80,7 @@ def _scaling_panel(
     notes = []
     bars = False
     for fit in group:
-        pooled = fit.label.family == POOLED
+        pooled = fit.label.family is POOLED
         style = POOLED_STYLE if pooled else styles[fit.label.family]
         if not pooled:
             seen = drawable(fit)
@@ -138,7 +137,7 @@ def _family_legend(figure: Figure, families: Sequence[str], styles: dict[str, Fa
         Line2D([], [], color=styles[f].color, marker=styles[f].marker, mec="white", mew=0.5, label=f) for f in families
     ]
     if pooled:
-        handles.append(Line2D([], [], color=GREY, ls="--", label=POOLED))
+        handles.append(Line2D([], [], color=GREY, ls="--", label=ALL_FAMILIES))
     columns = min(len(handles), int(figure.get_figwidth() / 1.3))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
@@ -155,7 +154,7 @@ def against_k_figure(
     fits: of one data set. A k whose fit was refused leaves a gap. The band is the interval of each k by itself; with
     bands (rows of ``simultaneous_band`` with a column family), thin lines bound the band that holds for all k at once.
     """
-    fits = [f for f in fits if f.label.family != POOLED]  # pooled R² would squeeze the families' into a line
+    fits = [f for f in fits if f.label.family is not POOLED]  # pooled R² would squeeze the families' into a line
     usable = [f for f in fits if f.ok and f.label.metric == "neg_log_rbp"]
     if not usable:
         raise LabError("there is no fitted k to draw: every fit was refused")

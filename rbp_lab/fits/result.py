@@ -30,14 +30,23 @@ WARNINGS = {
 }
 
 FEW_MODELS = 7
-POOLED = "pooled"  # the family of a fit over several families
+POOLED = None  # the family of a fit over all families; not a string, so no family that a user names equals it
+ALL_FAMILIES = "all families"  # POOLED in print
+
+
+def family_name(family: str | None) -> str:
+    """A family in print; "all families" for POOLED, also where a table holds it as a missing value."""
+    return ALL_FAMILIES if pd.isna(family) else family
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a fit is about. metric: "ce", "neg_log_rbp" or "neg_log_p"; k None for CE; window N (1 for RBP)."""
+    """What a fit is about. family: POOLED for all of a data set. metric: "ce", "neg_log_rbp" or "neg_log_p".
 
-    family: str = ""
+    k: None for CE. window: N (1 for RBP).
+    """
+
+    family: str | None = ""
     dataset: str = ""
     metric: str = ""
     k: int | None = None
@@ -55,7 +64,7 @@ class Label:
         return self.metric or "value"
 
     def __str__(self) -> str:
-        where = ", ".join(part for part in (self.family, self.dataset) if part)
+        where = ", ".join(part for part in (family_name(self.family), self.dataset) if part)
         return f"{self.quantity} ({where})" if where else self.quantity
 
 
@@ -187,11 +196,14 @@ class FitResult:
         return f"<{self.form} law of {self.label}: {'; '.join(parts)}; intervals at {self.confidence:.0%}>{state}"
 
     def to_frame(self) -> pd.DataFrame:
-        """One row with everything but the points themselves; absent numbers are missing values, never NaN in print."""
+        """One row with everything but the points themselves; absent numbers are missing values, never NaN in print.
+
+        A law of all families has no family and is marked in the column "pooled".
+        """
         row: dict[str, object] = {
-            "family": self.label.family, "dataset": self.label.dataset, "metric": self.label.metric,
-            "k": self.label.k, "window": self.label.window, "form": self.form, "status": self.status,
-            "message": self.message, "n": self.n, "dof": self.dof,
+            "family": self.label.family, "pooled": self.label.family is POOLED, "dataset": self.label.dataset,
+            "metric": self.label.metric, "k": self.label.k, "window": self.label.window, "form": self.form,
+            "status": self.status, "message": self.message, "n": self.n, "dof": self.dof,
         }  # fmt: skip
         for name, value in self.params.items():
             low, high = self.intervals.get(name, (None, None))

@@ -15,7 +15,7 @@ from rbp_lab.fits.against_k import TABLE1_KS
 from rbp_lab.fits.decomposition import PARTS
 from rbp_lab.fits.paired import exponent_difference
 from rbp_lab.fits.power import implied_interval
-from rbp_lab.fits.result import FitResult
+from rbp_lab.fits.result import FitResult, family_name
 from rbp_lab.papers.published import DATASETS, FAMILIES, Papers, degenerate, published_name
 
 # One unit of the last printed digit: half of it for the printed number, half for points read off a printed figure.
@@ -53,7 +53,7 @@ class Comparison:
 
     source: str
     dataset: str
-    family: str
+    family: str | None
     model: str
     quantity: str
     k: int | None
@@ -84,7 +84,7 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        where = f"{self.quantity} ({self.model or self.family}, {self.dataset})"
+        where = f"{self.quantity} ({self.model or family_name(self.family)}, {self.dataset})"
         printed = _printed(self.published, 3)
         if self.verdict == "degenerate":
             also = f"; ours: {self.reason}" if self.reason else ""
@@ -249,7 +249,7 @@ def remarks(comparisons: Sequence[Comparison]) -> list[str]:
     shared: dict[tuple[str, ...], list[Comparison]] = {}
     for c in comparisons:
         if c.verdict in ("differs", "not_comparable", "not_fitted"):
-            place = (c.source, c.dataset, *(() if c.model else (c.family,)))
+            place = (c.source, c.dataset, *(() if c.model else (family_name(c.family),)))
             shared.setdefault((VERDICTS[c.verdict], c.reason, *place), []).append(c)
         elif c.verdict not in QUIET:
             lines.append(c.sentence)
@@ -298,11 +298,11 @@ def _other_models(sizes: np.ndarray, models: Mapping[str, float]) -> str:
     return ""
 
 
-def _key(dataset: str, family: str, last: object) -> tuple:
+def _key(dataset: str, family: str | None, last: object) -> tuple:
     return published_name(dataset, DATASETS), published_name(family, FAMILIES), last
 
 
-def _where(fit: FitResult) -> tuple[str, str]:
+def _where(fit: FitResult) -> tuple[str, str | None]:
     return fit.label.dataset, fit.label.family
 
 

@@ -50,9 +50,9 @@ def papers_from(table2: Mapping, table1: Mapping, parts: Mapping) -> Papers:
     return Papers(by_k, by_model, flat(parts), sizes)
 
 
-def published_name(name: str, names: Mapping[str, str]) -> str | None:
+def published_name(name: str | None, names: Mapping[str | None, str]) -> str | None:
     """What a paper calls this data set or family of ours; None when it has no such."""
-    return names.get(name.casefold())
+    return names.get(name if name is POOLED else name.casefold())
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def against_papers(
         pairs = {(r.dataset.name, r.model.family) for r in records}
         datasets = [dataset for dataset, _ in pairs]
         pairs |= {(dataset, POOLED) for dataset in datasets if datasets.count(dataset) > 1}
-        parts = [part for pair in sorted(pairs) for part in part_scalings(split, *pair, confidence)]
+        parts = [part for pair in sorted(pairs, key=_order) for part in part_scalings(split, *pair, confidence)]
         found += compare_parts([part.law for part in parts], papers, reasons)
     notes = [f"{dataset}: {why}" for dataset, why in reasons.items() if any(c.dataset == dataset for c in found)]
     if not found:
@@ -108,3 +108,9 @@ def other_protocols(records: Sequence[RunRecord]) -> dict[str, str]:
         if other and published_name(name, DATASETS):
             reasons[name] = "another protocol than the paper's: " + ", ".join(other)
     return reasons
+
+
+def _order(pair: tuple[str, str | None]) -> tuple[str, bool, str]:
+    """By data set, then family, all families last."""
+    dataset, family = pair
+    return dataset, family is POOLED, family or ""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from rbp_lab.fits.result import family_name
 from rbp_lab.papers.compare import VERDICTS, Comparison, remarks
 from rbp_lab.papers.published import Claim
 from rbp_lab.report.sections import ReportTable, Section
@@ -33,7 +34,7 @@ def _frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """Columns that say nothing in this table are left out."""
     frame = pd.DataFrame([
         {
-            "data set": c.dataset, "family": c.family, "model": c.model.rpartition("/")[2] or None,
+            "data set": c.dataset, "family": family_name(c.family), "model": c.model.rpartition("/")[2] or None,
             "law": c.quantity, "ours": interval(c.ours, c.ours_low, c.ours_high),
             "published": interval(c.published, c.published_low, c.published_high, 3),
             "R² ours": fixed(c.ours_r2) if c.published_r2 is not None else None,

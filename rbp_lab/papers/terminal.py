@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from rbp_lab.fits.result import family_name
 from rbp_lab.papers.compare import EE, EXPONENT_DIFFERENCE, QUIET, TABLE1, VERDICTS, Comparison
 from rbp_lab.report.terminal import DASH, number
 
@@ -37,7 +38,7 @@ def papers_table(comparisons: Sequence[Comparison], title: str, dense: bool = Fa
         span = f"[{number(low, 3)}, {number(high, 3)}]" if low is not None else DASH
         what = c.quantity if c.source == EE else "CE" if c.k is None else f"k={c.k}"
         table.add_row(
-            *([c.model.rpartition("/")[2]] if c.model else [what, c.family]),
+            *([c.model.rpartition("/")[2]] if c.model else [what, family_name(c.family)]),
             number(c.ours), number(c.published, 3), *(() if c.source == EE else (span,)),
             *([number(c.ours_r2, 3), number(c.published_r2, 3)] if with_r2 else []),
             str(c.ours_n), VERDICTS[c.verdict], style="" if c.verdict in QUIET else "bold",

@@ -15,6 +15,7 @@ from rbp_lab.figures.style import si
 from rbp_lab.fits import lognormal
 from rbp_lab.fits.decomposition import checkpoints, error_curves, part_scalings
 from rbp_lab.fits.emergence import fit_emergence
+from rbp_lab.fits.result import family_name
 from rbp_lab.records import RunRecord
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section, file_stem
 from rbp_lab.report.values import Styles, Tables, draw
@@ -148,7 +149,7 @@ def decomposition_section(records: Sequence[RunRecord], tables: Tables, styles: 
     }  # fmt: skip
     split = table.drop(columns="identity_error").rename(columns=names).dropna(axis=1, how="all")
     scaling = pd.DataFrame([
-        {"data set": r.dataset, "family": r.family, "part": r.metric.replace("_", " "), "n": r.n,
+        {"data set": r.dataset, "family": family_name(r.family), "part": r.metric.replace("_", " "), "n": r.n,
          "α": interval(getattr(r, "alpha", None), getattr(r, "alpha_low", None), getattr(r, "alpha_high", None)),
          "R²": r.r2, "α − α_CE": interval(r.alpha_minus_ce, r.alpha_minus_ce_low, r.alpha_minus_ce_high),
          "distance": r.distance, "result": r.message}

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from rbp_lab.fits.result import WARNINGS, FitResult
+from rbp_lab.fits.result import WARNINGS, FitResult, family_name
 
 DASH = "–"
 
@@ -63,7 +63,8 @@ def exponents_table(fits: Sequence[FitResult], dataset: str) -> Table:
     for f in mine:
         low, high = f.intervals["alpha"]
         table.add_row(
-            f.label.quantity, f.label.family, number(f.params["alpha"], 4), f"[{number(low, 4)}, {number(high, 4)}]",
+            f.label.quantity, family_name(f.label.family), number(f.params["alpha"], 4),
+            f"[{number(low, 4)}, {number(high, 4)}]",
             number(f.r2, 4), number(f.rmse_percent, 2), str(f.n), " ".join(f.warnings),
         )  # fmt: skip
     return table
@@ -75,7 +76,7 @@ def notes(fits: Sequence[FitResult], dataset: str) -> list[str]:
     reasons: dict[tuple[str, str], list[str]] = {}
     for f in mine:
         if not f.ok:
-            reasons.setdefault((f.label.family, f.message), []).append(f.label.quantity)
+            reasons.setdefault((family_name(f.label.family), f.message), []).append(f.label.quantity)
     lines = [f"no fit for {family} {', '.join(names)}: {why}" for (family, why), names in reasons.items()]
     codes = sorted({code for f in mine for code in f.warnings})
     return lines + [f"{code}: {WARNINGS[code]}" for code in codes]

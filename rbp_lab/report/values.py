@@ -14,7 +14,7 @@ from rbp_lab.figures.paired import differences_figure
 from rbp_lab.figures.scaling import against_k_figure, scaling_figure
 from rbp_lab.figures.style import FamilyStyle, si
 from rbp_lab.fits.against_k import fit_against_k
-from rbp_lab.fits.result import POOLED, FitResult, Label
+from rbp_lab.fits.result import POOLED, FitResult, Label, family_name
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section
 from rbp_lab.report.words import exponent, fixed, interval, refusal_notes, switched, warning_notes
 
@@ -31,7 +31,7 @@ def overview_section(fits: Sequence[FitResult], ks: Sequence[int]) -> Section:
         mine = [by.get((dataset, family, metric, k)) for metric, k, _ in quantities]
         there = [f for f in mine if f is not None]
         shown += there
-        row = {"data set": dataset, "family": family, "models": max((f.n for f in there), default=0)}
+        row = {"data set": dataset, "family": family_name(family), "models": max((f.n for f in there), default=0)}
         row |= {name: exponent(f) if f else None for f, (_, _, name) in zip(mine, quantities, strict=True)}
         row["warnings"] = ", ".join(dict.fromkeys(code for f in there for code in f.warnings)) or "none"
         rows.append(row)
@@ -89,7 +89,7 @@ def _fits_table(fits: Sequence[FitResult], tables: Tables) -> ReportTable:
     for f in fits:
         key = (f.label.dataset, f.label.family, f.label.metric, f.label.k)
         row = {
-            "data set": f.label.dataset, "family": f.label.family, "quantity": f.label.quantity, "n": f.n,
+            "data set": f.label.dataset, "family": family_name(f.label.family), "quantity": f.label.quantity, "n": f.n,
             "α": interval(f.params["alpha"], *f.intervals["alpha"]) if f.ok else None, "R²": f.r2,
             "RMSE %": f.rmse_percent, "largest left out %": f.leave_largest_out,
         }  # fmt: skip
@@ -229,7 +229,7 @@ def forecast_section(fits: Sequence[FitResult], tables: Tables, styles: Styles, 
                  for m, k in zip(table["metric"], table["k"], strict=True)]  # fmt: skip
         table = table.assign(quantity=names)[table["k"].isna() | table["k"].isin(list(ks))]
     for dataset, mine in _by_dataset(fits):
-        laws = [f for f in mine if f.label.family != POOLED and (f.label.k in ks or f.label.metric == "ce")]
+        laws = [f for f in mine if f.label.family is not POOLED and (f.label.k in ks or f.label.metric == "ce")]
         draw(ahead, dataset, lambda f=laws, d=dataset: forecast_figure(f, f"Forecasts on {d}", styles))
         rows = _of(table, dataset)
         if rows is not None and len(rows):

@@ -102,7 +102,9 @@ def _use(session: Session, artifact: str) -> None:
 
 def _log(session: Session, directory: Path, files: list[Path]) -> None:
     """Fits and laws as tables, exponents and R² as curves against k, figures as images."""
-    fits = pd.read_csv(directory / "fits.csv") if (directory / "fits.csv").stat().st_size > 1 else pd.DataFrame()
+    names = {"family": str, "dataset": str}  # as converters, so that a family called NA stays one
+    some = (directory / "fits.csv").stat().st_size > 1
+    fits = pd.read_csv(directory / "fits.csv", converters=names) if some else pd.DataFrame()
     for row in _curves(fits):
         session.log(row)
 
@@ -126,14 +128,18 @@ def _plain(file: Path) -> pd.DataFrame:
 
 
 def _curves(fits: pd.DataFrame) -> list[dict[str, Any]]:
-    """Exponent and R² of every law of −log RBP_k against k: one row per k, one curve per data set and family."""
+    """Exponent and R² of every law of −log RBP_k against k: one row per k, one curve per data set and family.
+
+    The curve of all families is named by its data set alone.
+    """
     if not {"metric", "k", "dataset", "family"} <= set(fits.columns):
         return []
     laws = fits[(fits["metric"] == "neg_log_rbp") & fits["k"].notna()].sort_values("k")
     rows: dict[int, dict[str, Any]] = {}
     for law in laws.to_dict("records"):
         row = rows.setdefault(int(law["k"]), {"k": int(law["k"])})
+        about = law["dataset"] if law.get("pooled") else f"{law['dataset']}/{law['family']}"
         for name in FITTED:
             if name in law and not pd.isna(law[name]):
-                row[f"{name}/{law['dataset']}/{law['family']}"] = float(law[name])
+                row[f"{name}/{about}"] = float(law[name])
     return list(rows.values())
