@@ -94,6 +94,16 @@ class ScoringSpec:
 
 
 @dataclass(frozen=True)
+class RunHeader:
+    """What a measurement is of, known before its first token is scored. key: ``record_key`` of the other three."""
+
+    key: str
+    model: ModelInfo
+    dataset: DatasetInfo
+    scoring: ScoringSpec
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """One finished measurement: what was measured, the sufficient statistics, and where they came from.
 
@@ -111,6 +121,10 @@ class RunRecord:
     document_names: tuple[str, ...]
     summary: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def header(self) -> RunHeader:
+        return RunHeader(self.key, self.model, self.dataset, self.scoring)
 
 
 def record_key(model: ModelInfo, dataset: DatasetInfo, scoring: ScoringSpec) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import Protocol, plan_blocks
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.loop import measure as measure_plan
-from rbp_lab.measurement.observers import Callback, RunPlan
+from rbp_lab.measurement.observers import Callback, Observers, RunPlan
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring import NonFiniteLogits, check_finite
 from rbp_lab.scoring.reference import score_logits
@@ -211,7 +212,7 @@ def test_the_next_batch_is_begun_before_one_is_looked_at():
         order.append(("begun", int(blocks.document_id[0])))
         return scorer(blocks)
 
-    measure_plan(plan, score, run_plan(), [Watch()], batch_tokens=1)
+    measure_plan(plan, score, run_plan(), Observers([Watch()]), batch_tokens=1)
     begun, seen = ([d for what, d in order if what == kind] for kind in ("begun", "seen"))
     assert begun == seen and [what for what, _ in order[:4]] == ["begun", "begun", "seen", "begun"]
 
@@ -233,39 +234,77 @@ def test_a_target_beyond_the_candidates_is_refused():
 
 
 class Recorder(Callback):
-    """Writes down what it is told."""
+    """Writes down which of its methods are called."""
 
-    def __init__(self, fail_at=None):
-        self.told, self.fail_at = [], fail_at
+    def __init__(self, fail_at=None, error=None):
+        self.calls, self.fail_at, self.error = [], fail_at, error or RuntimeError("tracker down")
 
     def __getattribute__(self, name):
         if name.startswith("on_") or name == "close":
-            self.told.append(name)
+            self.calls.append(name)
             if name == self.fail_at:
-                raise RuntimeError("tracker down")
+                raise self.error
         return object.__getattribute__(self, name)
 
 
 def test_callbacks_see_the_loop_and_cannot_break_it(capsys):
     plan, scorer = make_plan(), Scorer(build_tiny_model("gpt2"), "cpu")
-    good, bad = Recorder(), Recorder(fail_at="on_batch")
-    result = measure_plan(plan, scorer, run_plan(), [bad, good], batch_tokens=500)
-    assert good.told[0] == "on_start" and good.told[-3:] == ["on_log", "on_end", "close"]
-    assert good.told.count("on_batch") == sum(1 for _ in plan.batches(500))
-    assert bad.told.count("on_batch") == 1
-    assert "Recorder failed at on_batch and is switched off: RuntimeError: tracker down" in capsys.readouterr().err
+    good, bad, exits = Recorder(), Recorder(fail_at="on_batch"), Recorder(fail_at="on_log", error=SystemExit(3))
+    with Observers([bad, exits, good]) as observers:
+        result = measure_plan(plan, scorer, run_plan(), observers, batch_tokens=500)
+    assert good.calls[0] == "on_start" and good.calls[-3:] == ["on_log", "on_end", "close"]
+    assert good.calls.count("on_batch") == sum(1 for _ in plan.batches(500))
+    assert bad.calls.count("on_batch") == 1 and exits.calls[-1] == "on_log"
+    warnings = capsys.readouterr().err
+    assert "Recorder failed at on_batch and is switched off: RuntimeError: tracker down" in warnings
+    assert "Recorder failed at on_log and is switched off: SystemExit: 3" in warnings
     assert result.stats.num_documents == len(result.documents)
 
 
-def test_callbacks_are_closed_when_the_loop_breaks_off():
+def test_callbacks_get_the_error_and_are_closed_when_the_loop_breaks_off():
     plan, seen = make_plan(), Recorder()
 
     def interrupted(blocks):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        measure_plan(plan, interrupted, run_plan(), [seen])
-    assert seen.told[-1] == "close"
+    with pytest.raises(KeyboardInterrupt), Observers([seen]) as observers:
+        measure_plan(plan, interrupted, run_plan(), observers)
+    assert seen.calls == ["on_start", "on_error", "close"]
+
+
+class Seen(Callback):
+    """Keeps the arguments of its last calls, for the tests of a whole measurement."""
+
+    last: ClassVar[dict] = {}
+
+    def on_start(self, run):
+        Seen.last = {"header": run.header}
+
+    def on_record(self, record, path):
+        Seen.last |= {"record": record, "path": path}
+
+    def on_error(self, error):
+        Seen.last |= {"error": error}
+
+    def close(self):
+        Seen.last |= {"closed": True}
+
+
+SEEN = {"seen": {"_target_": "tests.test_measure.Seen"}}
+
+
+def test_callbacks_get_the_record_once_it_is_in_the_store(tiny_model_dir, tmp_path):
+    outcome = measure(measure_config(tiny_model_dir, tmp_path, callbacks=SEEN))
+    seen = Seen.last
+    assert seen["header"] == outcome.record.header == seen["record"].header and "error" not in seen
+    assert seen["path"] == outcome.path and seen["record"].stats == outcome.record.stats and seen["closed"]
+
+
+def test_callbacks_get_the_error_when_the_record_cannot_be_written(tiny_model_dir, tmp_path):
+    (tmp_path / "runs").write_text("in the way")
+    with pytest.raises((OSError, LabError)) as raised:
+        measure(measure_config(tiny_model_dir, tmp_path, callbacks=SEEN))
+    assert Seen.last["error"] is raised.value and "record" not in Seen.last and Seen.last["closed"]
 
 
 # -- the stage ---------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import torch
 
 from rbp_lab.data.windows import Protocol, TokenizedCorpus, plan_blocks
 from rbp_lab.measurement.loop import measure
-from rbp_lab.measurement.observers import Callback, RunPlan
-from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, ScoringSpec
+from rbp_lab.measurement.observers import Callback, Observers, RunPlan
+from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, ScoringSpec
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.wandb.measurement import MeasurementTracker
 
@@ -64,14 +64,15 @@ def test_tracking_costs_less_than_two_percent_of_the_loop(tmp_path, monkeypatch,
     protocol = Protocol(max_tokens=128, windows="rolling")
     plan = plan_blocks(corpus, protocol)
     scorer = Scorer(LadderModel(name="m", width=64, directory=str(tmp_path)).build().eval(), "cpu")
-    run = RunPlan("m", "d", len(plan), plan.num_positions, 1024, THRESHOLDS, (1, 2, 10))
     info = ModelInfo("m", "f", "", None, "x", "A", None, 1024, 1024, None, ParamCounts(3, 1, 1))
     spec = ScoringSpec("float32", False, "float32", "rows", {}, THRESHOLDS, (1, 2, 10))
+    header = RunHeader("0" * 16, info, DatasetInfo("d", "x", 1, {}), spec)
+    run = RunPlan("m", "d", len(plan), plan.num_positions, 1024, THRESHOLDS, (1, 2, 10), header=header)
 
     def once(tracking: Tracking) -> np.ndarray:
         clock = Clock()
-        with MeasurementTracker(tracking, tmp_path, "0" * 16, info, DatasetInfo("d", "x", 1, {}), spec) as tracker:
-            measure(plan, scorer, run, (tracker, clock), log_seconds=LOG_SECONDS)
+        with Observers([MeasurementTracker(tracking, tmp_path), clock]) as observers:
+            measure(plan, scorer, run, observers, log_seconds=LOG_SECONDS)
         return clock.took
 
     spent = []

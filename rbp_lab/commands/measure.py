@@ -7,8 +7,10 @@ from typing import Any
 
 from rbp_lab.config.build import build, call
 from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
+from rbp_lab.measurement.observers import Callback
 from rbp_lab.measurement.run import Job, Outcome, run_job
 from rbp_lab.tracking.settings import Tracking
+from rbp_lab.tracking.wandb.measurement import MeasurementTracker
 
 
 def measure(config: Mapping[str, Any]) -> Outcome:
@@ -18,6 +20,8 @@ def measure(config: Mapping[str, Any]) -> Outcome:
 
 def job_from_config(config: Mapping[str, Any]) -> Job:
     """The job that a plain configuration (nested mappings, as JSON holds them) describes; LabError when it does not."""
+    tracking = call(Tracking, config.get("tracking") or {"mode": "none"}, "tracking")
+    own = tuple(build(node, f"callbacks.{name}") for name, node in (config["callbacks"] or {}).items())
     return Job(
         model=build(config["model"], "model"),
         dataset=build(config["dataset"], "dataset"),
@@ -26,8 +30,12 @@ def job_from_config(config: Mapping[str, Any]) -> Job:
         scoring=call(Scoring, config["scoring"], "scoring"),
         launch=call(Launch, config["launch"], "launch"),
         store=config["store"],
-        callbacks=tuple(build(node, f"callbacks.{name}") for name, node in (config["callbacks"] or {}).items()),
+        callbacks=(*own, *trackers(tracking, config)),
         force=config["force"],
-        tracking=call(Tracking, config.get("tracking") or {"mode": "none"}, "tracking"),
         config=config,
     )
+
+
+def trackers(tracking: Tracking, config: Mapping[str, Any]) -> tuple[Callback, ...]:
+    """The callbacks that mirror a measurement, as the group ``tracking`` chooses them."""
+    return () if tracking.mode == "none" else (MeasurementTracker(tracking, config["store"], config),)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from rbp_lab.data.windows import BlockPlan, TokenBlocks
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.observers import Callback, Measurement, Progress, RankAccumulator, RunPlan
+from rbp_lab.measurement.observers import Measurement, Observers, Progress, RankAccumulator, RunPlan
 from rbp_lab.scoring.types import NonFiniteLogits, TokenScores, check_finite
 
 
@@ -18,41 +17,25 @@ def measure(
     plan: BlockPlan,
     score: Callable[[TokenBlocks], TokenScores],
     run: RunPlan,
-    callbacks: Sequence[Callback] = (),
+    observers: Observers | None = None,
     batch_tokens: int = 8192,
     log_seconds: float = 5.0,
 ) -> Measurement:
     """Score every row of ``plan`` once and return the sums.
 
     score: the scores of a batch's scored positions, in row-major order, unchecked; a batch ahead of what the observers
-    see. callbacks: observers beside the rank accumulator; one that raises is reported on stderr and switched off. The
-    result is independent of ``batch_tokens`` and of the order of rows of different documents. Raises LabError on
-    non-finite logits, naming document and token.
+    see. observers: notified beside the rank accumulator; the caller closes them. The result is independent of
+    ``batch_tokens`` and of the order of rows of different documents. Raises LabError on non-finite logits, naming
+    document and token.
     """
     documents, rows = np.unique(plan.document_id, return_counts=True)
     accumulator = RankAccumulator(dict(zip(documents.tolist(), rows.tolist(), strict=True)))
     accumulator.on_start(run)
-    others = list(callbacks)
-
-    def tell(point: str, *what: object) -> None:
-        for callback in others[:]:
-            try:
-                getattr(callback, point)(*what)
-            except Exception as error:
-                others.remove(callback)
-                print(
-                    f"warning: callback {type(callback).__name__} failed at {point} and is switched off: "
-                    f"{type(error).__name__}: {error}",
-                    file=sys.stderr,
-                )
-
-    tell("on_start", run)
-    try:
-        _loop(plan, score, accumulator, tell, batch_tokens, log_seconds)
-        measurement = accumulator.result()
-        tell("on_end", measurement)
-    finally:
-        tell("close")
+    observers = observers or Observers()
+    observers.notify("on_start", run)
+    _loop(plan, score, accumulator, observers, batch_tokens, log_seconds)
+    measurement = accumulator.result()
+    observers.notify("on_end", measurement)
     return measurement
 
 
@@ -60,7 +43,7 @@ def _loop(
     plan: BlockPlan,
     score: Callable[[TokenBlocks], TokenScores],
     accumulator: RankAccumulator,
-    tell: Callable[..., None],
+    observers: Observers,
     batch_tokens: int,
     log_seconds: float,
 ) -> None:
@@ -72,15 +55,16 @@ def _loop(
         except NonFiniteLogits as error:
             raise LabError(_where(blocks, error.index)) from None
         accumulator.on_batch(blocks, scores)
-        tell("on_batch", blocks, scores)
+        observers.notify("on_batch", blocks, scores)
         rows += len(blocks.tokens)
         positions += blocks.tokens.size
         now = time.monotonic()
         if now - logged >= log_seconds:
             logged = now
-            tell("on_log", Progress(rows, positions, now - begin, accumulator.snapshot(), accumulator.tables()))
+            seconds = now - begin
+            observers.notify("on_log", Progress(rows, positions, seconds, accumulator.snapshot(), accumulator.tables()))
     seconds = time.monotonic() - begin
-    tell("on_log", Progress(rows, positions, seconds, accumulator.snapshot(), accumulator.tables()))
+    observers.notify("on_log", Progress(rows, positions, seconds, accumulator.snapshot(), accumulator.tables()))
 
 
 def _ahead(

@@ -1,4 +1,4 @@
-"""Observers of the measuring loop: what they are told, and the rank accumulator, which is one of them.
+"""Observers of a measurement: when they are notified, and the rank accumulator, which is one of them.
 
 A callback is any object with the methods of ``Callback``; one of your own is a YAML file under ``callbacks/`` whose
 ``_target_`` names its class.
@@ -6,21 +6,27 @@ A callback is any object with the methods of ``Callback``; one of your own is a 
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
 from rbp_lab.data.windows import TokenBlocks
+from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.scoring.types import TokenScores
 from rbp_lab.stats import DocumentScores, DocumentTable, RankStats, document_table, rank_stats
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What is about to be measured, told to every callback at the start.
+    """What is about to be measured; every callback gets it at the start.
 
     model, dataset: display names. num_rows, num_positions: rows and (padded) tokens of this process's share.
-    vocab_rows: V. thresholds, window_lengths: of the record. rank, world: this process and their number.
+    vocab_rows: V. thresholds, window_lengths: of the record. rank, world: this process and their number. header: of
+    the record that will be written, None when none will be.
     """
 
     model: str
@@ -32,11 +38,12 @@ class RunPlan:
     window_lengths: tuple[int, ...]
     rank: int = 0
     world: int = 1
+    header: RunHeader | None = None
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the loop stands, told at every log point; ``stats`` covers the documents that are complete so far.
+    """Where the loop stands at a log point; ``stats`` covers the documents that are complete so far.
 
     rows, positions: done by this process. seconds: since the loop began. tables: those documents' rows, in parts as
     they were reduced; a later Progress begins with the same parts, so that an observer need look at the new ones only.
@@ -65,9 +72,10 @@ class Measurement:
 
 
 class Callback:
-    """Does nothing at every point; subclass and override what you need.
+    """Does nothing at every point; subclass and override what you need. A tracker is a callback.
 
-    A callback that raises is reported and switched off; it never costs a measurement.
+    A measurement ends with ``on_end`` and ``on_record`` or with ``on_error``; ``close`` is last in either case. A
+    callback that raises is reported and switched off; it never costs a measurement.
     """
 
     def on_start(self, run: RunPlan) -> None: ...
@@ -78,10 +86,48 @@ class Callback:
     def on_log(self, progress: Progress) -> None:
         """Every few seconds, and once after the last batch."""
 
-    def on_end(self, measurement: Measurement) -> None: ...
+    def on_end(self, measurement: Measurement) -> None:
+        """This process's share is measured."""
+
+    def on_record(self, record: RunRecord, path: Path) -> None:
+        """The record of all processes lies in the directory ``path``; called in process 0 only."""
+
+    def on_error(self, error: BaseException) -> None:
+        """The measurement broke off with ``error``, which is raised again afterwards."""
 
     def close(self) -> None:
-        """Release what is held; called last, also when the loop breaks off."""
+        """Release what is held."""
+
+
+class Observers:
+    """The callbacks of one measurement; a context manager that reports an error to them and closes them.
+
+    Callbacks are notified in order. One that raises is reported on stderr and switched off.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback] = ()):
+        self._callbacks = list(callbacks)
+
+    def notify(self, point: str, *what: object) -> None:
+        """Call the method named ``point`` of every callback that is still on."""
+        for callback in self._callbacks[:]:
+            try:
+                getattr(callback, point)(*what)
+            except (Exception, SystemExit) as error:  # a library that calls sys.exit must not end the measurement
+                self._callbacks.remove(callback)
+                print(
+                    f"warning: callback {type(callback).__name__} failed at {point} and is switched off: "
+                    f"{type(error).__name__}: {error}",
+                    file=sys.stderr,
+                )
+
+    def __enter__(self) -> Observers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is not None:
+            self.notify("on_error", error)
+        self.notify("close")
 
 
 class RankAccumulator(Callback):

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from rbp_lab.data.windows import TokenBlocks
-from rbp_lab.measurement.observers import Callback, RunPlan
+from rbp_lab.measurement.observers import Callback, Measurement, RunPlan
 from rbp_lab.measurement.observers import Progress as LoopProgress
 from rbp_lab.metrics import cross_entropy, rbp
 from rbp_lab.scoring.types import TokenScores
@@ -80,6 +80,9 @@ class ProgressBar(Callback):
             left = progress.seconds * (1 / share - 1)
             rate = short_number(progress.positions_per_second)
             print(f"{self._title}: {share:.0%}, {rate} tok/s, {left:.0f} s left  {note}", flush=True)
+
+    def on_end(self, measurement: Measurement) -> None:
+        self.close()
 
     def close(self) -> None:
         if self._bar is not None:

@@ -24,11 +24,9 @@ from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import BlockPlan, plan_blocks
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import Runtime, choose_device
-from rbp_lab.measurement.observers import Callback, Measurement, RunPlan
-from rbp_lab.records import DatasetInfo, ModelInfo, RunRecord, ScoringSpec, record_key
+from rbp_lab.measurement.observers import Callback, Measurement, Observers, RunPlan
+from rbp_lab.records import DatasetInfo, ModelInfo, RunHeader, RunRecord, ScoringSpec, record_key
 from rbp_lab.store.records import has_record, read_record, record_path, write_record
-from rbp_lab.tracking.settings import NO_TRACKING, Tracking
-from rbp_lab.tracking.wandb.measurement import MeasurementTracker
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,7 @@ class Job:
     store: str
     callbacks: tuple[Callback, ...] = ()
     force: bool = False
-    tracking: Tracking = NO_TRACKING
-    config: Mapping[str, Any] = field(default_factory=dict)  # as composed: what worker processes are given, W&B shows
+    config: Mapping[str, Any] = field(default_factory=dict)  # as composed: what worker processes are given
 
 
 @dataclass(frozen=True)
@@ -165,19 +162,18 @@ def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
         window_lengths=spec.window_lengths,
         rank=runtime.rank,
         world=runtime.world,
+        header=RunHeader(identity.key, model_info, identity.dataset, spec),
     )
     path = record_path(job.store, identity.key)
-    with MeasurementTracker(
-        job.tracking, job.store, identity.key, model_info, identity.dataset, spec, job.config
-    ) as tracker:
-        result = measure_plan(share, scorer, run, (*job.callbacks, tracker), job.scoring.batch_tokens)
+    with Observers(job.callbacks) as observers:
+        result = measure_plan(share, scorer, run, observers, job.scoring.batch_tokens)
         merged: Measurement = runtime.merge(result)
         _assert_counted_once(merged, plan)
         if runtime.is_main:
             seconds = time.monotonic() - begin
             record = _record(job, corpus, identity, merged, runtime, scorer, seconds)
             path = write_record(job.store, record)
-            tracker.finish(record, path)
+            observers.notify("on_record", record, path)
     runtime.wait()
     return path
 

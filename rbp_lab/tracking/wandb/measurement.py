@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType
 from typing import Any
 
 from rbp_lab.measurement.observers import Callback, Progress, RunPlan
 from rbp_lab.metrics import rbp
-from rbp_lab.records import DatasetInfo, ModelInfo, RunRecord, ScoringSpec
+from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.live import LiveIntervals
 from rbp_lab.tracking.settings import Destination, Tracking, destination
@@ -21,50 +21,29 @@ NOT_LOST = "; the measurement goes on and its record is kept: rbp-lab sync mirro
 
 
 class MeasurementTracker(Callback):
-    """Logs the rank accumulator's snapshots, and the finished record with its files; a context manager.
+    """Mirrors a measurement to W&B: snapshots while it runs, then the finished record with its files.
 
-    Leaving the context without ``finish`` marks the run as failed. With several processes the live values are those
-    of process 0's share, which the configuration says; the final ones are of the merged record.
+    A measurement that breaks off leaves a failed run. With several processes the live values are those of process 0's
+    share, which the configuration says; the final ones are of the merged record.
     """
 
-    def __init__(
-        self,
-        tracking: Tracking,
-        store: str | Path,
-        key: str,
-        model: ModelInfo,
-        dataset: DatasetInfo,
-        scoring: ScoringSpec,
-        config: Mapping[str, Any] | None = None,
-    ):
+    def __init__(self, tracking: Tracking, store: str | Path, config: Mapping[str, Any] | None = None):
         """config: the resolved configuration of the command, shown under ``rbp_lab``."""
-        self._tracking, self._store, self._key = tracking, store, key
-        self._model = model
-        self._scoring = scoring
-        self._config = names.record_config(model, dataset, scoring, key) | {"rbp_lab": dict(config or {})}
-        self._where: Destination | None = destination(tracking)
+        self._tracking, self._store, self._config = tracking, store, dict(config or {})
+        self._where: Destination | None = None
         self._session: Session | None = None
-        self._name = f"{model.name} on {dataset.name}"
-        self._edges = names.bin_edges(model.vocab_rows)
-
-    def __enter__(self) -> MeasurementTracker:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._session is not None:
-            self._session.finish(exit_code=0 if kind is None else 1)
 
     def on_start(self, run: RunPlan) -> None:
-        if self._where is None or run.rank != 0:
+        if run.rank != 0 or run.header is None:
+            return
+        self._where = destination(self._tracking)
+        if self._where is None:
             return
         live = "all documents" if run.world == 1 else f"process 0's share, 1 of {run.world}"
-        spec = RunSpec(
-            names.run_id(names.MEASURE, self._key), self._name, self._model.family, names.MEASURE,
-            self._config | {"live_values_are_of": live},
-        )  # fmt: skip
         self._session = Session(self._tracking, self._where, self._store, NOT_LOST)
-        self._session.start(spec)
+        self._session.start(_spec(run.header, {"rbp_lab": self._config, "live_values_are_of": live}))
         self._run, self._intervals = run, LiveIntervals(run.thresholds)
+        self._edges = names.bin_edges(run.vocab_rows)
         self._logged = time.monotonic()
 
     def on_log(self, progress: Progress) -> None:
@@ -89,12 +68,22 @@ class MeasurementTracker(Callback):
             row |= {f"rbp/{k}": rbp(stats, k), **names.rbp_interval(f"rbp/{k}", intervals.rbp(i))}
         return row | {names.RANKS: session.histogram(names.binned(stats.counts, self._edges), self._edges)}
 
-    def finish(self, record: RunRecord, directory: Path) -> str | None:
-        """Mirror the finished record and close the run; its address when it is online and complete."""
+    def on_record(self, record: RunRecord, path: Path) -> None:
         session, self._session = self._session, None
-        if session is None or self._where is None or not session.ok:
-            return None
-        return finish_record(session, Ledger(self._store, self._tracking, self._where), record, directory)
+        if session is not None and session.ok and self._where is not None:
+            finish_record(session, Ledger(self._store, self._tracking, self._where), record, path)
+
+    def on_error(self, error: BaseException) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.finish(exit_code=1)
+
+
+def _spec(header: RunHeader, more: Mapping[str, Any] = MappingProxyType({})) -> RunSpec:
+    """The W&B run of a measurement."""
+    name = f"{header.model.name} on {header.dataset.name}"
+    id = names.run_id(names.MEASURE, header.key)
+    return RunSpec(id, name, header.model.family, names.MEASURE, {**names.record_config(header), **more})
 
 
 def mirror_record(tracking: Tracking, store: str | Path, record: RunRecord, directory: Path) -> str | None:
@@ -102,10 +91,8 @@ def mirror_record(tracking: Tracking, store: str | Path, record: RunRecord, dire
     where = destination(tracking)
     if where is None:
         return None
-    config = names.record_config(record.model, record.dataset, record.scoring, record.key)
-    name = f"{record.model.name} on {record.dataset.name}"
     session = Session(tracking, where, store, "; the record is kept: rbp-lab sync can be repeated")
-    session.start(RunSpec(names.run_id(names.MEASURE, record.key), name, record.model.family, names.MEASURE, config))
+    session.start(_spec(record.header))
     return finish_record(session, Ledger(store, tracking, where), record, directory)
 
 
@@ -119,7 +106,7 @@ def finish_record(session: Session, ledger: Ledger, record: RunRecord, directory
             session.log(names.final_row(record) | {names.RANKS: histogram})
         summary = names.record_summary(record)
         session.summarize(summary | {names.RECORD: digest})
-        config = names.record_config(record.model, record.dataset, record.scoring, record.key)
+        config = names.record_config(record.header)
         session.card(
             names.model_artifact(record.model.name), names.MODEL_TYPE, names.model_card(record.model), use=True
         )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rbp_lab import metrics
-from rbp_lab.records import DatasetInfo, ModelInfo, RunRecord, ScoringSpec
+from rbp_lab.records import ModelInfo, RunHeader, RunRecord
 from rbp_lab.stats import RankStats
 
 STEP = "tokens"  # the x-axis of every curve: tokens scored, or trained on
@@ -54,10 +54,11 @@ def binned(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.add.reduceat(counts, edges[:-1] - 1)
 
 
-def record_config(model: ModelInfo, dataset: DatasetInfo, scoring: ScoringSpec, key: str) -> dict[str, Any]:
+def record_config(header: RunHeader) -> dict[str, Any]:
     """What a dashboard filters by, and with the summary all that points need beyond the artifact."""
+    model, dataset, scoring = header.model, header.dataset, header.scoring
     return {
-        "key": key,
+        "key": header.key,
         "model": model.name,
         "family": model.family,
         "non_embedding_params": model.params.non_embedding,
