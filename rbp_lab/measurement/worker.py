@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rbp_lab.commands.measure import job_from_config
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.devices import distributed, share_a_heap
+from rbp_lab.measurement.devices import distributed
 from rbp_lab.measurement.run import identify, measure_share
 
 
@@ -27,5 +27,4 @@ def run_worker(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    share_a_heap()
     sys.exit(run_worker(sys.argv[1:]))
