@@ -22,6 +22,7 @@ from rbp_lab.ladder.tokenizer import END_OF_TEXT, bpe_tokenizer
 from rbp_lab.ladder.training import Schedule, TrainingProgress, batch_rows, train_loop
 from rbp_lab.models import HFModel, LadderModel
 from rbp_lab.models.params import count_parameters
+from rbp_lab.store.layout import Store
 from tests.sources import MadeUpText
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
@@ -125,7 +126,7 @@ def test_rows_cover_the_stream_once_a_pass_and_share_one_token():
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return bpe_tokenizer(MadeUpText().corpus(), 300, tmp_path_factory.mktemp("cache"))
+    return bpe_tokenizer(MadeUpText().corpus(), 300, Store(tmp_path_factory.mktemp("store")))
 
 
 @given(st.text(max_size=60))
@@ -140,15 +141,15 @@ def test_tokenizer_has_the_asked_size_and_one_special_token(tokenizer):
 
 def test_tokenizer_is_learned_once(tmp_path, monkeypatch):
     corpus = MadeUpText().corpus()
-    first = bpe_tokenizer(corpus, 280, tmp_path)
+    first = bpe_tokenizer(corpus, 280, Store(tmp_path))
     monkeypatch.setattr("rbp_lab.ladder.tokenizer._learn", lambda *_: pytest.fail("learned again"))
-    assert bpe_tokenizer(corpus, 280, tmp_path).get_vocab() == first.get_vocab()
+    assert bpe_tokenizer(corpus, 280, Store(tmp_path)).get_vocab() == first.get_vocab()
 
 
 @pytest.mark.parametrize(("size", "words"), [(256, "at least 257"), (100_000, "too little text")])
 def test_tokenizer_refuses_in_words(tmp_path, size, words):
     with pytest.raises(LabError, match=words):
-        bpe_tokenizer(MadeUpText().corpus(), size, tmp_path)
+        bpe_tokenizer(MadeUpText().corpus(), size, Store(tmp_path))
     assert not any((tmp_path / "tokenizers").glob("*")) if (tmp_path / "tokenizers").exists() else True
 
 

@@ -1,6 +1,5 @@
 """Texts to ids: bytes that add up, policies for the first token, one pass per tokenizer and corpus."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from rbp_lab.data.corpus import build_corpus
 from rbp_lab.data.tokenize import token_sizes, tokenize, tokenizer_fingerprint
 from rbp_lab.data.windows import Protocol
 from rbp_lab.errors import LabError
+from rbp_lab.store.layout import Store
 from tests.conftest import build_tiny_tokenizer
 
 TOKENIZER = build_tiny_tokenizer()
@@ -59,17 +59,17 @@ def test_the_cache_is_used_and_keyed_by_all_that_matters(tmp_path, monkeypatch):
     calls = []
     real = module._tokenize
     monkeypatch.setattr(module, "_tokenize", lambda *a: calls.append(1) or real(*a))
-    first = tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(), tmp_path)
-    again = tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(), tmp_path)
+    first = tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(), Store(tmp_path))
+    again = tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(), Store(tmp_path))
     assert len(calls) == 1
     for name in ("tokens", "offsets", "token_bytes", "special_ids", "eos_id"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
-    tokenize(corpus("dog", "fox"), TOKENIZER, Protocol(), tmp_path)
-    tokenize(corpus("dog", "fox é"), build_tiny_tokenizer(280), Protocol(), tmp_path)
-    tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(bos="always"), tmp_path)
-    tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(max_tokens=2), tmp_path)
-    assert len(calls) == 5 and len(list(Path(tmp_path).rglob("*.npz"))) == 5
-    tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(mask_special=False), tmp_path)
+    tokenize(corpus("dog", "fox"), TOKENIZER, Protocol(), Store(tmp_path))
+    tokenize(corpus("dog", "fox é"), build_tiny_tokenizer(280), Protocol(), Store(tmp_path))
+    tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(bos="always"), Store(tmp_path))
+    tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(max_tokens=2), Store(tmp_path))
+    assert len(calls) == 5 and len(list(tmp_path.rglob("*.npz"))) == 5
+    tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(mask_special=False), Store(tmp_path))
     assert len(calls) == 5
 
 

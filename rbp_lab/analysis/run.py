@@ -27,9 +27,7 @@ from rbp_lab.report.laws import provenance, sections
 from rbp_lab.report.page import write_report
 from rbp_lab.report.terminal import show
 from rbp_lab.store.atomic import atomic_path
-
-MANIFEST = "analysis.json"
-REPORT = "report.html"
+from rbp_lab.store.layout import AnalysisFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +129,7 @@ def analyze(
         figures = [f for f in files if formats and f.suffix == f".{formats[0]}"]
         lines = [f"{f.with_suffix('')}.{{{','.join(formats)}}}" for f in figures]
         what = "tables and figures" if fresh else "tables and figures, found as they were left,"
-        for line in (*lines, f"{len(files)} files of {what} in {out}", str(out / REPORT)):
+        for line in (*lines, f"{len(files)} files of {what} in {out}", str(AnalysisFiles(out).report)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     return Analysis(points, fits, tuple(files))
 
@@ -150,24 +148,25 @@ def _write_all(
     source: str,
 ) -> list[Path]:
     """Every table, figure and the report, in that order; returns their paths."""
+    at = AnalysisFiles(out)
     files = [
-        _write(out / "points.csv", lambda path: points.to_csv(path, index=False)),
-        _write(out / "fits.csv", lambda path: fits_to_frame(fits).to_csv(path, index=False)),
-        _write(out / "fits.parquet", lambda path: fits_to_frame(fits).to_parquet(path, index=False)),
+        _write(at.points, lambda path: points.to_csv(path, index=False)),
+        _write(at.fits, lambda path: fits_to_frame(fits).to_csv(path, index=False)),
+        _write(at.fits_parquet, lambda path: fits_to_frame(fits).to_parquet(path, index=False)),
     ]
     found = all_laws(points, fits, records, size, confidence) if laws else {}
     for name, table in found.items():
-        files.append(_write(out / f"law_{name}.csv", lambda path, table=table: table.to_csv(path, index=False)))
+        files.append(_write(at.law(name), lambda path, table=table: table.to_csv(path, index=False)))
     parts = sections(points, fits, found, records, shown, _size_name(size), confidence)
     if beside is not None:
         table = beside.to_frame()
-        files.append(_write(out / "paper_comparison.csv", lambda path: table.to_csv(path, index=False)))
+        files.append(_write(at.paper_comparison, lambda path: table.to_csv(path, index=False)))
         parts.insert(1, papers_section(beside.comparisons, beside.claims, beside.notes))
     for figure in (figure for part in parts for figure in part.figures):
         files += figure.save(out, formats)
     families, datasets = (", ".join(sorted(points[name].unique())) for name in ("family", "dataset"))
     title = f"Scaling of {families} on {datasets}"
-    files.append(write_report(out / REPORT, title, parts, provenance(points, records, source)))
+    files.append(write_report(at.report, title, parts, provenance(points, records, source)))
     return files
 
 
@@ -180,14 +179,14 @@ def _inputs(points: pd.DataFrame, records: Sequence[RunRecord], *choices: object
 def _manifest(out: Path) -> dict[str, Any]:
     """What the last analysis in this place said of itself; nothing when there was none."""
     try:
-        return {"inputs": "", "files": [], **json.loads((out / MANIFEST).read_text())}
+        return {"inputs": "", "files": [], **json.loads(AnalysisFiles(out).manifest.read_text())}
     except (OSError, ValueError):
         return {"inputs": "", "files": []}
 
 
 def _write_manifest(out: Path, inputs: str, names: Sequence[str]) -> None:
     text = json.dumps({"inputs": inputs, "files": list(names)}, indent=1)
-    _write(out / MANIFEST, lambda path: path.write_text(text))
+    _write(AnalysisFiles(out).manifest, lambda path: path.write_text(text))
 
 
 def _found(out: Path, inputs: str) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,6 +20,7 @@ from rbp_lab.points import (
     validate,
 )
 from rbp_lab.records import RunRecord
+from rbp_lab.store.layout import Store
 from rbp_lab.store.records import list_records, read_record
 from rbp_lab.tracking.settings import Tracking, destination
 from rbp_lab.tracking.wandb.pulled_run import RULED_OUT, PulledRun, described, summary_rows
@@ -104,9 +104,10 @@ def _from(name: str, config: Mapping[str, Any], notes: list[str]) -> list[Found]
         where = destination(call(Tracking, {**(config["tracking"] or {}), "mode": "online"}, "tracking"))
         if where is None or not where.online:
             raise LabError("source=wandb needs a W&B key: run wandb login or set WANDB_API_KEY")
-        cache = Path(config["store"]) / "cache" / "wandb"
         timeout = (config["tracking"] or {}).get("timeout", 30.0)
-        pulled = pull_runs(where, config["project"], config["entity"], config["filters"], cache, timeout)
+        pulled = pull_runs(
+            where, config["project"], config["entity"], config["filters"], Store(config["store"]), timeout
+        )
     unfinished = [run for run in pulled if not run.finished]
     if unfinished:
         notes.append(f"{len(unfinished)} runs of source {name} are not finished and are left out")

@@ -13,6 +13,7 @@ from rbp_lab.analysis.sources import gather, patterns
 from rbp_lab.config.build import call
 from rbp_lab.points import select
 from rbp_lab.report.terminal import terminal
+from rbp_lab.store.layout import Store
 from rbp_lab.tracking.settings import Tracking
 from rbp_lab.tracking.wandb.analysis import mirror_analysis
 
@@ -28,7 +29,7 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
     for note in gathered.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     points = select(gathered.points, *(patterns(filters[name]) for name in ("model", "family", "dataset")))
-    out = Path(config["store"]) / "analysis" / config["name"]
+    out = Store(config["store"]).analysis(config["name"]).directory
     analysis = analyze(
         points,
         out,

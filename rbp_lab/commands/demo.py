@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +14,7 @@ from rbp_lab.commands.train import train
 from rbp_lab.config.build import build, call
 from rbp_lab.points import points_from_records
 from rbp_lab.report.terminal import terminal
+from rbp_lab.store.layout import Store
 from rbp_lab.tracking.settings import Tracking
 from rbp_lab.tracking.wandb.analysis import mirror_analysis
 
@@ -44,9 +44,10 @@ def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
         records.append(outcome.record)
     points = points_from_records(records, config["k"]["thresholds"])
     fit = config["fit"]
+    out = Store(config["store"]).analysis("demo").directory
     analysis = analyze(
         points,
-        Path(config["store"]) / "analysis" / "demo",
+        out,
         figure_ks=fit["figure_ks"],
         confidence=fit["confidence"],
         records=records,
@@ -54,6 +55,6 @@ def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
         formats=("png", "svg"),  # drawing PDFs as well takes as long again; rbp-lab analyze writes them
         console=console,
     )
-    mirror_analysis(tracking, config["store"], Path(config["store"]) / "analysis" / "demo", config)
+    mirror_analysis(tracking, config["store"], out, config)
     say(f"demo finished in {time.monotonic() - begin:.0f} s")
     return analysis

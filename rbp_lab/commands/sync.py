@@ -10,6 +10,7 @@ from typing import Any
 
 from rbp_lab.config.build import call
 from rbp_lab.errors import LabError
+from rbp_lab.store.layout import Store
 from rbp_lab.store.records import read_record
 from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.settings import Tracking, destination
@@ -33,14 +34,14 @@ def sync(config: Mapping[str, Any]) -> str:
 
     force: also what has been. Raises LabError when W&B cannot be reached or refuses: here it is the user's aim.
     """
-    tracking, store = call(Tracking, config["tracking"], "tracking"), Path(config["store"])
+    tracking, store = call(Tracking, config["tracking"], "tracking"), Store(config["store"])
     where = destination(tracking)
     if where is None or (not where.online and config["tracking"]["mode"] != "offline"):
         raise LabError(
             "no W&B key is configured here, so there is nowhere to mirror to: run wandb login, set WANDB_API_KEY, "
             "or write offline runs with tracking.mode=offline"
         )
-    ledger = Ledger(store, tracking, where)
+    ledger = Ledger(store.root, tracking, where)
     count, force = 0, config["force"]
     # Models before records before analyses, so that each finds what it used.
     for item in (i for find in (_trainings, _records, _analyses) for i in find(tracking, store, ledger, force)):
@@ -49,25 +50,23 @@ def sync(config: Mapping[str, Any]) -> str:
             raise LabError(f"{item.what} could not be mirrored; {count} were, and rbp-lab sync goes on from there")
         print(f"{item.what}: {url or 'written offline'}", flush=True)
         count += 1
-    return f"{count} results mirrored to {where.server if where.online else store / 'wandb'}" + (
+    return f"{count} results mirrored to {where.server if where.online else store.offline_runs}" + (
         "" if count else "; everything was there already"
     )
 
 
-def _records(tracking: Tracking, store: Path, ledger: Ledger, force: bool) -> Iterator[Missing]:
-    for path in sorted((store / "runs").glob("[0-9a-f]*/record.json")):
-        directory = path.parent
+def _records(tracking: Tracking, store: Store, ledger: Ledger, force: bool) -> Iterator[Missing]:
+    for directory in (files.directory for files in store.records()):
         if force or not ledger.has(run_id(MEASURE, directory.name), digest_files(list(directory.iterdir()))):
             yield Missing(
-                f"record {directory.name}", lambda d=directory: mirror_record(tracking, store, read_record(d), d)
+                f"record {directory.name}", lambda d=directory: mirror_record(tracking, store.root, read_record(d), d)
             )
 
 
-def _trainings(tracking: Tracking, store: Path, ledger: Ledger, force: bool) -> Iterator[Missing]:
-    from rbp_lab.ladder.model import TRAINING_FILE
+def _trainings(tracking: Tracking, store: Store, ledger: Ledger, force: bool) -> Iterator[Missing]:
     from rbp_lab.models.hf import HFModel
 
-    for path in sorted((store / "models").glob(f"*/{TRAINING_FILE}")):
+    for path in store.trainings():
         training = json.loads(path.read_text(encoding="utf-8"))
         name, settings = path.parent.name, training["settings"]
         id = training_id(settings, training["corpus"]["fingerprint"])
@@ -80,7 +79,7 @@ def _trainings(tracking: Tracking, store: Path, ledger: Ledger, force: bool) -> 
                 training_tokens=training["training_tokens"],
             )  # fmt: skip
             where = destination(tracking)
-            session = Session(tracking, where, store, "; the model is kept: rbp-lab sync can be repeated")
+            session = Session(tracking, where, store.root, "; the model is kept: rbp-lab sync can be repeated")
             session.start(training_spec(directory.name, "ladder", training["settings"], training["corpus"]))
             mirror_losses(session, training)
             return finish_training(session, ledger, id, model.info(), training)
@@ -88,10 +87,10 @@ def _trainings(tracking: Tracking, store: Path, ledger: Ledger, force: bool) -> 
         yield Missing(f"training of {name}", send)
 
 
-def _analyses(tracking: Tracking, store: Path, ledger: Ledger, force: bool) -> Iterator[Missing]:
-    for path in sorted((store / "analysis").glob("*/analysis.json")):
-        found = identity(path.parent)
+def _analyses(tracking: Tracking, store: Store, ledger: Ledger, force: bool) -> Iterator[Missing]:
+    for directory in (files.directory for files in store.analyses()):
+        found = identity(directory)
         if found is not None and (force or not ledger.has(*found)):
             yield Missing(
-                f"analysis {path.parent.name}", lambda d=path.parent: mirror_analysis(tracking, store, d, force=force)
+                f"analysis {directory.name}", lambda d=directory: mirror_analysis(tracking, store.root, d, force=force)
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.model import LadderModel
+from rbp_lab.store.layout import Store
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.wandb.training import TrainingTracker
 
@@ -74,7 +75,7 @@ def train(
             print(f"train {model.name} anew: {why}", flush=True)
         about = {"name": corpus.name, "fingerprint": corpus.fingerprint}
         with TrainingTracker(tracking, store, model, about, config or {}) as tracker:
-            model.train(corpus, Path(store) / "cache", (*hooks, tracker))
+            model.train(corpus, Store(store), (*hooks, tracker))
             tracker.finish(model.info(), _record(model))
     record = _record(model)
     return TrainedModel(model.name, Path(model.directory), why is not None, record)

@@ -13,6 +13,7 @@ from rbp_lab.data.corpus import Corpus
 from rbp_lab.data.windows import Protocol, TokenizedCorpus
 from rbp_lab.errors import LabError
 from rbp_lab.store.atomic import atomic_path
+from rbp_lab.store.layout import Store
 
 # Documents handed to the tokenizer at a time: enough to keep its threads busy, few enough to bound memory.
 BATCH = 512
@@ -34,8 +35,8 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return digest.hexdigest()
 
 
-def tokenize(corpus: Corpus, tokenizer: Any, protocol: Protocol, cache: Path | None = None) -> TokenizedCorpus:
-    """The corpus as token ids; read from ``cache`` when these texts were tokenized this way before.
+def tokenize(corpus: Corpus, tokenizer: Any, protocol: Protocol, store: Store | None = None) -> TokenizedCorpus:
+    """The corpus as token ids; read from ``store`` when these texts were tokenized this way before.
 
     Bytes per token come from the offsets of a fast tokenizer and sum to the document's UTF-8 size (special tokens
     stand for none); slow tokenizers tell no offsets and give None. Under ``truncate`` only the tokens that a row
@@ -43,9 +44,9 @@ def tokenize(corpus: Corpus, tokenizer: Any, protocol: Protocol, cache: Path | N
     """
     keep = protocol.max_tokens if protocol.windows == "truncate" else None
     path = None
-    if cache is not None:
+    if store is not None:
         what = [tokenizer_fingerprint(tokenizer), corpus.fingerprint, protocol.bos, keep]
-        path = Path(cache) / "tokens" / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]}.npz"
+        path = store.tokens(hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24])
         if path.is_file():
             return _load(path)
     tokenized = _tokenize(corpus, tokenizer, protocol.bos, keep)

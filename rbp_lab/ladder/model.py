@@ -22,6 +22,7 @@ from rbp_lab.hub_errors import quiet
 from rbp_lab.models.hf import HFModel
 from rbp_lab.records import ModelInfo
 from rbp_lab.store.atomic import atomic_directory
+from rbp_lab.store.layout import TRAINING_FILE, Store
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 LADDER = ("ladder-1", "ladder-2", "ladder-3", "ladder-4", "ladder-5", "ladder-6")
 # Raised whenever the same settings would give another model, so that an old directory is trained anew.
 RECIPE_VERSION = 1
-TRAINING_FILE = "training.json"
 HEADS = 2
 REFERENCE_WIDTH = 64
 
@@ -203,11 +203,11 @@ class LadderModel:
                         weight.fill_(1.0 if kind == "vector" and name.endswith("weight") else 0.0)
         return model
 
-    def train(self, corpus: Corpus, cache: Path, hooks: Sequence[StepHook] = ()) -> Path:
+    def train(self, corpus: Corpus, store: Store, hooks: Sequence[StepHook] = ()) -> Path:
         """Train on the corpus and save model, tokenizer and ``training.json``; returns the directory.
 
         The directory appears complete at the end or not at all: an interrupted training leaves nothing and begins
-        anew. cache: where tokenizer and token ids are kept, shared by the models of a ladder.
+        anew. store: where tokenizer and token ids are kept, shared by the models of a ladder.
         """
         import torch
         import transformers
@@ -217,9 +217,9 @@ class LadderModel:
         from rbp_lab.ladder.tokenizer import bpe_tokenizer
         from rbp_lab.ladder.training import Schedule, TrainingProgress, batch_rows, train_loop
 
-        tokenizer = bpe_tokenizer(corpus, self.vocabulary, cache)
+        tokenizer = bpe_tokenizer(corpus, self.vocabulary, store)
         packed = Protocol(windows="packed")
-        stream = plan_blocks(tokenize(corpus, tokenizer, packed, cache), packed).tokens
+        stream = plan_blocks(tokenize(corpus, tokenizer, packed, store), packed).tokens
         rows = batch_rows(stream, self.context, self.batch, self.steps, self.seed)
         model = self.build()
         schedule = Schedule(self.steps, warmup_rule(self.steps))

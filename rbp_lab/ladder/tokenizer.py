@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.errors import LabError
 from rbp_lab.store.atomic import atomic_directory
+from rbp_lab.store.layout import Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -20,7 +20,7 @@ END_OF_TEXT = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257
 
 
-def bpe_tokenizer(corpus: Corpus, vocabulary: int, cache: Path) -> PreTrainedTokenizerFast:
+def bpe_tokenizer(corpus: Corpus, vocabulary: int, store: Store) -> PreTrainedTokenizerFast:
     """The tokenizer of ``vocabulary`` ids learned from the corpus; read from ``cache`` when it was learned before.
 
     Byte-level (every text has an encoding, no unknown token), no prefix space, nothing added to a text.
@@ -35,7 +35,7 @@ def bpe_tokenizer(corpus: Corpus, vocabulary: int, cache: Path) -> PreTrainedTok
             f"vocabulary must be at least {SMALLEST_VOCABULARY} (256 bytes and the end-of-text token); got {vocabulary}"
         )
     what = json.dumps(["byte-level bpe", corpus.fingerprint, vocabulary])
-    directory = Path(cache) / "tokenizers" / hashlib.sha256(what.encode()).hexdigest()[:24]
+    directory = store.tokenizer(hashlib.sha256(what.encode()).hexdigest()[:24])
     if not directory.is_dir():
         with atomic_directory(directory) as temporary:
             _learn(corpus, vocabulary).save_pretrained(temporary)

@@ -26,6 +26,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import Runtime, choose_device
 from rbp_lab.measurement.observers import Callback, Measurement, Observers, RunPlan
 from rbp_lab.records import DatasetInfo, ModelInfo, RunHeader, RunRecord, ScoringSpec, record_key
+from rbp_lab.store.layout import Store
 from rbp_lab.store.records import has_record, read_record, record_path, write_record
 
 
@@ -79,7 +80,7 @@ def run_job(job: Job) -> Outcome:
         path = measure_share(job, corpus, identity, Runtime(device=choose_device(job.launch.device)))
     else:
         choose_device(job.launch.device)
-        _launch(job.config, job.launch.processes, Path(job.store))
+        _launch(job.config, job.launch.processes, Store(job.store))
         path = record_path(job.store, identity.key)
     return Outcome(read_record(path), path, measured=True)
 
@@ -130,13 +131,13 @@ def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
 
     begin = time.monotonic()
     model_info, spec = identity.model, identity.scoring
-    cache = Path(job.store) / "cache"
+    store = Store(job.store)
     if runtime.is_main:
-        tokens = tokenize(corpus, identity.tokenizer, job.dataset.protocol, cache)
+        tokens = tokenize(corpus, identity.tokenizer, job.dataset.protocol, store)
         runtime.wait()
     else:
         runtime.wait()  # process 0 tokenizes; the others read what it kept
-        tokens = tokenize(corpus, identity.tokenizer, job.dataset.protocol, cache)
+        tokens = tokenize(corpus, identity.tokenizer, job.dataset.protocol, store)
     plan = plan_blocks(tokens, job.dataset.protocol)
     torch.set_float32_matmul_precision("high" if spec.tf32 else "highest")
     network = job.model.load(getattr(torch, spec.dtype), runtime.device)
@@ -230,10 +231,10 @@ def _record(
     )
 
 
-def _launch(config: Mapping[str, Any], processes: int, store: Path) -> None:
+def _launch(config: Mapping[str, Any], processes: int, store: Store) -> None:
     """Start the processes with torch's launcher; they see plain JSON, never the command line."""
-    (store / "cache").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="job-", dir=store / "cache") as directory:
+    store.jobs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="job-", dir=store.jobs) as directory:
         job = Path(directory) / "job.json"
         job.write_text(json.dumps(config))
         log = Path(directory) / "launcher.log"

@@ -26,18 +26,19 @@ from rbp_lab.errors import LabError
 from rbp_lab.records import RECORD_VERSION, DatasetInfo, ModelInfo, ParamCounts, RunRecord, ScoringSpec
 from rbp_lab.stats import UNIT, DocumentTable, RankStats
 from rbp_lab.store.atomic import atomic_directory
+from rbp_lab.store.layout import RecordFiles, Store
 
 TABLES = ("ranks", "windows", "documents", "document_ranks", "document_runs")
 
 
 def record_path(store: str | Path, key: str) -> Path:
     """Where the record of this key lies, or will lie."""
-    return Path(store) / "runs" / key
+    return Store(store).record(key).directory
 
 
 def has_record(store: str | Path, key: str) -> bool:
     """Whether a finished record of this key is in the store."""
-    return (record_path(store, key) / "record.json").is_file()
+    return Store(store).record(key).header.is_file()
 
 
 def write_record(store: str | Path, record: RunRecord) -> Path:
@@ -45,8 +46,8 @@ def write_record(store: str | Path, record: RunRecord) -> Path:
     path = record_path(store, record.key)
     with atomic_directory(path) as directory:
         for name, table in record_tables(record).items():
-            table.to_parquet(directory / f"{name}.parquet", index=False)
-        (directory / "record.json").write_text(json.dumps(_header(record), indent=2, allow_nan=False) + "\n")
+            table.to_parquet(RecordFiles(directory).table(name), index=False)
+        RecordFiles(directory).header.write_text(json.dumps(_header(record), indent=2, allow_nan=False) + "\n")
     return path
 
 
@@ -130,13 +131,13 @@ def read_record(directory: str | Path) -> RunRecord:
 
     Raises LabError when it is incomplete or of another version.
     """
-    directory = Path(directory)
+    files = RecordFiles(Path(directory))
     try:
-        header = json.loads((directory / "record.json").read_text())
+        header = json.loads(files.header.read_text())
         version = header["version"]
         if version != RECORD_VERSION:
             raise LabError(f"{directory}: record version {version}, this rbp_lab reads {RECORD_VERSION}; measure again")
-        tables = {name: pd.read_parquet(directory / f"{name}.parquet") for name in TABLES}
+        tables = {name: pd.read_parquet(files.table(name)) for name in TABLES}
         return _from_parts(header, tables)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LabError(
@@ -218,11 +219,13 @@ def _names(table: pd.DataFrame, num_documents: int) -> tuple[str, ...]:
 def list_headers(store: str | Path) -> list[dict[str, Any]]:
     """record.json of every finished record, ordered as ``list_records`` orders them; reads no table."""
     headers = []
-    for path in sorted((Path(store) / "runs").glob("[0-9a-f]*/record.json")):
+    for files in Store(store).records():
         try:
-            headers.append(json.loads(path.read_text()))
+            headers.append(json.loads(files.header.read_text()))
         except (OSError, ValueError) as error:
-            raise LabError(f"{path} is not readable ({error}); remove its directory and measure again") from error
+            raise LabError(
+                f"{files.header} is not readable ({error}); remove its directory and measure again"
+            ) from error
     return sorted(
         headers,
         key=lambda h: (h["dataset"]["name"], h["model"]["family"], h["model"]["non_embedding_params"], h["key"]),
@@ -231,6 +234,5 @@ def list_headers(store: str | Path) -> list[dict[str, Any]]:
 
 def list_records(store: str | Path) -> list[RunRecord]:
     """Every finished record of the store, ordered by dataset, family and model size; [] when there is none."""
-    runs = Path(store) / "runs"
-    found = [read_record(p.parent) for p in sorted(runs.glob("[0-9a-f]*/record.json"))]
+    found = [read_record(files.directory) for files in Store(store).records()]
     return sorted(found, key=lambda r: (r.dataset.name, r.model.family, r.model.params.non_embedding, r.key))

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from rbp_lab.store.atomic import atomic_path
+from rbp_lab.store.layout import Store
 from rbp_lab.tracking.settings import Destination, Tracking
 
 
@@ -17,7 +18,7 @@ class Ledger:
     """The notes of one store about one destination (server, entity, project; offline is a destination of its own)."""
 
     def __init__(self, store: str | Path, tracking: Tracking, where: Destination):
-        self._directory = Path(store) / "mirrored"
+        self._store = Store(store)
         server = where.server if where.online else "offline"
         self._where = f"{server} {tracking.entity or ''}/{tracking.project}"
 
@@ -28,12 +29,12 @@ class Ledger:
     def note(self, run_id: str, digest: str) -> None:
         """Remember that this version has arrived."""
         notes = self._read(run_id) | {self._where: digest}
-        with atomic_path(self._directory / f"{run_id}.json") as path:
+        with atomic_path(self._store.mirrored(run_id)) as path:
             path.write_text(json.dumps(notes, indent=1, sort_keys=True) + "\n")
 
     def _read(self, run_id: str) -> dict[str, str]:
         try:
-            notes = json.loads((self._directory / f"{run_id}.json").read_text())
+            notes = json.loads(self._store.mirrored(run_id).read_text())
         except (OSError, ValueError):
             return {}
         return notes if isinstance(notes, dict) else {}

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from rbp_lab.store.layout import AnalysisFiles
 from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.settings import Tracking, destination
 from rbp_lab.tracking.wandb import names
 from rbp_lab.tracking.wandb.client import RunSpec, Session, digest_files
 
-MANIFEST = "analysis.json"
 NOT_LOST = "; the analysis is on the disk: rbp-lab sync mirrors it later"
 FITTED = ("alpha", "r2")  # curves against k, where the table of fits has them
 
@@ -28,7 +28,8 @@ def identity(directory: Path) -> tuple[str, str] | None:
     files = _files(directory)
     if not files:
         return None
-    content = digest_files([f for f in files if f.name in ("points.csv", "fits.csv")])
+    at = AnalysisFiles(directory)
+    content = digest_files([f for f in files if f in (at.points, at.fits)])
     id = names.run_id(names.ANALYSIS, hashlib.sha256(f"{directory.name}\0{content}".encode()).hexdigest()[:16])
     return id, digest_files([f for f in files if f.suffix == ".csv"])
 
@@ -53,7 +54,7 @@ def mirror_analysis(
     ledger = Ledger(store, tracking, where)
     if ledger.has(id, digest) and not force:
         return None
-    points = pd.read_csv(directory / "points.csv", dtype={"key": str}, keep_default_na=False)
+    points = pd.read_csv(AnalysisFiles(directory).points, dtype={"key": str}, keep_default_na=False)
     keys = sorted(set(points["key"]) - {""})
     shown = {
         "records": keys,
@@ -79,7 +80,7 @@ def mirror_analysis(
 
 def _files(directory: Path) -> list[Path]:
     try:
-        listed = json.loads((directory / MANIFEST).read_text())["files"]
+        listed = json.loads(AnalysisFiles(directory).manifest.read_text())["files"]
     except (OSError, ValueError, KeyError):
         return []
     return [directory / name for name in listed if (directory / name).is_file()]
@@ -103,13 +104,13 @@ def _use(session: Session, artifact: str) -> None:
 def _log(session: Session, directory: Path, files: list[Path]) -> None:
     """Fits and laws as tables, exponents and R² as curves against k, figures as images."""
     names = {"family": str, "dataset": str}  # as converters, so that a family called NA stays one
-    some = (directory / "fits.csv").stat().st_size > 1
-    fits = pd.read_csv(directory / "fits.csv", converters=names) if some else pd.DataFrame()
+    at = AnalysisFiles(directory)
+    fits = pd.read_csv(at.fits, converters=names) if at.fits.stat().st_size > 1 else pd.DataFrame()
     for row in _curves(fits):
         session.log(row)
 
     def show(wandb: Any, run: Any) -> None:
-        shown = {f"tables/{f.stem}": wandb.Table(dataframe=_plain(f)) for f in files if _is_table(f)}
+        shown = {f"tables/{f.stem}": wandb.Table(dataframe=_plain(f)) for f in files if _is_table(f) and f != at.points}
         shown |= {f"figures/{f.stem}": wandb.Image(str(f)) for f in files if f.suffix == ".png"}
         shown |= {f"report/{f.stem}": wandb.Html(f.read_text()) for f in files if f.suffix == ".html"}
         run.log(shown)
@@ -118,7 +119,7 @@ def _log(session: Session, directory: Path, files: list[Path]) -> None:
 
 
 def _is_table(file: Path) -> bool:
-    return file.suffix == ".csv" and file.name != "points.csv" and file.stat().st_size > 1
+    return file.suffix == ".csv" and file.stat().st_size > 1
 
 
 def _plain(file: Path) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rbp_lab.errors import LabError
 from rbp_lab.store.atomic import atomic_path
+from rbp_lab.store.layout import Store
 from rbp_lab.tracking.settings import Destination, Tracking
 from rbp_lab.tracking.wandb.client import public_api
 
@@ -39,7 +40,7 @@ def save_dashboard(
         raise LabError("the dashboard needs the package wandb-workspaces: pip install 'rbp-lab[dashboard]'") from None
     import wandb
 
-    notes = Path(store) / "mirrored" / "dashboards.json"
+    notes = Store(store).dashboards
     try:
         api = public_api(where, tracking.timeout)
         entity = tracking.entity or api.default_entity

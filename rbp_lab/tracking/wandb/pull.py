@@ -8,6 +8,7 @@ from typing import Any
 
 from rbp_lab.errors import LabError
 from rbp_lab.store.atomic import atomic_directory
+from rbp_lab.store.layout import Store
 from rbp_lab.tracking.settings import Destination
 from rbp_lab.tracking.wandb.client import digest_files, public_api
 from rbp_lab.tracking.wandb.names import RECORD, RECORD_TYPE
@@ -21,14 +22,15 @@ def pull_runs(
     project: str,
     entity: str | None,
     filters: Mapping[str, Any],
-    cache: str | Path,
+    store: Store,
     timeout: float = 30.0,
 ) -> list[PulledRun]:
     """The measurements in a project that pass ``filters``, each with its record's files when they are there.
 
     filters: as ``analyze`` has them; names without wildcards are asked of the server, the rest is the caller's to
-    apply. ``wandb`` among them is a query of W&B's own (Mongo style), such as {"tags": "paper"}. cache: files go to
-    <cache>/<digest of the artifact>, and are fetched once. Raises LabError when the server does not answer or refuses.
+    apply. ``wandb`` among them is a query of W&B's own (Mongo style), such as {"tags": "paper"}. store: keeps the
+    files by digest of the artifact, so they are fetched once. Raises LabError when the server does not answer or
+    refuses.
     """
     import wandb
 
@@ -36,7 +38,7 @@ def pull_runs(
     try:
         api = public_api(where, timeout)
         found = api.runs(path, filters=query(filters), per_page=100, lazy=False)
-        return [_pulled(run, Path(cache)) for run in found if "key" in run.config and _is_measurement(run)]
+        return [_pulled(run, store) for run in found if "key" in run.config and _is_measurement(run)]
     except (wandb.errors.Error, wandb.errors.CommError, OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LabError(f"cannot pull runs of {path} from {where.server}: {first}") from error
@@ -59,22 +61,22 @@ def _is_measurement(run: Any) -> bool:
     return run.id.startswith("measure-") or run.job_type == "measure"
 
 
-def _pulled(run: Any, cache: Path) -> PulledRun:
+def _pulled(run: Any, store: Store) -> PulledRun:
     summary = {name: run.summary.get(name) for name in run.summary.keys()}  # noqa: SIM118 - not a mapping
     directory, why = None, "the run is not finished"
     if RECORD in summary:
-        directory, why = _record(run, str(summary[RECORD]), cache)
+        directory, why = _record(run, str(summary[RECORD]), store)
     return PulledRun("/".join(run.path), dict(run.config), summary, directory, why)
 
 
-def _record(run: Any, digest: str, cache: Path) -> tuple[Path | None, str]:
+def _record(run: Any, digest: str, store: Store) -> tuple[Path | None, str]:
     """The directory of the version that the summary is of, fetched once; (None, why) when there is none."""
     versions = [a for a in run.logged_artifacts() if a.type == RECORD_TYPE and a.state == "COMMITTED"]
     mine = [a for a in versions if (a.metadata or {}).get(RECORD) == digest]
     if not mine:
         return None, "its artifact is missing" if not versions else "its artifact is of another version"
     artifact: Any = mine[-1]
-    directory = cache / artifact.digest
+    directory = store.pulled(artifact.digest)
     if not directory.is_dir():
         with atomic_directory(directory) as temporary:
             artifact.download(root=str(temporary), skip_cache=True)

@@ -1,0 +1,169 @@
+"""Where everything lies below a store: the one place that knows its file and directory names.
+
+::
+
+    runs/<key>/          record.json and one parquet file per table
+    models/<name>/       models of the ladder that rbp-lab trained
+    analysis/<name>/     tables, figures and report of an analysis
+    cache/               token ids, tokenizers, records pulled from W&B, files of running jobs; safe to delete
+    mirrored/            what W&B has of this store
+    wandb/               offline W&B runs
+    bench/               timings
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from rbp_lab.errors import LabError
+
+_KEY = re.compile(r"[0-9a-f]{16}")
+_DIGEST = re.compile(r"[0-9a-f]{16,64}")
+TRAINING_FILE = "training.json"  # in the directory of a model that rbp-lab trained, wherever that is
+_NAME_BYTES = 200  # file systems allow 255 bytes; temporary names beside it need some
+
+
+def file_name(name: str, what: str) -> str:
+    """``name`` itself when it can name one file or directory; otherwise LabError that begins with ``what``."""
+    if (
+        not name
+        or name.startswith(".")
+        or re.search(r"[/\\\x00-\x1f\x7f]", name)
+        or len(name.encode("utf-8", "surrogatepass")) > _NAME_BYTES
+    ):
+        raise LabError(
+            f"{what} becomes a file name: it must have 1 to {_NAME_BYTES} bytes, not begin with a dot, and hold no "
+            f"slash or control character; got {name[:80]!r}"
+        )
+    return name
+
+
+def is_key(text: object) -> bool:
+    """Whether ``text`` has the form of a record's key: 16 hexadecimal digits."""
+    return isinstance(text, str) and _KEY.fullmatch(text) is not None
+
+
+@dataclass(frozen=True)
+class RecordFiles:
+    """The files of one finished measurement."""
+
+    directory: Path
+
+    @property
+    def header(self) -> Path:
+        return self.directory / "record.json"
+
+    def table(self, name: str) -> Path:
+        return self.directory / f"{name}.parquet"
+
+
+@dataclass(frozen=True)
+class AnalysisFiles:
+    """The files of one analysis, apart from its figures."""
+
+    directory: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.directory / "analysis.json"
+
+    @property
+    def points(self) -> Path:
+        return self.directory / "points.csv"
+
+    @property
+    def fits(self) -> Path:
+        return self.directory / "fits.csv"
+
+    @property
+    def fits_parquet(self) -> Path:
+        return self.directory / "fits.parquet"
+
+    @property
+    def report(self) -> Path:
+        return self.directory / "report.html"
+
+    @property
+    def paper_comparison(self) -> Path:
+        return self.directory / "paper_comparison.csv"
+
+    def law(self, name: str) -> Path:
+        return self.directory / f"law_{file_name(name, 'the name of a law')}.csv"
+
+
+@dataclass(frozen=True)
+class Store:
+    """The paths below ``root``. Nothing here reads, writes or creates a file, except that some methods list."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+
+    def record(self, key: str) -> RecordFiles:
+        """Where the record of this key lies, or will lie; LabError when ``key`` is not one."""
+        if not is_key(key):
+            raise LabError(f"a record's key is 16 hexadecimal digits; got {str(key)[:80]!r}")
+        return RecordFiles(self.root / "runs" / key)
+
+    def records(self) -> list[RecordFiles]:
+        """Every finished record, by key."""
+        found = (RecordFiles(path.parent) for path in (self.root / "runs").glob("*/record.json"))
+        return sorted((f for f in found if is_key(f.directory.name)), key=lambda f: f.directory.name)
+
+    def trainings(self) -> list[Path]:
+        """``training.json`` of every trained model, by name."""
+        found = sorted((self.root / "models").glob(f"*/{TRAINING_FILE}"))
+        return [path for path in found if not path.parent.name.startswith(".")]
+
+    def analysis(self, name: str) -> AnalysisFiles:
+        """Where the analysis ``name`` goes; LabError when that cannot name a directory."""
+        return AnalysisFiles(self.root / "analysis" / file_name(name, "the name of an analysis"))
+
+    def analyses(self) -> list[AnalysisFiles]:
+        """Every finished analysis, by name."""
+        found = [AnalysisFiles(path.parent) for path in sorted((self.root / "analysis").glob("*/analysis.json"))]
+        return [f for f in found if not f.directory.name.startswith(".")]
+
+    @property
+    def jobs(self) -> Path:
+        """Where the processes of a running measurement exchange files."""
+        return self.root / "cache"
+
+    def tokens(self, digest: str) -> Path:
+        """Cached token ids."""
+        return self.root / "cache" / "tokens" / f"{_hexadecimal(digest)}.npz"
+
+    def tokenizer(self, digest: str) -> Path:
+        """A cached tokenizer's directory."""
+        return self.root / "cache" / "tokenizers" / _hexadecimal(digest)
+
+    def pulled(self, digest: str) -> Path:
+        """The directory of a record that W&B holds; LabError when ``digest`` is not hexadecimal."""
+        return self.root / "cache" / "wandb" / _hexadecimal(digest)
+
+    @property
+    def offline_runs(self) -> Path:
+        """Where W&B writes offline runs when it is given the store's root."""
+        return self.root / "wandb"
+
+    def mirrored(self, run_id: str) -> Path:
+        """What is known of one W&B run's state."""
+        return self.root / "mirrored" / f"{file_name(run_id, 'the id of a W&B run')}.json"
+
+    @property
+    def dashboards(self) -> Path:
+        """The W&B workspaces made from this store."""
+        return self.root / "mirrored" / "dashboards.json"
+
+    def benchmark(self, stamp: str, name: str) -> Path:
+        """The timings of one benchmark."""
+        return self.root / "bench" / f"{stamp}-{file_name(name, 'the name of a benchmark')}.json"
+
+
+def _hexadecimal(digest: str) -> str:
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise LabError(f"a digest is 16 to 64 hexadecimal digits; got {str(digest)[:80]!r}")
+    return digest
