@@ -107,15 +107,12 @@ class RunHeader:
 class RunRecord:
     """One finished measurement: what was measured, the sufficient statistics, and where they came from.
 
-    key: ``record_key(model, dataset, scoring)``. stats: corpus totals. documents: one row per document.
-    document_names: names of the documents by ``document_id``. summary: headline numbers for a reader (recomputable
-    from ``stats``). provenance: versions, machine, date, duration; never part of the key.
+    stats: corpus totals. documents: one row per document. document_names: names of the documents by ``document_id``.
+    summary: headline numbers for a reader (recomputable from ``stats``). provenance: versions, machine, date,
+    duration; never part of the key.
     """
 
-    key: str
-    model: ModelInfo
-    dataset: DatasetInfo
-    scoring: ScoringSpec
+    header: RunHeader
     stats: RankStats
     documents: DocumentTable
     document_names: tuple[str, ...]
@@ -123,8 +120,20 @@ class RunRecord:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def header(self) -> RunHeader:
-        return RunHeader(self.key, self.model, self.dataset, self.scoring)
+    def key(self) -> str:
+        return self.header.key
+
+    @property
+    def model(self) -> ModelInfo:
+        return self.header.model
+
+    @property
+    def dataset(self) -> DatasetInfo:
+        return self.header.dataset
+
+    @property
+    def scoring(self) -> ScoringSpec:
+        return self.header.scoring
 
 
 def record_key(model: ModelInfo, dataset: DatasetInfo, scoring: ScoringSpec) -> str:

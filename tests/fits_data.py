@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rbp_lab.fits.result import FitPoints
-from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunRecord, ScoringSpec, record_key
+from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec, record_key
 from rbp_lab.stats import DocumentScores, document_table, rank_stats
 
 # −log RBP_1 on Wikipedia, read off figure 3 of [RBP] arXiv 2510.20387 (vector graphics, good to about 1e-4).
@@ -49,8 +49,8 @@ def synthetic_record(
     corpus = DatasetInfo(dataset, f"fingerprint of {dataset}{corpus_text}", documents, {})
     stats = rank_stats(scores, vocab, spec.window_lengths)
     names = tuple(f"doc{i}" for i in range(documents))
-    key = record_key(model, corpus, spec)
-    return RunRecord(key, model, corpus, spec, stats, document_table(scores, spec.thresholds), names)
+    header = RunHeader(record_key(model, corpus, spec), model, corpus, spec)
+    return RunRecord(header, stats, document_table(scores, spec.thresholds), names)
 
 
 def ladder(count: int = 6, **kwargs: object) -> list[RunRecord]:

@@ -1,6 +1,6 @@
 """The error-entropy split: exact sums, corrected entropy, scaling of the parts, curves."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,8 +87,8 @@ def test_checkpoints_in_order_of_training():
     records = ladder(3)
     steps = [(300, 2), (100, 0), (None, 1)]
     changed = [
-        dataclasses.replace(records[i], model=dataclasses.replace(records[i].model, training_tokens=t))
-        for t, i in steps
+        replace(r, header=replace(r.header, model=replace(r.model, training_tokens=tokens)))
+        for tokens, r in ((t, records[i]) for t, i in steps)
     ]
     table = checkpoints(decomposition_table(changed))
     assert table["training_tokens"].tolist() == [100, 300] and checkpoints(decomposition_table(records)).empty

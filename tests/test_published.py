@@ -213,9 +213,8 @@ def test_another_protocol_is_no_disagreement():
     result = against_papers(points, fit_all(points), runs)
     assert {c.verdict for c in result.comparisons} == {"not_comparable"}
     assert any("max_tokens 256" in line for line in result.lines)
-    fewer = [
-        replace(r, dataset=replace(r.dataset, source={"num_documents": 100, "shuffle_seed": 42})) for r in paper_runs()
-    ]
+    source = {"num_documents": 100, "shuffle_seed": 42}
+    fewer = [replace(r, header=replace(r.header, dataset=replace(r.dataset, source=source))) for r in paper_runs()]
     assert "num_documents 100" in other_protocols(fewer)["wikipedia"]
     assert other_protocols(ladder()) == {} == other_protocols(paper_runs())
 

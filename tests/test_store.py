@@ -9,7 +9,7 @@ import pytest
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
-from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunRecord, ScoringSpec, record_key
+from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec, record_key
 from rbp_lab.stats import DocumentScores, document_table, rank_stats
 from rbp_lab.store.atomic import atomic_directory, atomic_path
 from rbp_lab.store.records import has_record, list_records, read_record, record_path, write_record
@@ -35,10 +35,7 @@ def make_record(name="tiny", seed=0, thresholds=(10, 1, 3), windows=(1, 5, 2)):
     spec = ScoringSpec("float32", False, "float32", "rows", {"windows": "truncate"}, tuple(thresholds), tuple(windows))
     stats = rank_stats(scores, 100, spec.window_lengths)
     return RunRecord(
-        key=record_key(model, dataset, spec),
-        model=model,
-        dataset=dataset,
-        scoring=spec,
+        header=RunHeader(record_key(model, dataset, spec), model, dataset, spec),
         stats=stats,
         documents=document_table(scores, spec.thresholds),
         document_names=("a", "", "c", "d", "", "f"),

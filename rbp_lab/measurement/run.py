@@ -95,6 +95,10 @@ class Identity:
     scoring: ScoringSpec
     tokenizer: Any
 
+    @property
+    def header(self) -> RunHeader:
+        return RunHeader(self.key, self.model, self.dataset, self.scoring)
+
 
 def identify(job: Job, corpus: Corpus) -> Identity:
     """Key and infos of the record that ``job`` asks for; LabError when model and protocol do not fit together."""
@@ -163,7 +167,7 @@ def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
         window_lengths=spec.window_lengths,
         rank=runtime.rank,
         world=runtime.world,
-        header=RunHeader(identity.key, model_info, identity.dataset, spec),
+        header=identity.header,
     )
     path = record_path(job.store, identity.key)
     with Observers(job.callbacks) as observers:
@@ -205,10 +209,7 @@ def _record(
     top = int(merged.documents.document_id.max()) + 1
     names = tuple(f"window {i}" for i in range(top)) if packed else corpus.ids
     return RunRecord(
-        key=identity.key,
-        model=identity.model,
-        dataset=identity.dataset,
-        scoring=identity.scoring,
+        header=identity.header,
         stats=merged.stats,
         documents=merged.documents,
         document_names=names,

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from rbp_lab.errors import LabError
-from rbp_lab.records import RECORD_VERSION, DatasetInfo, ModelInfo, ParamCounts, RunRecord, ScoringSpec
+from rbp_lab.records import RECORD_VERSION, DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec
 from rbp_lab.stats import UNIT, DocumentTable, RankStats
 from rbp_lab.store.atomic import atomic_directory
 from rbp_lab.store.layout import RecordFiles, Store
@@ -192,10 +192,7 @@ def _from_parts(header: dict[str, Any], tables: dict[str, pd.DataFrame]) -> RunR
     )
     params = ParamCounts(**model.pop("params"))
     return RunRecord(
-        key=header["key"],
-        model=ModelInfo(**model, params=params),
-        dataset=DatasetInfo(**header["dataset"]),
-        scoring=spec,
+        header=RunHeader(header["key"], ModelInfo(**model, params=params), DatasetInfo(**header["dataset"]), spec),
         stats=stats,
         documents=documents,
         document_names=_names(table, header["dataset"]["num_documents"]),

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from rbp_lab.errors import LabError
-from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunRecord, ScoringSpec
+from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec
 from rbp_lab.stats import DocumentTable, RankStats
 from rbp_lab.tracking.wandb.names import RECORD, STEP
 
@@ -65,7 +65,7 @@ def described(run: PulledRun) -> RunRecord:
         dataset = DatasetInfo(c["dataset"], c["dataset_fingerprint"], 0, {})
     except (KeyError, TypeError) as error:
         raise LabError(f"run {run.where} was not written by this rbp_lab: its configuration lacks {error}") from None
-    return RunRecord(run.key, model, dataset, scoring, RankStats.zeros(1), DocumentTable.zeros(), ())
+    return RunRecord(RunHeader(run.key, model, dataset, scoring), RankStats.zeros(1), DocumentTable.zeros(), ())
 
 
 def summary_rows(run: PulledRun, ks: Sequence[int], size: str) -> list[dict[str, Any]]:
