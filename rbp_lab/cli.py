@@ -32,7 +32,7 @@ from rbp_lab.tracking.settings import Tracking
 # The types of the root's own keys, and the schemas of its nodes that are not open sets (those carry a _target_).
 SCALARS = {
     "store": str, "force": bool, "papers": bool, "source": str, "csv": str, "size": str, "name": str, "project": str,
-    "entity": str, "offline_dir": str,
+    "entity": str,
 }  # fmt: skip
 NODES = {"k": KSpec, "precision": Precision, "scoring": Scoring, "launch": Launch, "tracking": Tracking}
 

@@ -129,12 +129,10 @@ def tiny_gpt2_dir(tmp_path_factory) -> Path:
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A loopback W&B server that the environment leads to."""
-    from rbp_lab.tracking.wandb import client
     from tests.wandb_server import WandbServer
 
     with WandbServer() as server:
         for name, value in server.environment(tmp_path / "wandb-places").items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(client, "_given_up", set())
         yield server
     assert server.errors == []

@@ -1,29 +1,23 @@
-"""Tracking without a server: names and bins, live intervals, where runs go, offline runs end to end."""
+"""Tracking without a server: names and bins, live intervals, where runs go, offline runs."""
 
 import functools
-import json
-import math
-import subprocess
 import sys
-import threading
-from pathlib import Path
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rbp_lab import metrics
+from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
+from rbp_lab.measurement.observers import RunPlan
+from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, ScoringSpec
 from rbp_lab.stats import DocumentScores, document_table
-from rbp_lab.store.records import read_record
 from rbp_lab.tracking.live import LiveIntervals
-from rbp_lab.tracking.offline import messages, read_offline_run
 from rbp_lab.tracking.settings import PUBLIC_SERVER, Tracking, api_key, destination
-from rbp_lab.tracking.wandb import names
-from rbp_lab.tracking.wandb_offline import find_offline_runs
+from rbp_lab.tracking.wandb import measurement, names, session
 from tests.sources import measure_config
 
-ROOT = Path(__file__).resolve().parent.parent
 OFFLINE = {"mode": "offline", "seconds": 1e-9, "timeout": 20.0, "project": "tests", "tags": ["a"], "notes": "why"}
 
 
@@ -107,132 +101,55 @@ def test_settings_that_cannot_be():
             Tracking(**wrong)
 
 
-def test_without_tracking_wandb_is_never_imported(tiny_model_dir, tmp_path):
-    code = (
-        "import sys, json; from rbp_lab.commands.measure import measure; "
-        "print(measure(json.loads(sys.argv[1])).measured, 'wandb' in sys.modules)"
-    )
-    config = json.dumps(measure_config(tiny_model_dir, tmp_path, tracking={"mode": "none"}))
-    done = subprocess.run([sys.executable, "-c", code, config], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.split() == ["True", "False"]
-    assert not (tmp_path / "wandb").exists()
+def test_without_tracking_no_client_is_started(tiny_model_dir, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # an import of it fails from here on
+    monkeypatch.setattr(session, "ClientProcess", None)
+    assert measure(measure_config(tiny_model_dir, tmp_path, tracking={"mode": "none"})).measured
+    assert not (tmp_path / "wandb").exists() and not (tmp_path / "mirrored").exists()
 
 
-@pytest.fixture(scope="module")
-def offline(tiny_model_dir, tmp_path_factory):
-    """A store with one record measured offline: (outcome, the run's file)."""
-    import rbp_lab.measurement.loop as module
-    from rbp_lab.commands.measure import measure
-
-    store = tmp_path_factory.mktemp("offline")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "measure", functools.partial(module.measure, log_seconds=0.0))
-        patch.setenv("WANDB_DATA_DIR", str(store / "data"))
-        outcome = measure(measure_config(tiny_model_dir, store, tracking=OFFLINE, scoring__batch_tokens=128))
-    (file,) = find_offline_runs(store / "wandb")
-    return outcome, file
+def test_an_offline_run_is_on_the_disk_and_made_once(tiny_model_dir, tmp_path, capsys):
+    config = measure_config(tiny_model_dir, tmp_path, tracking=OFFLINE)
+    record = measure(config).record
+    (file,) = (tmp_path / "wandb").rglob("run-*.wandb")
+    assert file.name == f"run-measure-{record.key}.wandb" and file.stat().st_size > 0
+    assert not measure(config).measured and len(list((tmp_path / "wandb").rglob("run-*.wandb"))) == 1
+    assert "warning" not in capsys.readouterr().err and (tmp_path / "mirrored").is_dir()
 
 
-def test_an_offline_run_holds_configuration_curves_summary_and_artifact(offline):
-    outcome, file = offline
-    record, run = outcome.record, read_offline_run(file)
-    assert run.id == f"measure-{record.key}" and run.job_type == "measure" and run.exit_code == 0
-    assert run.group == "tiny" and run.project == "tests"
-    assert run.config["key"] == record.key and run.config["precision"] == "float32"
-    assert run.config["non_embedding_params"] == record.model.params.non_embedding
-    assert run.config["protocol"]["max_tokens"] == 64
-    assert run.config["rbp_lab"]["scoring"]["batch_tokens"] == 128  # the resolved configuration
-    assert run.summary["rbp/5"] == metrics.rbp(record.stats, 5)
-    assert run.summary["p/2/50"] == metrics.window_rbp(record.stats, 2, 50)
-    assert run.summary["error_entropy"] == metrics.decomposition(record.stats).error_entropy
-    assert {"ce", "self_alignment", "confidence", "entropy_gap", "ties/rate", "p/5/50"} <= set(run.summary)
-    assert set(run.artifacts) == {f"record-{record.key}"}
-    assert set(run.artifacts[f"record-{record.key}"]) == {p.name for p in outcome.path.iterdir()}
+class FakeSession:
+    """Keeps what a tracker asks of its session."""
+
+    ok, failed, url = True, False, None
+
+    def __init__(self, *_):
+        self.calls = []
+        FakeSession.last = self
+
+    def __getattr__(self, name):
+        return lambda *arguments, **named: self.calls.append((name, *arguments, *named.values()))
 
 
-def test_curves_and_histogram_evolve_on_the_axis_of_tokens(offline):
-    outcome, file = offline
-    record, history = outcome.record, read_offline_run(file).history
-    tokens = [row["tokens"] for row in history]
-    assert len(history) > 5 and tokens == sorted(tokens) and tokens[-1] == record.stats.num_tokens
-    for row in history:
-        assert row["ranks"]["_type"] == "histogram" and sum(row["ranks"]["values"]) == row["tokens"]
-        assert row["rbp/50"] == sum(row["ranks"]["values"][: row["ranks"]["bins"].index(51)]) / row["tokens"]
-    middle, last = history[len(history) // 2], history[-1]
-    assert middle["rbp/50/lower"] < middle["rbp/50"] < middle["rbp/50/upper"]
-    assert middle["tokens_per_s"] > 0 and middle["documents"] < last["documents"] == record.stats.num_documents
-    interval = metrics.neg_log_rbp(record.documents, 50)
-    assert last["rbp/50/lower"] == pytest.approx(math.exp(-interval.upper))
+def test_only_process_0_tracks_and_says_whose_values_are_live(monkeypatch):
+    monkeypatch.setattr(measurement, "Session", FakeSession)
+    header = RunHeader("0" * 16, some_model(), DatasetInfo("d", "x", 1, {}), some_spec())
+    run = RunPlan("m", "d", 5, 100, 300, (1, 5), (1,), rank=0, world=2, header=header)
+    FakeSession.last = None
+    for other in (replace(run, rank=1), replace(run, header=None)):
+        measurement.MeasurementTracker(Tracking(**OFFLINE), "store").on_start(other)
+        assert FakeSession.last is None
+    tracker = measurement.MeasurementTracker(Tracking(**OFFLINE), "store", {"here": 1})
+    tracker.on_start(run)
+    tracker.on_error(RuntimeError("no room"))
+    (start, spec), finish = FakeSession.last.calls
+    assert start == "start" and spec.id == f"measure-{header.key}" and spec.config["rbp_lab"] == {"here": 1}
+    assert spec.config["live_values_are_of"] == "process 0's share, 1 of 2"
+    assert finish == ("finish", 1)  # a measurement that breaks off is a failed run
 
 
-def test_a_finished_record_is_found_without_another_run(offline, tiny_model_dir):
-    from rbp_lab.commands.measure import measure
-
-    outcome, file = offline
-    again = measure(measure_config(tiny_model_dir, outcome.path.parent.parent, tracking=OFFLINE))
-    assert not again.measured and find_offline_runs(file.parent.parent) == [file]
+def some_model():
+    return ModelInfo("m", "f", "", None, "x", "A", None, 300, 300, None, ParamCounts(3, 1, 1))
 
 
-def test_a_damaged_or_foreign_file_is_refused_and_a_broken_off_one_is_read(offline, tmp_path):
-    _, file = offline
-    data = file.read_bytes()
-    cut, wrong, foreign = (tmp_path / f"run-{name}.wandb" for name in ("cut", "wrong", "foreign"))
-    cut.write_bytes(data[: len(data) // 2])
-    run = read_offline_run(cut)
-    assert run.id.startswith("measure-") and run.exit_code is None
-    wrong.write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:])
-    with pytest.raises(LabError, match="checksum"):
-        list(messages(wrong))
-    foreign.write_bytes(b"something else")
-    with pytest.raises(LabError, match="not an offline W&B run"):
-        list(messages(foreign))
-
-
-def test_several_processes_are_one_run_with_merged_final_numbers(tiny_model_dir, tmp_path, monkeypatch):
-    from rbp_lab.commands.measure import measure
-
-    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    outcome = measure(measure_config(tiny_model_dir, tmp_path, tracking=OFFLINE, launch__processes=2))
-    (file,) = find_offline_runs(tmp_path / "wandb")
-    run = read_offline_run(file)
-    assert run.config["live_values_are_of"] == "process 0's share, 1 of 2"
-    assert run.summary["tokens"] == read_record(outcome.path).stats.num_tokens
-    assert run.summary["rbp/50"] == metrics.rbp(outcome.record.stats, 50)
-
-
-def test_a_measurement_that_fails_leaves_a_failed_run(tiny_model_dir, tmp_path, monkeypatch):
-    import rbp_lab.measurement.run as stage
-    from rbp_lab.commands.measure import measure
-
-    def refuse(*_):
-        raise OSError("no room")
-
-    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setattr(stage, "write_record", refuse)
-    with pytest.raises(OSError, match="no room"):
-        measure(measure_config(tiny_model_dir, tmp_path, tracking=OFFLINE))
-    (file,) = find_offline_runs(tmp_path / "wandb")
-    run = read_offline_run(file)
-    assert run.exit_code == 1 and not run.artifacts
-
-
-@pytest.mark.parametrize("arrives", [True, False])
-def test_a_file_that_the_client_is_still_closing_is_waited_for(offline, tmp_path, monkeypatch, capsys, arrives):
-    """The client's finish returns while its writer still runs; it once lost to a reader on a busy machine."""
-    from rbp_lab.tracking.wandb import client
-
-    _, file = offline
-    data, run_id = file.read_bytes(), read_offline_run(file).id
-    late = tmp_path / f"run-{run_id}.wandb"
-    write = threading.Timer(0.3, late.write_bytes, [data if arrives else data[: len(data) // 2]])
-    run = SimpleNamespace(
-        entity="e", project="p", id=run_id, dir=str(tmp_path / "files"),
-        finish=lambda exit_code: (late.write_bytes(data[:7]), write.start()),
-    )  # fmt: skip
-    monkeypatch.setattr(client, "FILE_SECONDS", 1.0)
-    tracking = Tracking(**OFFLINE)
-    session = client.Session(tracking, destination(tracking), tmp_path)
-    monkeypatch.setattr(session, "_run", run)
-    assert session.finish() is arrives
-    assert ("is the disk full?" in capsys.readouterr().err) is not arrives
+def some_spec():
+    return ScoringSpec("float32", False, "float32", "rows", {}, (1, 5), (1,))

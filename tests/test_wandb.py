@@ -12,12 +12,12 @@ from rbp_lab import metrics
 from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
 from tests.sources import MadeUpText, measure_config
-from tests.wandb_use import ONLINE, analyze, sync
+from tests.wandb_use import ONLINE, WAITS, analyze, sync
 
 
 @pytest.fixture
 def every_batch(monkeypatch):
-    """The measuring loop tells its observers after every batch, not every five seconds."""
+    """The measuring loop reaches a log point after every batch, not every five seconds."""
     import rbp_lab.measurement.loop as module
 
     monkeypatch.setattr(module, "measure", functools.partial(module.measure, log_seconds=0.0))
@@ -28,7 +28,8 @@ def artifacts(server, kind="rbp-record"):
 
 
 def test_a_measurement_online_shows_curves_summary_and_the_record(server, every_batch, tiny_model_dir, tmp_path):
-    outcome = measure(measure_config(tiny_model_dir, tmp_path, tracking=ONLINE, scoring__batch_tokens=128))
+    config = measure_config(tiny_model_dir, tmp_path, tracking=ONLINE, scoring__batch_tokens=128, callbacks=WAITS)
+    outcome = measure(config)
     record = outcome.record
     (run,) = server.lab.runs.values()
     assert run["name"] == f"measure-{record.key}" and run["state"] == "finished"

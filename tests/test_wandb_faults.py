@@ -10,6 +10,7 @@ import pytest
 from rbp_lab.commands.measure import measure
 from rbp_lab.measurement.observers import Callback
 from rbp_lab.store.records import read_record
+from rbp_lab.tracking.wandb import session
 from tests.sources import measure_config
 from tests.wandb_use import ONLINE, sync
 
@@ -58,11 +59,9 @@ QUICK = ("answers 500", "never answers", "loses what is logged")
 @pytest.fixture
 def fresh():
     """A client process of its own: one that waits for a dead server would be in the way of the next test."""
-    import wandb
-
-    wandb.teardown()
+    session.reset()
     yield
-    wandb.teardown()
+    session.reset()
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in FAULTS])
@@ -86,20 +85,13 @@ def test_a_failing_server_costs_one_warning_and_no_record(
     assert again.measured and "warning" not in capsys.readouterr().err
 
 
-def test_after_a_failure_sync_mirrors_the_record_into_the_same_run(
-    server, fresh, tiny_model_dir, tmp_path, monkeypatch
-):
-    from rbp_lab.tracking.wandb import client
-
+def test_after_a_failure_sync_mirrors_the_record_into_the_same_run(server, fresh, tiny_model_dir, tmp_path):
     server.fault = later("drop")
     outcome = measure(measure_config(tiny_model_dir, tmp_path, tracking=IMPATIENT))
     (run,) = server.lab.runs.values()
     assert "record_digest" not in run["summary"]
     server.fault = None
-    import wandb
-
-    wandb.teardown()
-    monkeypatch.setattr(client, "_given_up", set())  # sync is another process
+    session.reset()  # sync is another process
     assert sync(tmp_path).startswith("1 results mirrored")
     (run,) = server.lab.runs.values()
     assert (

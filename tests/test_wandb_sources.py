@@ -1,8 +1,7 @@
-"""Points pulled back: from W&B through the real client and from offline runs, equal to the local to the last bit."""
+"""Points pulled back from W&B through the real client, equal to the local ones to the last bit."""
 
 import json
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,9 +10,8 @@ from rbp_lab.analysis.sources import gather
 from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
 from rbp_lab.points import points_from_records
-from rbp_lab.store.records import list_records, read_record
+from rbp_lab.store.records import list_records
 from rbp_lab.tracking.wandb.pull import query
-from rbp_lab.tracking.wandb_offline import find_offline_runs
 from tests.sources import measure_config
 from tests.wandb_use import ONLINE, analyze_config, sync
 
@@ -166,59 +164,10 @@ def test_sources_that_cannot_be(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     for source, message in (
-        ("cloud", "source must be one of local, wandb, wandb-offline, csv"),
+        ("cloud", "source must be one of local, wandb, csv"),
         ("local+csv", "cannot be joined"),
         ("wandb", "needs a W&B key"),
-        ("wandb-offline", "no offline W&B run below"),
+        ("wandb-offline", "use source=local, or upload them with wandb sync"),
     ):
         with pytest.raises(LabError, match=message):
             pull(tmp_path, source=source)
-
-
-@pytest.fixture
-def offline(store, tmp_path, monkeypatch):
-    """A store whose records were mirrored to offline runs."""
-    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    shutil.copytree(store / "runs", tmp_path / "store" / "runs")
-    assert sync(tmp_path / "store", tracking={**ONLINE, "mode": "offline"}).startswith("3 results mirrored")
-    return tmp_path / "store"
-
-
-def contents(directory: Path):
-    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
-
-
-def test_offline_runs_give_the_local_points_and_are_not_touched(offline):
-    before = contents(offline / "wandb")
-    gathered = pull(offline, source="wandb-offline")
-    assert same(gathered.points, offline) and gathered.notes == []
-    assert contents(offline / "wandb") == before
-
-
-def test_an_offline_run_whose_files_went_or_changed_tells_its_summary(offline):
-    record = list_records(offline)[0]
-    expected = points_from_records(list_records(offline), KS)
-    path = offline / "runs" / record.key / "record.json"
-    path.write_text(path.read_text() + " ")
-    gathered = pull(offline, source="wandb-offline")
-    assert len(gathered.records) == 2 and "has changed since" in gathered.notes[0]
-    pd.testing.assert_frame_equal(
-        gathered.points.sort_values(["key", "metric", "k"], ignore_index=True),
-        expected.sort_values(["key", "metric", "k"], ignore_index=True),
-        check_exact=True,
-    )
-    shutil.rmtree(offline / "runs")
-    gathered = pull(offline, source="wandb-offline")
-    assert len(gathered.records) == 0 and all("is gone" in note for note in gathered.notes)
-
-
-def test_of_two_offline_runs_of_one_record_the_newest_counts(offline, tiny_model_dir):
-    record = next(r for r in list_records(offline) if r.model.name == "a")
-    changes = {"model__name": "a", "dataset__name": "text-0", "tracking": {**ONLINE, "mode": "offline"}}
-    measure(measure_config(tiny_model_dir, offline, **changes, force=True))
-    assert len(find_offline_runs(offline / "wandb")) == 4
-    gathered = pull(offline, source="wandb-offline")
-    assert same(gathered.points, offline)
-    newest = read_record(offline / "runs" / record.key)
-    assert next(r for r in gathered.records if r.key == record.key).provenance == newest.provenance
-    assert "more than once" in gathered.notes[0]

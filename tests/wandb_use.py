@@ -10,8 +10,23 @@ from rich.console import Console
 from rbp_lab.cli import CONF
 from rbp_lab.commands.analyze import analyze_sources
 from rbp_lab.commands.sync import sync as sync_stage
+from rbp_lab.measurement.observers import Callback
+from rbp_lab.tracking.wandb.session import shared_client
 
 ONLINE = {"mode": "auto", "seconds": 1e-9, "timeout": 20.0, "project": "rbp-lab", "entity": None}
+
+
+class Waits(Callback):
+    """Makes the loop wait for the answer to every request, so that no live point is left out."""
+
+    def on_start(self, run):
+        shared_client().request("log", []).result(60)
+
+    def on_log(self, progress):
+        shared_client().request("log", []).result(60)
+
+
+WAITS = {"waits": {"_target_": "tests.wandb_use.Waits"}}
 
 
 def sync(store, **changes):
@@ -26,7 +41,7 @@ def analyze_config(store, **changes):
     return {
         "source": "local", "filters": filters, "fit": fit, "size": "non_embedding_params", "csv": None,
         "store": str(store), "k": {"thresholds": [1, 5, 50]}, "name": "default", "tracking": ONLINE,
-        "project": "rbp-lab", "entity": None, "offline_dir": str(Path(store) / "wandb"), **changes,
+        "project": "rbp-lab", "entity": None, **changes,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Points and records for the analysis, from the local store, from W&B, from offline W&B runs, or from a CSV."""
+"""Points and records for the analysis, from the local store, from W&B, or from a CSV."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from rbp_lab.records import RunRecord
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import list_records, read_record
 from rbp_lab.tracking.settings import Tracking, destination
-from rbp_lab.tracking.wandb.pulled_run import RULED_OUT, PulledRun, described, summary_rows
+from rbp_lab.tracking.wandb.remote_run import RULED_OUT, PulledRun, described, summary_rows
 
-SOURCES = ("local", "wandb", "wandb-offline", "csv")
+SOURCES = ("local", "wandb", "csv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,11 @@ def gather(config: Mapping[str, Any]) -> Gathered:
     """
     names, size = config["source"].split("+"), config["size"]
     for name in names:
+        if name == "wandb-offline":
+            raise LabError(
+                "source=wandb-offline: offline W&B runs are not read back; their records are in the store that "
+                "measured them: use source=local, or upload them with wandb sync and use source=wandb"
+            )
         if name not in SOURCES:
             raise LabError(f"source must be one of {', '.join(SOURCES)}, or several joined by +; got {name!r}")
     if "csv" in names:
@@ -94,20 +99,13 @@ def _order(record: RunRecord) -> tuple[object, ...]:
 def _from(name: str, config: Mapping[str, Any], notes: list[str]) -> list[Found]:
     if name == "local":
         return [Found(name, record) for record in list_records(config["store"])]
-    if name == "wandb-offline":
-        from rbp_lab.tracking.wandb_offline import pull_offline
+    from rbp_lab.tracking.wandb.pull import pull_runs
 
-        pulled = pull_offline(config["offline_dir"])
-    else:
-        from rbp_lab.tracking.wandb.pull import pull_runs
-
-        where = destination(call(Tracking, {**(config["tracking"] or {}), "mode": "online"}, "tracking"))
-        if where is None or not where.online:
-            raise LabError("source=wandb needs a W&B key: run wandb login or set WANDB_API_KEY")
-        timeout = (config["tracking"] or {}).get("timeout", 30.0)
-        pulled = pull_runs(
-            where, config["project"], config["entity"], config["filters"], Store(config["store"]), timeout
-        )
+    where = destination(call(Tracking, {**(config["tracking"] or {}), "mode": "online"}, "tracking"))
+    if where is None or not where.online:
+        raise LabError("source=wandb needs a W&B key: run wandb login or set WANDB_API_KEY")
+    timeout = (config["tracking"] or {}).get("timeout", 30.0)
+    pulled = pull_runs(where, config["project"], config["entity"], config["filters"], Store(config["store"]), timeout)
     unfinished = [run for run in pulled if not run.finished]
     if unfinished:
         notes.append(f"{len(unfinished)} runs of source {name} are not finished and are left out")

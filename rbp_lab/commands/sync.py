@@ -15,9 +15,9 @@ from rbp_lab.store.records import read_record
 from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.settings import Tracking, destination
 from rbp_lab.tracking.wandb.analysis import identity, mirror_analysis
-from rbp_lab.tracking.wandb.client import Session, digest_files
 from rbp_lab.tracking.wandb.measurement import mirror_record
 from rbp_lab.tracking.wandb.names import MEASURE, run_id
+from rbp_lab.tracking.wandb.session import Session, digest_files
 from rbp_lab.tracking.wandb.training import finish_training, mirror_losses, training_digest, training_id, training_spec
 
 

@@ -14,7 +14,7 @@ from rbp_lab.store.layout import AnalysisFiles
 from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.settings import Tracking, destination
 from rbp_lab.tracking.wandb import names
-from rbp_lab.tracking.wandb.client import RunSpec, Session, digest_files
+from rbp_lab.tracking.wandb.session import RunSpec, Session, digest_files
 
 NOT_LOST = "; the analysis is on the disk: rbp-lab sync mirrors it later"
 FITTED = ("alpha", "r2")  # curves against k, where the table of fits has them
@@ -66,15 +66,15 @@ def mirror_analysis(
     session.start(RunSpec(id, f"analysis {directory.name}", names.ANALYSIS, names.ANALYSIS, shown, step="k"))
     with session.guarded("mirroring an analysis"):
         for key in keys:
-            _use(session, names.record_artifact(key))
-        if session.summary(names.RECORD) != digest:
+            session.call("use", names.record_artifact(key), names.RECORD_TYPE)
+        if session.call("summary", names.RECORD) != digest:
             _log(session, directory, files)
-        session.artifact(f"analysis-{names.safe(directory.name)}", names.REPORT_TYPE, directory, {"records": keys})
-        session.summarize({names.RECORD: digest})
-    url = session.url
+        name = f"analysis-{names.safe(directory.name)}"
+        session.call("artifact", name, names.REPORT_TYPE, str(directory), {"records": keys})
+        session.call("summarize", {names.RECORD: digest})
     if session.finish(confirm=(names.RECORD, digest)):
         ledger.note(id, digest)
-        return url
+        return session.url
     return None
 
 
@@ -86,46 +86,15 @@ def _files(directory: Path) -> list[Path]:
     return [directory / name for name in listed if (directory / name).is_file()]
 
 
-def _use(session: Session, artifact: str) -> None:
-    """Declare a record's artifact as an input; one that is not on the server is passed over: lineage, not data."""
-    if not session.online:
-        return
-
-    def use(wandb: Any, run: Any) -> None:
-        try:
-            run.use_artifact(f"{run.entity}/{run.project}/{artifact}:latest", type=names.RECORD_TYPE)
-        except (wandb.errors.CommError, ValueError) as error:
-            if "not found" not in str(error).lower() and "does not exist" not in str(error).lower():
-                raise
-
-    session.call("declaring what an analysis used", use)
-
-
 def _log(session: Session, directory: Path, files: list[Path]) -> None:
     """Fits and laws as tables, exponents and R² as curves against k, figures as images."""
     names = {"family": str, "dataset": str}  # as converters, so that a family called NA stays one
     at = AnalysisFiles(directory)
     fits = pd.read_csv(at.fits, converters=names) if at.fits.stat().st_size > 1 else pd.DataFrame()
-    for row in _curves(fits):
-        session.log(row)
-
-    def show(wandb: Any, run: Any) -> None:
-        shown = {f"tables/{f.stem}": wandb.Table(dataframe=_plain(f)) for f in files if _is_table(f) and f != at.points}
-        shown |= {f"figures/{f.stem}": wandb.Image(str(f)) for f in files if f.suffix == ".png"}
-        shown |= {f"report/{f.stem}": wandb.Html(f.read_text()) for f in files if f.suffix == ".html"}
-        run.log(shown)
-
-    session.call("logging tables and figures", show)
-
-
-def _is_table(file: Path) -> bool:
-    return file.suffix == ".csv" and file.stat().st_size > 1
-
-
-def _plain(file: Path) -> pd.DataFrame:
-    """The CSV with missing cells as None, which is what W&B's tables know."""
-    table = pd.read_csv(file)
-    return table.astype(object).where(table.notna(), None)
+    session.call("log", _curves(fits))
+    tables = [f for f in files if f.suffix == ".csv" and f != at.points and f.stat().st_size > 1]
+    images, pages = ([f for f in files if f.suffix == suffix] for suffix in (".png", ".html"))
+    session.call("show", *([str(f) for f in chosen] for chosen in (tables, images, pages)))
 
 
 def _curves(fits: pd.DataFrame) -> list[dict[str, Any]]:

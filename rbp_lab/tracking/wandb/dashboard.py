@@ -42,7 +42,7 @@ def save_dashboard(
 
     notes = Store(store).dashboards
     try:
-        api = public_api(where, tracking.timeout)
+        api = public_api(where.server, where.key, tracking.timeout)
         entity = tracking.entity or api.default_entity
         key = f"{where.server}/{entity}/{tracking.project}/{name}"
         known = _read(notes).get(key)

@@ -15,7 +15,7 @@ from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.live import LiveIntervals
 from rbp_lab.tracking.settings import Destination, Tracking, destination
 from rbp_lab.tracking.wandb import names
-from rbp_lab.tracking.wandb.client import RunSpec, Session, digest_files
+from rbp_lab.tracking.wandb.session import RunSpec, Session, digest_files
 
 NOT_LOST = "; the measurement goes on and its record is kept: rbp-lab sync mirrors it later"
 
@@ -55,9 +55,9 @@ class MeasurementTracker(Callback):
             return
         self._logged = time.monotonic()
         with session.guarded("logging"):
-            session.log(self._row(progress, session))
+            session.log(self._row(progress))
 
-    def _row(self, progress: Progress, session: Session) -> dict[str, Any]:
+    def _row(self, progress: Progress) -> dict[str, Any]:
         stats, intervals = progress.stats, self._intervals
         intervals.update(progress.tables)
         row = names.totals(stats) | {"tokens_per_s": progress.positions_per_second}
@@ -66,7 +66,7 @@ class MeasurementTracker(Callback):
             row |= {"ce": ce.value, "ce/lower": ce.lower, "ce/upper": ce.upper}
         for i, k in enumerate(self._run.thresholds):
             row |= {f"rbp/{k}": rbp(stats, k), **names.rbp_interval(f"rbp/{k}", intervals.rbp(i))}
-        return row | {names.RANKS: session.histogram(names.binned(stats.counts, self._edges), self._edges)}
+        return row | {names.RANKS: names.histogram(stats.counts, self._edges)}
 
     def on_record(self, record: RunRecord, path: Path) -> None:
         session, self._session = self._session, None
@@ -98,24 +98,19 @@ def mirror_record(tracking: Tracking, store: str | Path, record: RunRecord, dire
 
 def finish_record(session: Session, ledger: Ledger, record: RunRecord, directory: Path) -> str | None:
     """Write everything a finished record has to show into an open session, close it, and note that it arrived."""
-    digest = digest_files(list(directory.iterdir()))
+    digest = ""
     with session.guarded("mirroring a record"):
-        edges = names.bin_edges(record.model.vocab_rows)
-        if session.summary(names.RECORD) != digest:  # else the last point is there already
-            histogram = session.histogram(names.binned(record.stats.counts, edges), edges)
-            session.log(names.final_row(record) | {names.RANKS: histogram})
-        summary = names.record_summary(record)
-        session.summarize(summary | {names.RECORD: digest})
-        config = names.record_config(record.header)
-        session.card(
-            names.model_artifact(record.model.name), names.MODEL_TYPE, names.model_card(record.model), use=True
-        )
-        session.artifact(
-            names.record_artifact(record.key), names.RECORD_TYPE, directory,
-            config | {"record_digest": digest, "provenance": record.provenance},
-        )  # fmt: skip
-    url = session.url
+        digest = digest_files(list(directory.iterdir()))
+        if session.call("summary", names.RECORD) != digest:  # else the last point is there already
+            edges = names.bin_edges(record.model.vocab_rows)
+            last = names.final_row(record) | {names.RANKS: names.histogram(record.stats.counts, edges)}
+            session.call("log", [last])
+        session.call("summarize", names.record_summary(record) | {names.RECORD: digest})
+        card = names.model_card(record.model)
+        session.call("card", names.model_artifact(record.model.name), names.MODEL_TYPE, card, True)
+        about = names.record_config(record.header) | {names.RECORD: digest, "provenance": record.provenance}
+        session.call("artifact", names.record_artifact(record.key), names.RECORD_TYPE, str(directory), about)
     if session.finish(confirm=(names.RECORD, digest)):
         ledger.note(names.run_id(names.MEASURE, record.key), digest)
-        return url
+        return session.url
     return None

@@ -54,6 +54,11 @@ def binned(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.add.reduceat(counts, edges[:-1] - 1)
 
 
+def histogram(counts: np.ndarray, edges: np.ndarray) -> dict[str, np.ndarray]:
+    """Counts by rank as a histogram that a session logs: exact counts per bin."""
+    return {"counts": binned(counts, edges), "edges": edges}
+
+
 def record_config(header: RunHeader) -> dict[str, Any]:
     """What a dashboard filters by, and with the summary all that points need beyond the artifact."""
     model, dataset, scoring = header.model, header.dataset, header.scoring

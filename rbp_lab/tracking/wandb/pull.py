@@ -10,9 +10,10 @@ from rbp_lab.errors import LabError
 from rbp_lab.store.atomic import atomic_directory
 from rbp_lab.store.layout import Store
 from rbp_lab.tracking.settings import Destination
-from rbp_lab.tracking.wandb.client import digest_files, public_api
+from rbp_lab.tracking.wandb.client import public_api
 from rbp_lab.tracking.wandb.names import RECORD, RECORD_TYPE
-from rbp_lab.tracking.wandb.pulled_run import PulledRun
+from rbp_lab.tracking.wandb.remote_run import PulledRun
+from rbp_lab.tracking.wandb.session import digest_files
 
 SERVER_SIDE = {"model": "model", "family": "family", "dataset": "dataset", "dtype": "precision", "key": "key"}
 
@@ -36,7 +37,7 @@ def pull_runs(
 
     path = f"{entity}/{project}" if entity else project
     try:
-        api = public_api(where, timeout)
+        api = public_api(where.server, where.key, timeout)
         found = api.runs(path, filters=query(filters), per_page=100, lazy=False)
         return [_pulled(run, store) for run in found if "key" in run.config and _is_measurement(run)]
     except (wandb.errors.Error, wandb.errors.CommError, OSError, ValueError) as error:

@@ -14,7 +14,7 @@ from rbp_lab.records import ModelInfo
 from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.settings import Destination, Tracking, destination
 from rbp_lab.tracking.wandb import names
-from rbp_lab.tracking.wandb.client import RunSpec, Session
+from rbp_lab.tracking.wandb.session import RunSpec, Session
 
 NOT_LOST = "; the training goes on and its losses are kept with the model: rbp-lab sync mirrors them later"
 
@@ -84,22 +84,22 @@ def finish_training(
     digest = training_digest(training)
     tail = training["loss"][-20:]
     with session.guarded("mirroring a training"):
-        session.card(names.model_artifact(info.name), names.MODEL_TYPE, names.model_card(info), use=False)
-        session.summarize(
+        session.call("card", names.model_artifact(info.name), names.MODEL_TYPE, names.model_card(info), False)
+        session.call(
+            "summarize",
             {"train/final_loss": sum(tail) / len(tail), "seconds": training["seconds"],
              "training_tokens": training["training_tokens"], names.RECORD: digest}
             | {"non_embedding_params": info.params.non_embedding, "total_params": info.params.total}
         )  # fmt: skip
-    url = session.url
     if session.finish(confirm=(names.RECORD, digest)):
         ledger.note(id, digest)
-        return url
+        return session.url
     return None
 
 
 def mirror_losses(session: Session, training: Mapping[str, Any]) -> None:
     """The loss curve of a finished training, when the run has none yet."""
-    if session.summary("train/loss") is None:
+    if session.call("summary", "train/loss") is None:
         per_step = training["training_tokens"] / len(training["loss"])
-        for step, loss in enumerate(training["loss"], start=1):
-            session.log({"train/loss": loss, names.STEP: round(step * per_step)})
+        losses = enumerate(training["loss"], start=1)
+        session.call("log", [{"train/loss": loss, names.STEP: round(step * per_step)} for step, loss in losses])
