@@ -8,16 +8,18 @@ import datasets
 import pytest
 
 from rbp_lab.data import stdlib
-from rbp_lab.data.corpus import build_corpus, fingerprint, select
+from rbp_lab.data.corpus import LONGEST_NAME, build_corpus, fingerprint
 from rbp_lab.data.stdlib import StdlibText, library_files, number_share, read_source, split_of
 from rbp_lab.errors import LabError
 
+WHOLE = {"shuffle_seed": None, "num_documents": None}
 TEXTS = [str(n) * (n % 4 + 1) for n in range(40)]
 
 
 def chosen(texts=TEXTS, seed=None, number=None, min_chars=0):
-    lengths = [len(text) for text in texts]
-    return select(lengths, shuffle_seed=seed, num_documents=number, min_chars=min_chars, name="x").tolist()
+    settings = {"shuffle_seed": seed, "num_documents": number, "min_chars": min_chars}
+    corpus = build_corpus("x", texts, [str(i) for i in range(len(texts))], info={}, **settings)
+    return [int(i) for i in corpus.ids]
 
 
 def test_selection_keeps_order_without_a_seed():
@@ -77,9 +79,34 @@ def test_corpus_names_its_documents_and_tells_how_they_were_chosen():
         "num_documents": 5,
         "min_chars": 2,
         "documents_before_selection": 40,
+        "left_out": {"shorter than 2 characters": 3},
         "documents": 5,
         "characters": sum(map(len, corpus.texts)),
     }
+
+
+def test_what_is_left_out_is_told_with_its_reason():
+    texts = ["", "long enough", "short", "", "also long enough"]
+    corpus = build_corpus(
+        "x", texts, list("abcde"), shuffle_seed=None, num_documents=1, min_chars=6, info={"source": "here"}
+    )
+    assert corpus.texts == ("long enough",)
+    assert corpus.left_out_note() == (
+        "dataset x: 3 documents left out before the selection (2 empty, 1 shorter than 6 characters)"
+    )
+    assert build_corpus("x", ["a"], ["a"], **WHOLE, min_chars=1, info={}).left_out_note() is None
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\x1b[31mb", "a\u2028b", "\ud800", "n" * (LONGEST_NAME + 1), 3])
+def test_a_name_that_cannot_be_shown_is_refused(name):
+    with pytest.raises(LabError, match=r"dataset\.name") as caught:
+        StdlibText(name=name)
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["$x", "[bold]", "naïve/日本語 %s", "n" * LONGEST_NAME])
+def test_any_other_name_is_taken(name):
+    assert StdlibText(name=name).name == name
 
 
 @pytest.mark.parametrize(("ids", "words"), [(["a", "a"], "'a' occurs more than once"), (["a"], "2 texts came with 1")])

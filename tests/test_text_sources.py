@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,15 +23,6 @@ CONF = Path(__file__).parent.parent / "conf"
 ROWS = [{"question": f"What is {i}?", "answer": f"{i}", "meta": {"set": "even" if i % 2 == 0 else "odd"}, "n": i}
         for i in range(40)]  # fmt: skip
 WHOLE = {"shuffle_seed": None, "num_documents": None}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory):
-    """Keep Arrow copies of these files out of the user's cache."""
-    before = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")
-    yield
-    datasets.config.HF_DATASETS_CACHE = before
 
 
 def lines(rows) -> str:
@@ -133,11 +125,11 @@ def test_text_files_are_documents_or_are_parted_by_lines(tmp_path):
     second = write(tmp_path / "b.txt.gz", gzip.compress(b"whole"))
     whole = LocalText(files=[first, second], **WHOLE).corpus()
     assert whole.ids == ("a.txt", "b.txt.gz")
-    assert whole.texts == (content.replace("\r\n", "\n"), "whole")
+    assert whole.texts == (content, "whole")
     parted = LocalText(files=first, separator="= .* =", **WHOLE).corpus()
     assert (parted.ids, parted.texts) == (("a.txt/0", "a.txt/1"), ("first", "third"))
     kept = LocalText(files=first, separator="= .* =", keep_separator=True, **WHOLE).corpus()
-    assert kept.texts == ("= one =\nfirst", "= two =", "= three =\nthird")
+    assert kept.texts == ("= one =\nfirst", "= two =", "= three =\r\nthird")
 
 
 REFUSALS = {
@@ -155,9 +147,9 @@ REFUSALS = {
         r"x.jsonl.gz, line 2 is not JSON: Expecting ':'",
     ),
     "bad json": ({"x.json": '[\n{"text": "a"},\n{"text": b}]'}, {}, r"x.json is not JSON: .*line 3"),
-    "not gz": ({"x.jsonl.gz": b"plain"}, {}, "cannot read .*x.jsonl.gz"),
+    "not gz": ({"x.jsonl.gz": b"plain"}, {}, r"x.jsonl.gz is cut off or damaged near line 1 \(Not a gzipped file"),
     "not parquet": ({"x.parquet": b"plain"}, {}, "cannot read .*x.parquet as parquet: .+"),
-    "not utf-8": ({"x.txt": b"ab\xff"}, {}, r"x.txt is not UTF-8 text \(byte 2\)"),
+    "not utf-8": ({"x.txt": b"ab\xff"}, {}, r"x.txt, line 1 is not UTF-8 text \(byte 3 of it\)"),
     "field": ({"x.jsonl": lines(ROWS)}, {}, "row 0 has no field 'text'; its fields are question, answer, meta.set, n"),
     "unread field": ({"x.jsonl": lines(ROWS)}, {"min_chars": 0}, "has no field 'text'; its fields are question"),
     "nested": ({"x.jsonl": lines(ROWS)}, {"field": "meta.x"}, "no field 'meta.x'; its fields are .*meta.set"),
@@ -243,13 +235,21 @@ def test_hub_fields_are_checked():
             HubText(**arguments)
 
 
-def test_sources_do_not_import_frameworks():
+def test_sources_import_no_frameworks_and_local_files_are_copied_nowhere(tmp_path):
+    files = [
+        write(tmp_path / name, FILES[name](tmp_path / name)) for name in ("rows.jsonl", "rows.csv", "rows.parquet")
+    ]
     script = (
-        "import sys, rbp_lab.data as c; c.HubText(path='a/b'); c.LocalText(files='x'); c.StdlibText();"
-        "print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
+        "import sys, rbp_lab.data as c; c.HubText(path='a/b'); c.StdlibText();"
+        "[c.LocalText(files=file, field='question').corpus() for file in sys.argv[1:]];"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'pandas') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    home = {"HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *files], capture_output=True, text=True, check=True, env=os.environ | home
+    )
     assert done.stdout.strip() == "[]"
+    assert not (tmp_path / "home").exists()
 
 
 # The sizes of all splits, as cards give them: a choice of files has other ones.
@@ -319,6 +319,10 @@ def test_hub_data_sets_by_split_files_condition_and_stream(tmp_path):
     chosen = table.filter(lambda row: row["meta"]["set"] == "odd").shuffle(seed=42).select(range(7))
     assert got["odd"]["texts"] == chosen["question"][:]
     assert got["odd stream"] == got["odd"]
+    assert got["odd"]["info"]["commit"] == hub_server.commit_of(repo)
+    assert got["odd"]["info"]["left_out"] == {"not matching where": 20}
+    asked_for = [path for _, path in server.log if path.startswith("/api/datasets/tiny/qa/")]
+    assert asked_for and not [path for path in asked_for if "/main" in path]  # one commit, resolved once
     assert got["odd"]["info"]["documents_before_selection"] == 20
     assert got["plain"]["texts"] == [f"What is {n}?{n}" for n in table.shuffle(seed=42)["n"]]
     assert "cannot read split train of tiny/none: the hub has no such public data set" in got["unknown"]
@@ -330,6 +334,7 @@ def test_hub_data_sets_by_split_files_condition_and_stream(tmp_path):
     again = {"plain": asked["plain"], "unknown": asked["unknown"]}
     offline = json.loads(hub_server.run_client(FROM_HUB, server, home, json.dumps(again), offline=True))
     assert len(server.log) == requests
+    assert offline["plain"]["info"]["commit"] == got["plain"]["info"]["commit"] == hub_server.commit_of(plain)
     assert offline["plain"]["fingerprint"] == got["plain"]["fingerprint"]
     assert "HF_HUB_OFFLINE is set" in offline["unknown"]
     server.shutdown()

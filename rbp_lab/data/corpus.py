@@ -1,20 +1,24 @@
 """The corpus: ordered texts with names, and the one selection that every source shares.
 
-A source (``stdlib``, ``local``, a hub data set) reads its documents and hands them to ``build_corpus``; what happens
-then (length filter, shuffle, first N, fingerprint) is the same for all of them.
+A source (``stdlib``, ``local``, a hub data set) reads its documents; what happens then (length filter, shuffle,
+first N, fingerprint) is the same for all of them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from rbp_lab.data.windows import Protocol as Windows
 from rbp_lab.errors import LabError
+
+LONGEST_NAME = 200  # characters; a name becomes part of labels, tables and file names
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Corpus:
 
     name: as in the config. texts: the documents. ids: their names, unique, stable and readable, in the same order.
     fingerprint: ``fingerprint(ids, texts)``. info: plain JSON that says where the texts came from and how they were
-    selected (source, split, shuffle_seed, counts before selection, …).
+    selected (source, split, shuffle_seed, counts before selection, …); its ``left_out`` maps reasons to numbers of
+    rows that could not be selected.
     """
 
     name: str
@@ -34,6 +39,36 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def left_out_note(self) -> str | None:
+        """How many rows were left out before the selection and why, as a sentence; None when none was."""
+        left_out: Mapping[str, int] = self.info.get("left_out") or {}
+        if not left_out:
+            return None
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in left_out.items())
+        return f"dataset {self.name}: {sum(left_out.values()):,} documents left out before the selection ({reasons})"
+
+
+class TextSource(Protocol):
+    """What a dataset of the config is: a name, the protocol by which its documents are cut, and the documents."""
+
+    name: str
+    protocol: Windows
+
+    def corpus(self) -> Corpus:
+        """The selected documents. Raises LabError on anything the user can put right."""
+        ...
+
+
+def check_name(name: str) -> None:
+    """Raise LabError unless the name of a dataset is one line of at most LONGEST_NAME printable characters."""
+    if not isinstance(name, str) or not name.strip():
+        raise LabError(f"dataset.name must be a text that is not blank; got {name!r}")
+    if len(name) > LONGEST_NAME:
+        raise LabError(f"dataset.name has {len(name)} characters, at most {LONGEST_NAME} are possible; shorten it")
+    odd = next((one for one in name if unicodedata.category(one) in {"Cc", "Cs", "Zl", "Zp"}), None)
+    if odd is not None:
+        raise LabError(f"dataset.name holds the unprintable character {odd!r}; got {name!r}")
 
 
 def fingerprint(ids: Sequence[str], texts: Sequence[str]) -> str:
@@ -50,34 +85,58 @@ def fingerprint(ids: Sequence[str], texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def select(
-    lengths: Sequence[int], *, shuffle_seed: int | None, num_documents: int | None, min_chars: int, name: str
-) -> np.ndarray:
-    """Indices int64 [M] of the documents to score, in scoring order.
+@dataclass(frozen=True)
+class Selection:
+    """Which documents are scored, and in which order.
 
-    Keeps documents of at least min_chars characters (lengths: characters of each), permutes them by
-    ``np.random.default_rng(shuffle_seed)`` (the permutation of ``datasets.Dataset.shuffle(seed)``; None keeps the
-    order), takes at most the first num_documents (None takes all). [RBP] (arXiv 2510.20387, section 4) selects
-    documents this way: 1000 of a corpus, and all 164 of HumanEval, which has fewer.
-
-    Raises:
-        LabError: nothing is left, or an argument is out of range.
+    Documents of at least min_chars characters are permuted by ``np.random.default_rng(shuffle_seed)`` (the
+    permutation of ``datasets.Dataset.shuffle(seed)``; None keeps the order), and at most the first num_documents are
+    taken (None takes all). [RBP] (arXiv 2510.20387, section 4) selects documents this way: 1000 of a corpus, and all
+    164 of HumanEval, which has fewer. name: of the dataset, for messages. Raises LabError on a value out of range.
     """
-    if min_chars < 0:
-        raise LabError(f"dataset {name!r}: min_chars must be 0 or more; got {min_chars}")
-    if num_documents is not None and num_documents < 1:
-        raise LabError(f"dataset {name!r}: num_documents must be at least 1, or null for all; got {num_documents}")
-    if shuffle_seed is not None and shuffle_seed < 0:
-        raise LabError(f"dataset {name!r}: shuffle_seed must be 0 or more, or null for file order; got {shuffle_seed}")
-    kept = np.flatnonzero(np.asarray(lengths, dtype=np.int64) >= min_chars)
-    if kept.size == 0:
-        raise LabError(
-            f"dataset {name!r}: no document is left of {len(lengths)} after keeping those of at least {min_chars} "
-            "characters; lower min_chars or check the source"
-        )
-    if shuffle_seed is not None:
-        kept = kept[np.random.default_rng(shuffle_seed).permutation(kept.size)]
-    return kept[:num_documents]
+
+    name: str
+    shuffle_seed: int | None
+    num_documents: int | None
+    min_chars: int
+
+    def __post_init__(self) -> None:
+        where = f"dataset {self.name!r}"
+        if self.min_chars < 0:
+            raise LabError(f"{where}: min_chars must be 0 or more; got {self.min_chars}")
+        if self.num_documents is not None and self.num_documents < 1:
+            raise LabError(f"{where}: num_documents must be at least 1, or null for all; got {self.num_documents}")
+        if self.shuffle_seed is not None and self.shuffle_seed < 0:
+            raise LabError(f"{where}: shuffle_seed must be 0 or more, or null for file order; got {self.shuffle_seed}")
+
+    def order(self, candidates: int, left_out: Mapping[str, int]) -> np.ndarray:
+        """Indices int64 [M] of the chosen among ``candidates`` documents, in scoring order.
+
+        left_out: reasons and numbers of the documents that are no candidates. Raises LabError when none is left.
+        """
+        if candidates == 0:
+            why = "".join(f", {number} {reason}" for reason, number in left_out.items())
+            raise LabError(
+                f"dataset {self.name!r}: no document is left of {sum(left_out.values())} after keeping those of at "
+                f"least {self.min_chars} characters{why}; lower min_chars or check the source"
+            )
+        if self.shuffle_seed is None:
+            return np.arange(candidates)[: self.num_documents]
+        return np.random.default_rng(self.shuffle_seed).permutation(candidates)[: self.num_documents]
+
+    def why_too_short(self, text: str) -> str | None:
+        """Why a text is no candidate; None when it is one."""
+        if len(text) >= self.min_chars:
+            return None
+        return "empty" if not text else f"shorter than {self.min_chars} characters"
+
+    def corpus(self, texts: Sequence[str], ids: Sequence[str], info: dict[str, Any]) -> Corpus:
+        """The Corpus of documents selected and ordered; info is completed by the settings and what they amount to."""
+        settings = {
+            "shuffle_seed": self.shuffle_seed, "num_documents": self.num_documents, "min_chars": self.min_chars,
+        }  # fmt: skip
+        size = {"documents": len(texts), "characters": sum(map(len, texts))}
+        return Corpus(self.name, tuple(texts), tuple(ids), fingerprint(ids, texts), {**info, **settings, **size})
 
 
 def build_corpus(
@@ -90,24 +149,19 @@ def build_corpus(
     min_chars: int,
     info: dict[str, Any],
 ) -> Corpus:
-    """The Corpus of the selected documents; info is kept and completed by the selection's own settings and counts.
+    """The Corpus of the documents selected among texts in memory; see Selection.
 
-    Raises:
-        LabError: as ``select``, or when ids repeat or do not match the texts in number.
+    Raises LabError as Selection does, or when ids repeat or do not match the texts in number.
     """
     if len(ids) != len(texts):
         raise LabError(f"dataset {name!r}: {len(texts)} texts came with {len(ids)} ids; each document needs one id")
     twice = [one for one, count in Counter(ids).items() if count > 1]
     if twice:
         raise LabError(f"dataset {name!r}: the document id {twice[0]!r} occurs more than once; ids must be unique")
-    lengths = [len(text) for text in texts]
-    order = select(lengths, shuffle_seed=shuffle_seed, num_documents=num_documents, min_chars=min_chars, name=name)
-    selection = {"shuffle_seed": shuffle_seed, "num_documents": num_documents, "min_chars": min_chars}
-    counts = {"documents_before_selection": len(texts)}
-    return chosen_corpus(name, [texts[i] for i in order], [ids[i] for i in order], {**info, **selection, **counts})
-
-
-def chosen_corpus(name: str, texts: Sequence[str], ids: Sequence[str], info: dict[str, Any]) -> Corpus:
-    """The Corpus of documents that are selected and ordered already; info is completed by what they amount to."""
-    size = {"documents": len(texts), "characters": sum(map(len, texts))}
-    return Corpus(name, tuple(texts), tuple(ids), fingerprint(ids, texts), {**info, **size})
+    selection = Selection(name, shuffle_seed, num_documents, min_chars)
+    reasons = [selection.why_too_short(text) for text in texts]
+    left_out = dict(Counter(reason for reason in reasons if reason is not None))
+    kept = [i for i, reason in enumerate(reasons) if reason is None]
+    chosen = [kept[i] for i in selection.order(len(kept), left_out)]
+    counts = {"documents_before_selection": len(texts), "left_out": left_out}
+    return selection.corpus([texts[i] for i in chosen], [ids[i] for i in chosen], {**info, **counts})

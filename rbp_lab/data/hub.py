@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as default
+from pathlib import Path
 from typing import Any
 
-from rbp_lab.data.corpus import Corpus
-from rbp_lab.data.rows import corpus_from_rows, row_text
+from rbp_lab.data.corpus import Corpus, Selection, check_name
+from rbp_lab.data.rows import RowReader, flat, row_text
+from rbp_lab.data.tables import corpus_from_tables
 from rbp_lab.data.windows import Protocol
 from rbp_lab.errors import LabError
 from rbp_lab.hub_errors import explained, quiet
+
+READ_AT_ONCE = 1000  # rows decoded at a time while only their texts' lengths are needed
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,7 @@ class HubText:
     joined by "+", in that order. data_files: split → file pattern in the repository; without it, ``datasets`` fetches
     the files of all splits. streaming: reads the rows over the network and keeps the texts in memory, instead of a
     copy on disk; same documents. field, template, where: as in ``LocalText``. protocol: how documents are cut when
-    scored. The rest is as in ``data.corpus.select``; the defaults are those of [RBP] (arXiv 2510.20387, section 4).
+    scored. The rest is as in ``corpus.Selection``; the defaults are those of [RBP] (arXiv 2510.20387, section 4).
     """
 
     path: str
@@ -44,54 +50,131 @@ class HubText:
             raise LabError("dataset.path is empty; give a hub id (owner/dataset)")
         if not self.name:
             object.__setattr__(self, "name", self.path.rstrip("/").rpartition("/")[2])
+        check_name(self.name)
         if not all(part.strip() for part in self.split.split("+")):
             raise LabError(f"dataset.split names splits joined by +, for example validation+test; got {self.split!r}")
         row_text(self.field, self.template)
 
     def corpus(self) -> Corpus:
-        """The selected documents; ids are "split/row number".
+        """The selected documents; ids are "split/row number". The commit that was read is in the corpus's info.
 
         Raises:
-            LabError: the data set cannot be had (unknown id, split or configuration; no network and not in the
-                cache), a field is missing, nothing matches or nothing is selected.
+            LabError: the data set cannot be had (unknown id, revision, split or configuration; no network and not in
+                the cache), a field is missing, nothing matches or nothing is selected.
         """
         import datasets
 
+        if Path(self.path).expanduser().exists():
+            raise LabError(f"dataset.path={self.path} is a local path; give its files to dataset=local")
+        selection = Selection(self.name, self.shuffle_seed, self.num_documents, self.min_chars)
+        reader = RowReader(row_text(self.field, self.template), flat(self.where or {}))
         asked = self.path + (f" ({self.config})" if self.config else "")
         with quiet(downloads=True), explained(f"dataset {self.name!r}: cannot read split {self.split} of {asked}"):
-            tables = [
-                (
-                    part.strip(),
-                    datasets.load_dataset(
-                        self.path,
-                        self.config,
-                        split=part.strip(),
-                        revision=self.revision,
-                        data_files=self.data_files or None,
-                        streaming=self.streaming,
-                        # Sizes in the data set's card are those of all its files, so they cannot hold for some.
-                        verification_mode="no_checks" if self.data_files else "basic_checks",
-                    ),
+            commit = self._commit()
+            splits = {
+                part.strip(): datasets.load_dataset(
+                    self.path,
+                    self.config,
+                    split=part.strip(),
+                    revision=commit or self.revision,
+                    data_files=self.data_files or None,
+                    streaming=self.streaming,
+                    # Sizes in the data set's card are those of all its files, so they cannot hold for some.
+                    verification_mode="no_checks" if self.data_files else "basic_checks",
                 )
                 for part in self.split.split("+")
-            ]
-            return corpus_from_rows(
-                self.name,
-                tables,
-                row_text(self.field, self.template),
-                self.where or {},
-                shuffle_seed=self.shuffle_seed,
-                num_documents=self.num_documents,
-                min_chars=self.min_chars,
-                info={
-                    "source": "hub",
-                    "path": self.path,
-                    "config": self.config,
-                    "split": self.split,
-                    "revision": self.revision,
-                    "data_files": self.data_files,
-                    "field": self.field,
-                    "template": self.template,
-                    "where": self.where,
-                },
-            )
+            }
+            kind = StreamedSplit if self.streaming else StoredSplit
+            tables = [kind(rows, label, f"dataset {self.name!r}, {label}", reader) for label, rows in splits.items()]
+            commits = {commit or _commit_of_copy(rows) for rows in splits.values()}
+            if len(commits) > 1:
+                raise LabError(
+                    f"dataset {self.name!r}: splits in the cache are of several commits; set dataset.revision"
+                )
+            info = {
+                "source": "hub",
+                "path": self.path,
+                "config": self.config,
+                "split": self.split,
+                "revision": self.revision,
+                "commit": commits.pop(),
+                "data_files": self.data_files,
+                "field": self.field,
+                "template": self.template,
+                "where": self.where,
+            }
+            return corpus_from_tables(tables, selection, info, check=reader.check)
+
+    def _commit(self) -> str | None:
+        """The commit that the revision means now, asked once for all splits; None where the hub does not tell."""
+        from huggingface_hub import HfApi
+
+        try:
+            return HfApi().dataset_info(self.path, revision=self.revision).sha
+        except Exception:  # loading meets the same obstacle, and reads the copy in the cache or says what is wrong
+            return None
+
+
+def _commit_of_copy(rows: Any) -> str | None:
+    """The commit that a copy in the cache was made from, which is the name of its folder; None when it is not told."""
+    for file in getattr(rows, "cache_files", []):
+        folder = Path(file["filename"]).parent.name
+        if re.fullmatch("[0-9a-f]{40}", folder):
+            return folder
+    return None
+
+
+@dataclass(frozen=True)
+class StoredSplit:
+    """The rows of a ``datasets.Dataset`` on disk, any of which can be read by its number."""
+
+    rows: Any
+    label: str
+    place: str
+    reader: RowReader
+
+    @property
+    def length(self) -> int | None:
+        return None if self.reader.wanted else self.rows.num_rows
+
+    def documents(self) -> Iterator[tuple[str | None, str | None]]:
+        rows, there = self.rows, set(self.rows.column_names)
+        columns = {name if name in there else name.split(".")[0] for name in self.reader.fields}
+        if columns <= there:  # otherwise the first row's message names what is there
+            rows = rows.select_columns(sorted(columns))
+        number = 0
+        for batch in rows.iter(batch_size=READ_AT_ONCE):
+            for values in zip(*batch.values(), strict=True):
+                yield self.reader(dict(zip(batch, values, strict=True)), f"{self.place}, row {number}")
+                number += 1
+
+    def pick(self, numbers: Sequence[int]) -> Iterator[str]:
+        return (self.reader(self.rows[n], f"{self.place}, row {n}")[0] or "" for n in numbers)
+
+    def id_of(self, number: int) -> str:
+        return f"{self.label}/{number}"
+
+
+@dataclass(frozen=True)
+class StreamedSplit:
+    """The rows of a stream over the network, which is read once; the texts of those that match are held."""
+
+    rows: Any
+    label: str
+    place: str
+    reader: RowReader
+    length: int | None = None
+    _texts: dict[int, str] = default(default_factory=dict)
+
+    def documents(self) -> Iterator[tuple[str | None, str | None]]:
+        for number, row in enumerate(self.rows):
+            text, reason = self.reader(row, f"{self.place}, row {number}")
+            if text is not None:
+                self._texts[number] = text
+            yield text, reason
+
+    def pick(self, numbers: Sequence[int]) -> Iterator[str]:
+        return (self._texts[number] for number in numbers)
+
+    def id_of(self, number: int) -> str:
+        return f"{self.label}/{number}"

@@ -1,18 +1,17 @@
-"""Rows of a table to documents: which field or template is the text, which rows count, which are chosen."""
+"""Rows of a table to texts: which field or template is the text, and which rows count."""
 
 from __future__ import annotations
 
+import math
 import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from rbp_lab.data.corpus import Corpus, chosen_corpus, select
 from rbp_lab.errors import LabError
 
-READ_AT_ONCE = 1000  # rows decoded at a time while only their lengths are needed
+MISSING: Any = object()  # a row has no such field
+OTHER = "not matching where"
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,10 @@ class RowText:
     def fields(self) -> list[str]:
         return [name for _, name in self.pieces if name is not None]
 
-    def render(self, row: Mapping[str, Any], where: str) -> str:
-        """The text. A lone field that is null gives "", so that the length filter drops the row; in a template it is
-        an error, and so is a list or a mapping. where: names the row in messages."""
-        if len(self.pieces) == 1 and value_of(row, self.fields[0], where) is None:
-            return ""
-        return "".join(literal + ("" if name is None else _as_text(row, name, where)) for literal, name in self.pieces)
+    @property
+    def lone_field(self) -> str | None:
+        """The field that is the whole text; None for a template."""
+        return self.fields[0] if self.pieces[0][0] == "" and len(self.pieces) == 1 else None
 
 
 def row_text(field: str | None, template: str | None) -> RowText:
@@ -56,21 +53,107 @@ def row_text(field: str | None, template: str | None) -> RowText:
     return RowText(tuple(pieces))
 
 
-def value_of(row: Mapping[str, Any], name: str, where: str) -> Any:
-    """The value of a field; a dotted name reaches into mappings unless a field has just that name.
+@dataclass
+class RowReader:
+    """Texts of rows, one after another. Call it with each row.
 
-    Raises LabError that lists the fields there are.
+    text: what of a row is its text. wanted: dotted fields and the value they must have, or a list of values. fixed:
+    every row has the same fields (a table), so that a missing one is an error at once; where rows are objects of
+    their own (JSON) it is an error when no row has it, see ``check``.
     """
+
+    text: RowText
+    wanted: Mapping[str, Any]
+    fixed: bool = True
+    rows: int = 0
+    matching: int = 0
+    _found: set[str] = field(default_factory=set)
+    _first: tuple[Mapping[str, Any], str] | None = None
+
+    @property
+    def fields(self) -> list[str]:
+        return [*self.text.fields, *self.wanted]
+
+    def __call__(self, row: Mapping[str, Any], where: str) -> tuple[str | None, str | None]:
+        """(text, why it is none). A row that does not match has no text; a lone field that is null, NaN or missing
+        gives "", so that the length filter drops the row.
+
+        where: names the row in messages. Raises LabError when a template's field has no value, and when a value is
+        no text: a list or a mapping, and outside of a template a number or a boolean.
+        """
+        self.rows += 1
+        if self._first is None:
+            self._first = row, where
+        for name, values in self.wanted.items():
+            value = self._value(row, name, where)
+            if not any(_same(value, one) for one in (values if isinstance(values, list) else [values])):
+                return None, OTHER
+        self.matching += 1
+        lone = self.text.lone_field
+        if lone is None:
+            filled = [piece + ("" if n is None else self._written(row, n, where)) for piece, n in self.text.pieces]
+            return "".join(filled), None
+        value = self._value(row, lone, where)
+        if value is MISSING:
+            return "", f"without field {lone}"
+        if _is_nothing(value):
+            return "", f"with nothing in field {lone}"
+        if not isinstance(value, str):
+            cure = "name a field inside it"
+            if isinstance(value, bool | int | float):
+                cure = f'dataset.template="{{{lone}}}" takes it as it is written'
+            raise LabError(f"{where}: field {lone!r} holds {_kind(value)}, not a text; {cure}")
+        return value, None
+
+    def check(self) -> None:
+        """Raise LabError when rows were read and a field was in none of them, or no row matched."""
+        if self._first is not None:
+            for name in self.wanted if self.matching == 0 else self.fields:
+                if name not in self._found:
+                    raise no_field(name, *self._first)
+        if self.wanted and self.rows and self.matching == 0:
+            raise LabError(f"dataset.where: none of {self.rows} rows has {dict(self.wanted)}; check names and values")
+
+    def _value(self, row: Mapping[str, Any], name: str, where: str) -> Any:
+        value = value_of(row, name)
+        if value is not MISSING:
+            self._found.add(name)
+        elif self.fixed:
+            raise no_field(name, row, where)
+        return value
+
+    def _written(self, row: Mapping[str, Any], name: str, where: str) -> str:
+        """The value of a template's field as text: numbers as they are written, booleans as true and false."""
+        value = self._value(row, name, where)
+        if value is MISSING:
+            raise no_field(name, row, where)
+        if _is_nothing(value):
+            raise LabError(f"{where} has nothing in field {name!r}; leave such rows out or choose another field")
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, str | int | float):
+            return str(value)
+        raise LabError(f"{where}: field {name!r} holds {_kind(value)}, not a text; name a field inside it")
+
+
+def value_of(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a field, MISSING when there is none; a dotted name reaches into mappings unless a field has just
+    that name, and what is inside of null is null."""
     if name in row:
         return row[name]
     value: Any = row
-    for part in name.split("."):
-        if value is None and part != name.split(".")[0]:
+    for depth, part in enumerate(name.split(".")):
+        if value is None and depth:
             return None
         if not isinstance(value, Mapping) or part not in value:
-            raise LabError(f"{where} has no field {name!r}; its fields are {', '.join(field_names(row)) or 'none'}")
+            return MISSING
         value = value[part]
     return value
+
+
+def no_field(name: str, row: Mapping[str, Any], where: str) -> LabError:
+    """The error that says which fields a row has in place of the one asked for."""
+    return LabError(f"{where} has no field {name!r}; its fields are {', '.join(field_names(row)) or 'none'}")
 
 
 def field_names(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -82,26 +165,6 @@ def field_names(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield prefix + str(name)
 
 
-def _as_text(row: Mapping[str, Any], name: str, where: str) -> str:
-    value = value_of(row, name, where)
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool | int | float):
-        return str(value)
-    if value is None:
-        raise LabError(f"{where} has nothing in field {name!r}; leave such rows out or choose another field")
-    kind = "list" if isinstance(value, Sequence) else type(value).__name__
-    raise LabError(f"{where}: field {name!r} holds a {kind}, not a text; name a field inside it")
-
-
-def matches(row: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> bool:
-    """Whether each field in ``wanted`` has its value, or one of its values where a list is given."""
-    for name, values in wanted.items():
-        if value_of(row, name, where) not in (values if isinstance(values, list) else [values]):
-            return False
-    return True
-
-
 def flat(wanted: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested conditions as dotted ones: {meta: {set: x}} and {meta.set: x} ask the same."""
     out: dict[str, Any] = {}
@@ -110,76 +173,32 @@ def flat(wanted: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def corpus_from_rows(
-    name: str,
-    tables: Sequence[tuple[str, Any]],
-    text: RowText,
-    wanted: Mapping[str, Any],
-    *,
-    shuffle_seed: int | None,
-    num_documents: int | None,
-    min_chars: int,
-    info: dict[str, Any],
-) -> Corpus:
-    """The Corpus of the chosen rows of tables, a sequence of (label, rows); a document's id is "label/row number".
+def as_cells(wanted: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Conditions on cells of a CSV file, which are texts: null is the empty cell, a number or boolean its spelling."""
 
-    Rows are a ``datasets.Dataset``, or any iterable of mappings (a stream), which is read once and whose matching
-    texts are all held. Of a Dataset only lengths are held and the chosen rows read again; with min_chars = 0 and
-    nothing wanted, nothing is read but the chosen rows. Raises LabError as ``select``, when nothing matches
-    ``wanted``, when a field is missing and when a chosen document is empty.
-    """
-    wanted = flat(wanted)
-    scans = [_scan(f"dataset {name!r}, {label}", rows, text, wanted, min_chars) for label, rows in tables]
-    if wanted and any(scan.rows_read for scan in scans) and not any(len(scan.rows) for scan in scans):
-        raise LabError(f"dataset {name!r}: none of {sum(s.rows_read for s in scans)} rows has {wanted}; check where")
-    lengths = np.concatenate([scan.lengths for scan in scans])
-    order = select(lengths, shuffle_seed=shuffle_seed, num_documents=num_documents, min_chars=min_chars, name=name)
-    starts = np.cumsum([0, *(len(scan.rows) for scan in scans)])
-    texts, ids = [], []
-    for index, table in zip(order, np.searchsorted(starts, order, side="right") - 1, strict=True):
-        (label, rows), scan, within = tables[table], scans[table], index - starts[table]
-        row = int(scan.rows[within])
-        where = f"dataset {name!r}, {label}, row {row}"
-        texts.append(text.render(rows[row], where) if scan.texts is None else scan.texts[within])
-        ids.append(f"{label}/{row}")
-        if not texts[-1]:
-            raise LabError(f"{where} is empty; set dataset.min_chars=1 to leave empty documents out")
-    selection = {"shuffle_seed": shuffle_seed, "num_documents": num_documents, "min_chars": min_chars}
-    return chosen_corpus(name, texts, ids, {**info, **selection, "documents_before_selection": len(lengths)})
+    def spellings(value: Any) -> list[str]:
+        if isinstance(value, bool):
+            return [str(value), str(value).lower(), str(value).upper()]
+        return ["" if value is None else str(value)]
+
+    return {
+        name: [one for value in (values if isinstance(values, list) else [values]) for one in spellings(value)]
+        for name, values in wanted.items()
+    }
 
 
-@dataclass(frozen=True)
-class _Scan:
-    """The rows of one table that match: their numbers, lengths, and texts where they cannot be read again."""
-
-    rows: np.ndarray
-    lengths: np.ndarray
-    texts: list[str] | None
-    rows_read: int
+def _same(value: Any, wanted: Any) -> bool:
+    """Equality that tells 1 from true, as the file does."""
+    return value is not MISSING and isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
 
 
-def _scan(where: str, rows: Any, text: RowText, wanted: Mapping[str, Any], min_chars: int) -> _Scan:
-    stream = not hasattr(rows, "num_rows")
-    if not stream and min_chars <= 0 and not wanted:
-        return _Scan(np.arange(rows.num_rows), np.zeros(rows.num_rows, dtype=np.int64), None, 0)
-    numbers, lengths, texts, number = [], [], [], -1
-    for number, row in enumerate(rows if stream else _rows_of(rows, [*text.fields, *wanted])):
-        if not matches(row, wanted, f"{where}, row {number}"):
-            continue
-        rendered = text.render(row, f"{where}, row {number}")
-        numbers.append(number)
-        lengths.append(len(rendered))
-        if stream:
-            texts.append(rendered)
-    found = np.array(numbers, dtype=np.int64), np.array(lengths, dtype=np.int64)
-    return _Scan(*found, texts if stream else None, number + 1)
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _rows_of(rows: Any, fields: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    """The rows of a Dataset, decoded many at a time and, when they exist, only in the columns needed."""
-    columns = {name if name in rows.column_names else name.split(".")[0] for name in fields}
-    if columns <= set(rows.column_names):  # otherwise the first row's message names what is there
-        rows = rows.select_columns(sorted(columns))
-    for batch in rows.iter(batch_size=READ_AT_ONCE):
-        for values in zip(*batch.values(), strict=True):
-            yield dict(zip(batch, values, strict=True))
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return f"the boolean {str(value).lower()}"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    return "a list" if isinstance(value, Sequence) and not isinstance(value, bytes) else f"a {type(value).__name__}"

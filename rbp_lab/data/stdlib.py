@@ -15,7 +15,7 @@ import tokenize
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from rbp_lab.data.corpus import Corpus, build_corpus
+from rbp_lab.data.corpus import Corpus, build_corpus, check_name
 from rbp_lab.data.windows import Protocol
 from rbp_lab.errors import LabError
 
@@ -43,7 +43,7 @@ class StdlibText:
 
     split: "train" or "heldout" (about a tenth of the files, chosen by a hash of the relative path, so that a file
     keeps its side whatever else is installed). protocol: how its documents are cut when scored. The selection
-    fields are those of ``data.corpus.select``.
+    fields are those of ``corpus.Selection``.
     """
 
     name: str = "stdlib"
@@ -54,6 +54,7 @@ class StdlibText:
     protocol: Protocol = field(default_factory=lambda: Protocol("rolling", max_tokens=128, stride=96))
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         if self.split not in SPLITS:
             raise LabError(f"dataset.split must be one of {', '.join(SPLITS)}; got {self.split!r}")
 

@@ -76,6 +76,8 @@ def run_job(job: Job) -> Outcome:
     if has_record(job.store, identity.key) and not job.force:
         path = record_path(job.store, identity.key)
         return Outcome(read_record(path), path, measured=False)
+    if note := corpus.left_out_note():
+        print(f"note: {note}", file=sys.stderr)
     if job.launch.processes == 1:
         path = measure_share(job, corpus, identity, Runtime(device=choose_device(job.launch.device)))
     else:
