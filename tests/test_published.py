@@ -195,12 +195,12 @@ def test_runs_give_every_comparison():
         ("[RBP] table 2", "slope"): 5, ("[RBP] table 2", "α_CE − α_k"): 4, ("[RBP] table 1", "slope"): 4,
     }  # fmt: skip
     assert not any("table 1" in note or "protocol" in note for note in result.notes)
-    on_c4 = [replace(run, dataset=replace(run.dataset, name="c4")) for run in runs]
+    on_c4 = [replace(run, header=replace(run.header, dataset=replace(run.dataset, name="c4"))) for run in runs]
     points = points_from_records(on_c4, [1])
     parts = [c for c in against_papers(points, fit_all(points), on_c4).comparisons if c.source == "[EE]"]
     assert [c.family for c in parts] == ["gpt2"] * 4  # one family is not "all" of them
     opt = [synthetic_record(f"opt-{i}", 10 ** (8 + i), i, family="opt", dataset="wikipedia") for i in range(3)]
-    more = on_c4 + [replace(run, dataset=on_c4[0].dataset) for run in opt]
+    more = on_c4 + [replace(run, header=replace(run.header, dataset=on_c4[0].dataset)) for run in opt]
     points = points_from_records(more, [1])
     parts = [c for c in against_papers(points, fit_all(points), more).comparisons if c.source == "[EE]"]
     assert [c.family for c in parts] == ["gpt2"] * 4 + [POOLED] * 4
