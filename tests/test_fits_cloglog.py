@@ -66,6 +66,11 @@ def test_saturation_is_refused(misses):
     assert "same size" in same.message
 
 
+def test_counts_that_do_not_fall_are_marked():
+    assert "not_falling" not in fit_cloglog(counts([900, 600, 400])).warnings
+    assert "not_falling" in fit_cloglog(counts([400, 700, 450])).warnings
+
+
 def test_counts_of_runs():
     records = ladder(3)
     one = counts_from_records(records, 10)

@@ -71,12 +71,22 @@ def test_prediction_interval_covers():
 
 def test_backtest_forecasts_what_it_has_not_seen():
     points = fit_points(PYTHIA_K1)
-    rows = backtest(points, held=(1, 3, 8))
+    rows = backtest(fit_power(points), held=(1, 3, 8))
     assert rows["held"].tolist() == [1, 3, 3, 3] and rows["model"].iloc[0] == "pythia-12b"
     assert rows["error_percent"].iloc[0] == pytest.approx(fit_power(points).leave_largest_out)
     first = rows.iloc[0]
     assert first["inside"] == (first["low"] <= first["actual"] <= first["high"])
-    assert (rows["beyond"] > 1).all() and backtest(points.without_largest(7)).empty
+    assert (rows["beyond"] > 1).all() and backtest(fit_power(points.without_largest(7))).empty
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_backtest_has_the_confidence_of_its_law(confidence):
+    points = fit_points(PYTHIA_K1)
+    row = backtest(fit_power(points, confidence=confidence), held=(1,)).iloc[0]
+    expected = forecast(fit_power(points.without_largest(), confidence=confidence), points.size[-1:]).iloc[0]
+    assert (row["low"], row["high"]) == (expected["low"], expected["high"])
+    wide = backtest(fit_power(points, confidence=0.99), held=(1,)).iloc[0]
+    assert wide["low"] < row["low"] < row["high"] < wide["high"]
 
 
 def test_calibration_gap_and_trend():

@@ -44,6 +44,27 @@ def test_only_common_models_count_and_refusals_are_words():
     assert exponent_difference(first, first).message.startswith("the value is 1 for every model")
 
 
+@pytest.mark.parametrize(("shared", "own", "low", "high"), [(0.02, 0.002, 4, 40), (0.0, 0.01, 0.6, 1.7)])
+def test_the_gain_of_pairing_is_measured(shared, own, low, high):
+    """Much shared noise makes pairing worth a lot; independent noise makes it worth nothing."""
+    first, second = laws(np.random.default_rng(2), shared=shared, own=own)
+    result = exponent_difference(first, second)
+    half = (result.high - result.low) / 2
+    apart = np.hypot(first.se["alpha"], second.se["alpha"]) * stats.t.ppf(0.975, 8)
+    assert result.gain == pytest.approx(apart / half) and low < result.gain < high
+    assert result.to_frame().iloc[0]["gain"] == result.gain
+    fewer = fit_power(second.points.without_largest(4), second.label)
+    six = fit_power(first.points.without_largest(4), first.label)
+    assert exponent_difference(first, fewer).gain == pytest.approx(exponent_difference(six, fewer).gain)
+
+
+def test_a_difference_of_laws_that_do_not_fall_is_marked():
+    first, second = laws(np.random.default_rng(2))
+    rising = fit_power(FitPoints(SIZES, 1 / second.points.value, second.points.names), second.label)
+    assert exponent_difference(first, second).warnings == ()
+    assert exponent_difference(first, rising).warnings == ("not_falling",)
+
+
 def covered(replicates):
     rng, inside = np.random.default_rng(20261122), 0
     for _ in range(replicates):

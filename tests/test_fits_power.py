@@ -108,6 +108,15 @@ def test_warnings():
     assert all(WARNINGS.values())
 
 
+def test_an_exponent_that_is_not_above_zero_is_marked():
+    sizes = np.geomspace(1e6, 1e9, 8)
+    wobble = np.exp(0.05 * np.cos(np.arange(8.0) ** 2))
+    assert "not_falling" not in fit_power(FitPoints(sizes, sizes**-0.1 * wobble)).warnings
+    flat, rising = fit_power(FitPoints(sizes, sizes**-0.001 * wobble)), fit_power(FitPoints(sizes, sizes**0.1 * wobble))
+    assert flat.params["alpha"] > 0 > flat.intervals["alpha"][0] and "not_falling" in flat.warnings
+    assert rising.intervals["alpha"][1] < 0 and "not_falling" in rising.warnings
+
+
 def test_one_row_frame_and_repr():
     fit = fit_power(fit_points(PYTHIA_K1), Label("Pythia", "Wikipedia", "neg_log_rbp", 1))
     row = fit.to_frame().iloc[0]

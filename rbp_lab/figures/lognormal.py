@@ -22,7 +22,7 @@ from rbp_lab.figures.style import (
     styled,
 )
 
-PARAMETERS = (("mu", "se_mu", "μ"), ("sigma", "se_sigma", "σ"), ("ratio", "se_ratio", "μ/σ"))
+PARAMETERS = (("mu", "μ"), ("sigma", "σ"), ("ratio", "μ/σ"))
 
 
 @styled
@@ -30,7 +30,7 @@ def parameters_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyS
     """μ, σ and μ/σ against S, one row of panels per model of the law ("rounded", "pmf"), families by colour.
 
     table: one row per run and model of the law (``LognormalFit`` with name, family, size), of one data set. Only fits
-    that converged are drawn. Bars are 95 % normal intervals over blocks of documents, cut where they leave the panel.
+    that converged are drawn. Bars are the fits' intervals over blocks of documents, cut where they leave the panel.
     LabError without any.
     """
     drawn = table[table["status"] == "ok"]
@@ -43,9 +43,9 @@ def parameters_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyS
     axes = figure.subplots(len(models), 3, squeeze=False)
     for row, model in zip(axes, models, strict=True):
         mine = drawn[drawn["model"] == model]
-        for ax, (column, se, name) in zip(row, PARAMETERS, strict=True):
+        for ax, (column, name) in zip(row, PARAMETERS, strict=True):
             for family, rows in mine.groupby("family"):
-                _points(ax, rows.sort_values("size"), column, se, name, styles[family])
+                _points(ax, rows.sort_values("size"), column, name, styles[family])
             size_ticks(ax, drawn["size"].astype(float))
             value = mine[column].to_numpy(float)
             room = 0.4 * np.ptp(value) + 0.1  # a single fit that tells nothing must not flatten the others
@@ -54,13 +54,13 @@ def parameters_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyS
     for ax in axes[-1]:
         ax.set_xlabel("S")
     family_legend(figure, styles, families)
-    headline(figure, f"{title} (bars: 95 %, documents)")
+    headline(figure, f"{title} (bars: {drawn['confidence'].iloc[0]:.0%}, documents)")
     return figure
 
 
-def _points(ax: Axes, rows: pd.DataFrame, column: str, se: str, name: str, style: FamilyStyle) -> None:
+def _points(ax: Axes, rows: pd.DataFrame, column: str, name: str, style: FamilyStyle) -> None:
     y = rows[column].to_numpy(float)
-    half = 1.96 * rows[se].to_numpy(float, na_value=np.nan)
+    half = rows[f"{column}_high"].to_numpy(float, na_value=np.nan) - y
     bars = ax.errorbar(
         rows["size"].to_numpy(float), y, yerr=np.nan_to_num(half), fmt=style.marker, ms=5, color=style.color,
         mec="white", mew=0.5, elinewidth=1, capsize=2,

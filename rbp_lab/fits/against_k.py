@@ -18,7 +18,9 @@ REACH = math.log(1000.0)  # how far outside the models, in ln S, a curve of equa
 TABLE1_KS = (1, 2, 3, 5, 7, 10, 18, 30, 50, 78, 100)
 
 
-def fit_against_k(points: pd.DataFrame, model: str, dataset: str, ks: Sequence[int] = TABLE1_KS) -> FitResult:
+def fit_against_k(
+    points: pd.DataFrame, model: str, dataset: str, ks: Sequence[int] = TABLE1_KS, confidence: float = 0.95
+) -> FitResult:
     """Exponent of −log RBP_k ∝ k^−α for one model, over the measured k of ``ks`` ([RBP] appendix B).
 
     points: the tidy table. Returns a power law in k: alpha is minus the slope of Table 1, and the "models" of the
@@ -29,7 +31,7 @@ def fit_against_k(points: pd.DataFrame, model: str, dataset: str, ks: Sequence[i
     rows = rows[rows["k"].isin(list(ks)) & (rows["value"] > 0)]
     k = rows["k"].to_numpy(float)
     data = FitPoints(k, rows["value"].to_numpy(), tuple(f"k={int(v)}" for v in k))
-    return fit_power(data, Label(model, dataset, "−log RBP against k"))
+    return fit_power(data, Label(model, dataset, "−log RBP against k"), confidence)
 
 
 def table1(points: pd.DataFrame, ks: Sequence[int] = TABLE1_KS) -> pd.DataFrame:

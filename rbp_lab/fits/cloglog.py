@@ -16,7 +16,7 @@ from scipy import optimize, stats
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
-from rbp_lab.fits.power import aicc
+from rbp_lab.fits.power import aicc, not_falling
 from rbp_lab.fits.result import FEW_MODELS, NO_LABEL, FitPoints, FitResult, Label, refused
 from rbp_lab.records import RunRecord
 
@@ -109,6 +109,7 @@ def fit_cloglog(counts: CountPoints, label: Label = NO_LABEL, confidence: float 
     alpha, log_a = change @ beta
     covariance = change @ covariance @ change.T
     half = t * np.sqrt(np.diag(covariance))
+    interval = (alpha - half[0], alpha + half[0])
     seen = np.isfinite(points.value) & (points.value > 0)
     residual = np.log(points.value[seen]) - (log_a - alpha * x[seen])
     target = np.log(points.value[seen])
@@ -117,10 +118,10 @@ def fit_cloglog(counts: CountPoints, label: Label = NO_LABEL, confidence: float 
         form="power", points=points, status="ok" if converged else "not_converged", label=label,
         message="fitted" if converged else "the working response did not settle",
         params={"alpha": float(alpha), "log_a": float(log_a)}, covariance=covariance, confidence=confidence, dof=n - 2,
-        intervals={"alpha": (alpha - half[0], alpha + half[0]), "log_a": (log_a - half[1], log_a + half[1])},
+        intervals={"alpha": interval, "log_a": (log_a - half[1], log_a + half[1])},
         r2=1 - float(residual @ residual) / float(((target - target.mean()) ** 2).sum()),
         r2_space="log10-log10", rmse_percent=100 * math.sqrt(float(residual @ residual) / len(residual)),
-        aicc=aicc(residual, 2), warnings=tuple(warnings), method=METHOD,
+        aicc=aicc(residual, 2), warnings=(*warnings, *not_falling(interval)), method=METHOD,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from rbp_lab.errors import LabError
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, FitResult
+from rbp_lab.fits.result import FitResult
 
 FORECAST_COLUMNS = ("size", "value", "low", "high", "probability", "probability_low", "probability_high",
                     "extrapolates", "beyond")  # fmt: skip
@@ -48,19 +48,20 @@ def forecast(law: FitResult, sizes: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(FORECAST_COLUMNS))
 
 
-def backtest(points: FitPoints, held: Sequence[int] = (1, 2, 3), confidence: float = 0.95) -> pd.DataFrame:
-    """How forecasts of the largest models did: the law without the ``held`` largest, against what they turned out.
+def backtest(law: FitResult, held: Sequence[int] = (1, 2, 3)) -> pd.DataFrame:
+    """How forecasts of the largest models did: ``law`` fitted without the ``held`` largest, against their values.
 
     One row per held-out model: held, model, size, actual, forecast, low, high, error_percent (positive: forecast too
-    high), inside (the interval held it), beyond. Cuts that leave fewer than three models are left out; the table is
-    empty when none is left.
+    high), inside (the interval at the law's confidence held it), beyond. Cuts that leave fewer than three models are
+    left out; the table is empty when none is left.
     """
     rows = []
+    points = law.points
     for count in held:
-        law = fit_power(points.without_largest(count), confidence=confidence)
-        if not law.ok or (points.value[-count:] <= 0).any():
+        rest = fit_power(points.without_largest(count), law.label, law.confidence)
+        if not rest.ok or (points.value[-count:] <= 0).any():
             continue
-        predicted = forecast(law, points.size[-count:])
+        predicted = forecast(rest, points.size[-count:])
         for i, row in enumerate(predicted.itertuples(), start=len(points) - count):
             actual = float(points.value[i])
             error = 100 * (row.value / actual - 1)

@@ -14,7 +14,7 @@ Written by hand because powerlaw takes expanded samples (10–100 times slower) 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -37,10 +37,11 @@ class LognormalFit:
     """One fitted lognormal of ranks.
 
     model, xmin, vocab: "rounded" or "pmf"; first rank of the fit; V, None where the law is not cut. n: tokens of rank
-    ≥ xmin. mu, sigma: None when refused. se_mu, se_sigma: from blocks of documents when given, else None.
-    ratio, se_ratio: μ/σ. theta: what was optimised. p1_fit, p1_observed: share of rank 1 (of xmin…, when xmin > 1 that
-    of rank xmin). ks: largest distance between the cumulative shares, at rank ks_rank. log_likelihood: per token, nats.
-    status: "ok", "ridge" (μ and σ run off together), "not_converged" or "refused", with a sentence.
+    ≥ xmin. mu, sigma: None when refused. ratio: μ/σ. se_mu, se_sigma, se_ratio: from blocks of documents when given,
+    else None. intervals: of "mu", "sigma" and "ratio" at ``confidence``, t(blocks − 1). blocks: their number. theta:
+    what was optimised. p1_fit, p1_observed: share of rank 1 (of xmin…, when xmin > 1 that of rank xmin). ks: largest
+    distance between the cumulative shares, at rank ks_rank. log_likelihood: per token, nats. status: "ok", "ridge" (μ
+    and σ run off together), "not_converged" or "refused", with a sentence.
     """
 
     model: str
@@ -54,6 +55,9 @@ class LognormalFit:
     se_mu: float | None = None
     se_sigma: float | None = None
     se_ratio: float | None = None
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    blocks: int | None = None
+    confidence: float = 0.95
     theta: tuple[float, float] | None = None
     log_likelihood: float | None = None
     p1_fit: float | None = None
@@ -68,8 +72,10 @@ class LognormalFit:
         return None if self.mu is None else self.mu / self.sigma
 
     def to_frame(self) -> pd.DataFrame:
-        """One row with every field but theta."""
-        row = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "theta"}
+        """One row with every field but theta; intervals as mu_low, mu_high and so on, missing where there are none."""
+        row = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("theta", "intervals")}
+        for name in ("mu", "sigma", "ratio"):
+            row[f"{name}_low"], row[f"{name}_high"] = self.intervals.get(name, (None, None))
         return pd.DataFrame([row | {"ratio": self.ratio}])
 
 
@@ -80,13 +86,15 @@ def fit_lognormal(
     xmin: int = 2,
     vocab: int | None = None,
     block: np.ndarray | None = None,
+    confidence: float = 0.95,
 ) -> LognormalFit:
     """μ and σ of the lognormal of ranks by maximum likelihood on (rank, count) pairs.
 
     ranks, counts: [m] integers from 1, any order; a rank may occur in several pairs. xmin: ranks below are left out
     (with xmin = 1 the rounded likelihood may run off to μ → −∞, and the fit then says "ridge"). vocab: V, where the law
     is cut; required for "pmf". block: document or block of each pair [m]; standard errors then come from the spread of
-    the blocks' scores (sandwich), since tokens of a document are not independent; without it there are none.
+    the blocks' scores (sandwich), since tokens of a document are not independent, and intervals are Student's with
+    blocks − 1 degrees of freedom; without it there are none.
     """
     if model not in MODELS:
         raise LabError(f"model must be one of {', '.join(MODELS)}; got {model!r}")
@@ -121,14 +129,21 @@ def fit_lognormal(
         status, message = "ridge", f"σ = {sigma:.0f}: μ and σ run off together, the counts are those of a power law"
     elif not converged:
         status, message = "not_converged", f"no optimum after {iterations} iterations"
-    errors = (None, None, None)
+    errors, intervals, blocks = (None, None, None), {}, None
     if status == "ok" and block is not None and block.max() > 0:
+        blocks = int(block.max()) + 1
         errors = _block_errors(law, theta, distinct, of_pair, counts, block)
+        t = stats.t.ppf(0.5 + confidence / 2, blocks - 1)
+        estimates = {"mu": mu, "sigma": sigma, "ratio": mu / sigma}
+        intervals = {
+            name: (value - t * se, value + t * se) for (name, value), se in zip(estimates.items(), errors, strict=True)
+        }
     first = float(weight[0] / n) if distinct[0] == xmin else 0.0
     return LognormalFit(
-        model, xmin, vocab, n, status, message, mu, sigma, *errors, tuple(theta.tolist()),
-        float(weight @ log_p / n), float(np.exp(law.log_prob(theta, np.array([xmin]))[0])), first,
-        float(gap.max()), int(distinct[gap.argmax()]), iterations,
+        model, xmin, vocab, n, status, message, mu, sigma, *errors, intervals, blocks, confidence,
+        tuple(theta.tolist()), float(weight @ log_p / n),
+        float(np.exp(law.log_prob(theta, np.array([xmin]))[0])), first, float(gap.max()),
+        int(distinct[gap.argmax()]), iterations,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, FitResult
+from rbp_lab.fits.result import NOT_FALLING, FitPoints, FitResult
 
 SIMULATIONS = 4000
 
@@ -18,7 +19,10 @@ SIMULATIONS = 4000
 class ExponentDifference:
     """α_first − α_second over the same models. low, high: t(n−2) interval at ``confidence``, None when refused.
 
-    models: number of models in common. message: "fitted", or why there is none.
+    gain: how many times narrower the interval is than that of two separate exponents of these models, the root sum
+    of squares of their standard errors over the paired one; None when refused or the ratio is an exact power. models:
+    number of models in common. warnings: of the two laws, about their exponents. message: "fitted", or why there is
+    none.
     """
 
     first: str
@@ -29,6 +33,8 @@ class ExponentDifference:
     models: int
     confidence: float
     message: str
+    gain: float | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def differs(self) -> bool | None:
@@ -37,14 +43,15 @@ class ExponentDifference:
 
     def to_frame(self) -> pd.DataFrame:
         """One row with every field."""
-        return pd.DataFrame([{name: getattr(self, name) for name in self.__dataclass_fields__}])
+        row = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return pd.DataFrame([row | {"warnings": " ".join(self.warnings)}])
 
 
 def exponent_difference(first: FitResult, second: FitResult) -> ExponentDifference:
     """α of one law minus α of another, from ln(value₁/value₂) against ln S over the models that both have.
 
-    Right coverage and three to four times narrower than two independent intervals: documents and the particular
-    models are common to both (cross-entropy against −log RBP_1 is the paper's figure 8a).
+    Documents and the particular models are common to both, so the interval is narrower than that of two separate
+    exponents; ``gain`` says how much (cross-entropy against −log RBP_1 is the paper's figure 8a).
     """
     by_name = {name: i for i, name in enumerate(second.points.names)}
     common = [(i, by_name[name]) for i, name in enumerate(first.points.names) if name in by_name]
@@ -57,11 +64,19 @@ def exponent_difference(first: FitResult, second: FitResult) -> ExponentDifferen
             return ExponentDifference(*names, None, None, None, len(common), first.confidence, why)
         ratio.append(a.value[i] / b.value[j])
         size.append(a.size[i])
-    fit = fit_power(FitPoints(np.array(size), np.array(ratio)), confidence=first.confidence)
+    points = FitPoints(np.array(size), np.array(ratio), tuple(a.names[i] for i, _ in common))
+    fit = fit_power(points, confidence=first.confidence)
     if not fit.ok:
         return ExponentDifference(*names, None, None, None, len(common), first.confidence, fit.message)
     low, high = fit.intervals["alpha"]
-    return ExponentDifference(*names, fit.params["alpha"], low, high, len(common), first.confidence, "fitted")
+    apart = [law if law.n == fit.n else fit_power(law.points.of(fit.points.names)) for law in (first, second)]
+    falling = dict.fromkeys(code for law in apart for code in law.warnings if code == NOT_FALLING)
+    gain = None
+    if fit.se["alpha"] > 0 and all(law.ok for law in apart):
+        gain = math.hypot(*(law.se["alpha"] for law in apart)) / fit.se["alpha"]
+    return ExponentDifference(
+        *names, fit.params["alpha"], low, high, len(common), first.confidence, "fitted", gain, tuple(falling)
+    )
 
 
 def simultaneous_band(fits: Sequence[FitResult], seed: int = 0) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy import stats
 
-from rbp_lab.fits.result import FEW_MODELS, NO_LABEL, FitPoints, FitResult, Label, refused
+from rbp_lab.fits.result import FEW_MODELS, NO_LABEL, NOT_FALLING, FitPoints, FitResult, Label, refused
 
 METHOD = "ordinary least squares of log10 value on log10 S, t(n−2) interval"
 
@@ -52,15 +52,15 @@ def fit_power(points: FitPoints, label: Label = NO_LABEL, confidence: float = 0.
     n, dof = len(points), len(points) - 2
     t = stats.t.ppf(0.5 + confidence / 2, dof)
     se = np.sqrt(np.diag(covariance))
+    intervals = {"alpha": (alpha - t * se[0], alpha + t * se[0]), "log_a": (log_a - t * se[1], log_a + t * se[1])}
     log_value = np.log(points.value)
     total = float(((log_value - log_value.mean()) ** 2).sum())
     return FitResult(
         form="power", points=points, status="ok", message="fitted", label=label, confidence=confidence, dof=dof,
         params={"alpha": alpha, "log_a": log_a}, covariance=covariance, method=METHOD,
-        intervals={"alpha": (alpha - t * se[0], alpha + t * se[0]), "log_a": (log_a - t * se[1], log_a + t * se[1])},
-        r2=1 - float(residual @ residual) / total, r2_space="log10-log10",
+        intervals=intervals, r2=1 - float(residual @ residual) / total, r2_space="log10-log10",
         rmse_percent=100 * math.sqrt(float(residual @ residual) / n), aicc=aicc(residual, 2),
-        leave_largest_out=_leave_largest_out(points), warnings=_warnings(points),
+        leave_largest_out=_leave_largest_out(points), warnings=(*_warnings(points), *not_falling(intervals["alpha"])),
     )  # fmt: skip
 
 
@@ -102,6 +102,11 @@ def _leave_largest_out(points: FitPoints) -> float | None:
         return None
     alpha, log_a, _, _ = _line(rest)
     return 100 * math.expm1(log_a - alpha * math.log(points.size[-1]) - math.log(points.value[-1]))
+
+
+def not_falling(interval: tuple[float, float]) -> tuple[str, ...]:
+    """The code "not_falling" when the interval of an exponent is not above 0, else nothing."""
+    return () if interval[0] > 0 else (NOT_FALLING,)
 
 
 def _warnings(points: FitPoints) -> tuple[str, ...]:

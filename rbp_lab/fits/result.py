@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,8 @@ import pandas as pd
 from rbp_lab.errors import LabError
 
 STATUSES = ("ok", "refused", "not_converged")
+
+NOT_FALLING = "not_falling"
 
 # What each warning code means to a reader; every code a fit may carry is a key here.
 WARNINGS = {
@@ -26,6 +29,7 @@ WARNINGS = {
     "tie_sensitive": "the exponent moves by more than a tenth of its interval when ties are broken the other way",
     "one_document_dominates": "leaving out one document moves the exponent by more than half of its interval",
     "not_reproduced": "few of the starting points agree on the optimum",
+    NOT_FALLING: "α ≤ 0, or its interval holds 0: these points do not show that the value falls",
     "extrapolates": "the prediction lies outside the sizes the fit has seen",
 }
 
@@ -115,6 +119,13 @@ class FitPoints:
         n = len(self) - held
         tokens = None if self.tokens is None else self.tokens[:n]
         return FitPoints(self.size[:n], self.value[:n], self.names[:n], self.se_log[:n], tokens)
+
+    def of(self, names: Collection[str]) -> FitPoints:
+        """The points of the models of these names."""
+        keep = [i for i, name in enumerate(self.names) if name in names]
+        tokens = None if self.tokens is None else self.tokens[keep]
+        kept = tuple(self.names[i] for i in keep)
+        return FitPoints(self.size[keep], self.value[keep], kept, self.se_log[keep], tokens)
 
     @property
     def hash(self) -> str:

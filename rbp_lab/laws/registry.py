@@ -61,7 +61,7 @@ def laws_of_points(points: pd.DataFrame, fits: Sequence[FitResult]) -> dict[str,
             what = where | {"metric": law.label.metric, "k": law.label.k}
             verdict = compare(law.points, law.label)
             tables["forms"].append(verdict.to_frame().assign(**what, verdict=verdict.verdict))
-            tables["backtest"].append(backtest(law.points).assign(**what))
+            tables["backtest"].append(backtest(law).assign(**what))
         tables["bands"].append(simultaneous_band(by_k).assign(**where))
         tables["iso_rbp"].append(iso_rbp(by_k, ISO_LEVELS).assign(**where))
         ce = [f for f in mine if f.label.metric == "ce"]
@@ -111,12 +111,12 @@ def laws_of_records(
             frames["parts"] += [part.to_frame() for part in part_scalings(split, dataset, POOLED, confidence)]
     return {
         "emergence": emergence, "decomposition": split, "calibration": gap,
-        "calibration_trends": pd.DataFrame(trends), "lognormal": lognormal_table(records),
+        "calibration_trends": pd.DataFrame(trends), "lognormal": lognormal_table(records, confidence),
         **{name: _join(parts) for name, parts in frames.items()},
     }  # fmt: skip
 
 
-def lognormal_table(records: Sequence[RunRecord]) -> pd.DataFrame:
+def lognormal_table(records: Sequence[RunRecord], confidence: float = 0.95) -> pd.DataFrame:
     """Both lognormals of ranks per run: "rounded" from rank 2 (as published) and "pmf" from rank 1 of V.
 
     Beside the parameters: implied_neg_log_p1 and implied_rank_entropy of [RBP] appendix D (for the pmf, which they are
@@ -127,7 +127,7 @@ def lognormal_table(records: Sequence[RunRecord]) -> pd.DataFrame:
         ranks, counts, block = lognormal.rank_pairs(record.documents)
         params = record.model.params.non_embedding
         for model, xmin in (("rounded", 2), ("pmf", 1)):
-            law = lognormal.fit_lognormal(ranks, counts, model, xmin, record.stats.vocab_rows, block)
+            law = lognormal.fit_lognormal(ranks, counts, model, xmin, record.stats.vocab_rows, block, confidence)
             known = law.mu is not None and model == "pmf"
             rows.append(law.to_frame().assign(
                 name=record.model.name, family=record.model.family, dataset=record.dataset.name, size=float(params),
@@ -144,7 +144,7 @@ def _trade_offs(points: pd.DataFrame, laws: Sequence[FitResult]) -> pd.DataFrame
     for law in laws:
         for model, size in zip(law.points.names, law.points.size, strict=True):
             try:
-                trade = trade_off(law, fit_against_k(points, model, law.label.dataset), size)
+                trade = trade_off(law, fit_against_k(points, model, law.label.dataset, confidence=law.confidence), size)
             except LabError:  # one of the two laws was refused, which its own table says
                 continue
             rows.append({"model": model, **vars(trade)})
