@@ -11,8 +11,8 @@ from rbp_lab import metrics
 from rbp_lab.errors import LabError
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec, record_key
 from rbp_lab.stats import DocumentScores, document_table, rank_stats
-from rbp_lab.store.atomic import atomic_directory, atomic_path
 from rbp_lab.store.records import has_record, list_records, read_record, record_path, write_record
+from tests.test_store_atomic import file_size_limit
 
 
 def make_record(name="tiny", seed=0, thresholds=(10, 1, 3), windows=(1, 5, 2)):
@@ -93,14 +93,10 @@ def test_the_key_follows_what_determines_the_numbers():
     assert len(changed) == 10 and key not in changed
 
 
-def test_a_failed_write_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_nothing_that_looks_finished(tmp_path):
     record = make_record()
 
-    def full_disk(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with file_size_limit(1000), pytest.raises(LabError, match=f"cannot write {record_path(tmp_path, record.key)}: "):
         write_record(tmp_path, record)
     assert not has_record(tmp_path, record.key) and list_records(tmp_path) == []
     assert list((tmp_path / "runs").iterdir()) == []
@@ -144,13 +140,3 @@ def test_listing_is_ordered_and_ignores_what_is_unfinished(tmp_path):
     (tmp_path / "runs" / "0123456789abcdef").mkdir()
     assert sorted(r.model.name for r in list_records(tmp_path)) == ["a", "b"]
     assert list_records(tmp_path / "nowhere") == []
-
-
-def test_atomic_files_and_directories_vanish_on_failure(tmp_path):
-    with pytest.raises(RuntimeError), atomic_path(tmp_path / "x" / "file.txt") as p:
-        p.write_text("half")
-        raise RuntimeError
-    with pytest.raises(RuntimeError), atomic_directory(tmp_path / "y") as d:
-        (d / "file").write_text("half")
-        raise RuntimeError
-    assert list((tmp_path / "x").iterdir()) == [] and not (tmp_path / "y").exists()

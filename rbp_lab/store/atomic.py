@@ -1,13 +1,31 @@
-"""Writing a file or a directory so that it is either complete or absent."""
+"""Writing a file or a directory so that it is either complete or absent, also after a power cut.
+
+Contents are on the disk before they get their name, and the name is on the disk before the caller goes on. Temporary
+names are hidden, random and made exclusively, so writers on several machines that share a disk never meet; those that
+a killed process left behind are removed a day later by the next writer in the same place.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import secrets
 import shutil
-import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from rbp_lab.errors import LabError
+
+ABANDONED_SECONDS = 24 * 3600.0
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.part(\.[^.]*)?")
+# What a disk or its owner can refuse. Any other OSError is a mistake of ours and keeps its traceback.
+_REFUSALS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
+    errno.EEXIST, errno.ENAMETOOLONG, errno.EIO,
+}  # fmt: skip
 
 
 @contextmanager
@@ -15,39 +33,113 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; renamed to ``path`` on success, removed on failure.
 
     Keeps the suffix, so that writers that go by it (matplotlib, pandas) see the right one. Creates the directory.
+    Raises LabError when the disk is full or may not be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _refusals_as_errors(path):
+        _prepare(path.parent)
+        temporary = _temporary(path)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        _flush(path.parent)
 
 
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
     """A temporary directory that becomes ``path`` on success (replacing what is there) and vanishes on failure.
 
-    Its files are on the disk before the name is, so that a power cut leaves all or nothing.
+    Of several that write the same path at once, the last one stays. Raises LabError as ``atomic_path`` does.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    with _refusals_as_errors(path):
+        _prepare(path.parent)
+        temporary = _temporary(path)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for inner in (*temporary.rglob("*"), temporary):
+                if not inner.is_symlink():
+                    _flush(inner)
+            _take_place(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _flush(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name beside ``path`` that nobody else has; a long name is cut, since file systems allow 255 bytes."""
+    stem = path.stem.encode("utf-8", "surrogateescape")[:150].decode("utf-8", "ignore")
+    return path.with_name(f".{stem}.{secrets.token_hex(8)}.part{path.suffix}")
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    """Rename a directory to ``path``; one that is there is moved aside first, since rename replaces empty ones only."""
+    while True:
+        try:
+            temporary.rename(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        aside = _temporary(path)
+        with suppress(FileNotFoundError):  # another writer moved it aside: the name is free again
+            path.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _prepare(directory: Path) -> None:
+    """Create a directory, on the disk as well, and remove what killed writers left in it long ago."""
+    missing = [d for d in (directory, *directory.parents) if not d.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        _flush(made.parent)
+    abandoned = time.time() - ABANDONED_SECONDS
+    with os.scandir(directory) as entries:
+        leftovers = [Path(e.path) for e in entries if _TEMPORARY.fullmatch(e.name)]
+    for leftover in leftovers:
+        with suppress(OSError):  # another writer may be removing it
+            if max(p.lstat().st_mtime for p in (leftover, *leftover.rglob("*"))) < abandoned:
+                if leftover.is_dir():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink()
+
+
+def _flush(path: Path) -> None:
+    """Have the contents of a file, or the names in a directory, written to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with open(file, "rb") as handle:
-                    os.fsync(handle.fileno())
-        temporary.chmod(0o755)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.rename(old / path.name)
-            temporary.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(path)
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems cannot flush a directory; they order renames by themselves.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
+
+
+@contextmanager
+def _refusals_as_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except LabError:
+        raise
+    except Exception as error:
+        number = _errno(error)
+        if number not in _REFUSALS:
+            raise
+        raise LabError(f"cannot write {path}: {os.strerror(number)}; nothing half-written is left") from error
+
+
+def _errno(error: Exception) -> int | None:
+    """The system's number for an error, also where a library hides it."""
+    if re.fullmatch(r"\d+ requested and \d+ written", str(error)):  # numpy's short write, which has no number
+        return errno.ENOSPC
+    rust = re.search(r"\(os error (\d+)\)", str(error))  # safetensors and tokenizers raise no OSError
+    return int(rust[1]) if rust else getattr(error, "errno", None)
