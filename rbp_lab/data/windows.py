@@ -158,6 +158,10 @@ class BlockPlan:
             num_bytes = np.where(scored, self.token_bytes[index[:, 1:]], 0).sum(1, dtype=np.int64)
         return TokenBlocks(tokens, scored, self.document_id[rows], num_bytes)
 
+    def unpadded(self) -> BlockPlan:
+        """The same rows, each as wide as it is long, sorted by falling width again."""
+        return replace(self, width=self.length).take(np.argsort(-self.length, kind="stable"))
+
     @property
     def num_positions(self) -> int:
         """Tokens of all rows, padding included: the work of one pass over the plan."""

@@ -13,6 +13,10 @@ from rbp_lab.measurement.observers import Measurement, Observers, Progress, Rank
 from rbp_lab.scoring.types import NonFiniteLogits, TokenScores, check_finite
 
 
+class NonFiniteScores(LabError):
+    """A logit is NaN or infinite; the message says where."""
+
+
 def measure(
     plan: BlockPlan,
     score: Callable[[TokenBlocks], TokenScores],
@@ -25,8 +29,7 @@ def measure(
 
     score: the scores of a batch's scored positions, in row-major order, unchecked; a batch ahead of what the observers
     see. observers: notified beside the rank accumulator; the caller closes them. The result is independent of
-    ``batch_tokens`` and of the order of rows of different documents. Raises LabError on non-finite logits, naming
-    document and token.
+    ``batch_tokens`` and of the order of rows of different documents. Raises NonFiniteScores naming document and token.
     """
     documents, rows = np.unique(plan.document_id, return_counts=True)
     accumulator = RankAccumulator(dict(zip(documents.tolist(), rows.tolist(), strict=True)))
@@ -53,7 +56,7 @@ def _loop(
         try:
             check_finite(scores)
         except NonFiniteLogits as error:
-            raise LabError(_where(blocks, error.index)) from None
+            raise NonFiniteScores(_where(blocks, error.index)) from None
         accumulator.on_batch(blocks, scores)
         observers.notify("on_batch", blocks, scores)
         rows += len(blocks.tokens)
@@ -103,6 +106,5 @@ def _where(blocks: TokenBlocks, index: int) -> str:
     row, position = (int(i[index]) for i in np.nonzero(blocks.scored))
     return (
         f"non-finite logits in document {int(blocks.document_id[row])} at position {position} of its row "
-        f"(token id {int(blocks.tokens[row, position])}): the model overflows in this precision; "
-        "try precision=fp32 (or bf16 in place of fp16)"
+        f"(token id {int(blocks.tokens[row, position])})"
     )

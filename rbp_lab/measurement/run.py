@@ -132,8 +132,11 @@ def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
     """
     import torch
 
+    from rbp_lab.measurement.loop import NonFiniteScores
     from rbp_lab.measurement.loop import measure as measure_plan
+    from rbp_lab.models.row_probe import probe_rows
     from rbp_lab.models.scorer import Scorer, describe_head
+    from rbp_lab.models.weights import coarsest_eps, why_not_finite
 
     begin = time.monotonic()
     model_info, spec = identity.model, identity.scoring
@@ -156,8 +159,13 @@ def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
         budget=None if job.scoring.logits_mb is None else int(job.scoring.logits_mb * 2**20),
         implementation=job.scoring.implementation,
     )
-    if runtime.is_main and scorer.plan.kind != "head":
-        print(f"note: model {model_info.name} {describe_head(scorer.plan)}", file=sys.stderr)
+    rules = probe_rows(plan, scorer, coarsest_eps(network))
+    plan = plan if rules.padded else plan.unpadded()
+    batch_tokens = job.scoring.batch_tokens if rules.together else 1
+    if runtime.is_main:
+        for note in (describe_head(scorer.plan) if scorer.plan.kind != "head" else "", rules.sentence()):
+            if note:
+                print(f"note: model {model_info.name} {note}", file=sys.stderr)
     share = plan.shard(runtime.rank, runtime.world)
     run = RunPlan(
         model=model_info.name,
@@ -173,12 +181,21 @@ def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
     )
     path = record_path(job.store, identity.key)
     with Observers(job.callbacks) as observers:
-        result = measure_plan(share, scorer, run, observers, job.scoring.batch_tokens)
+        try:
+            result = measure_plan(share, scorer, run, observers, batch_tokens)
+        except NonFiniteScores as error:
+            raise LabError(f"model {model_info.name}: {error}: {why_not_finite(network)}") from None
         merged: Measurement = runtime.merge(result)
         _assert_counted_once(merged, plan)
         if runtime.is_main:
             seconds = time.monotonic() - begin
-            record = _record(job, corpus, identity, merged, runtime, scorer, seconds)
+            ran = {
+                "head": describe_head(scorer.plan),
+                "implementation": scorer.implementation,
+                "attention": getattr(network.config, "_attn_implementation", None),
+                "rows": asdict(rules),
+            }
+            record = _record(job, corpus, identity, merged, runtime, ran, seconds)
             path = write_record(job.store, record)
             observers.notify("on_record", record, path)
     runtime.wait()
@@ -199,13 +216,12 @@ def _record(
     identity: Identity,
     merged: Measurement,
     runtime: Runtime,
-    scorer: Any,
+    ran: Mapping[str, Any],
     seconds: float,
 ) -> RunRecord:
+    """ran: what computed the numbers, as found when the model was loaded."""
     import torch
     import transformers
-
-    from rbp_lab.models.scorer import describe_head
 
     packed = job.dataset.protocol.windows == "packed"
     top = int(merged.documents.document_id.max()) + 1
@@ -223,8 +239,7 @@ def _record(
             "device": runtime.device,
             "machine": platform.processor() or platform.machine(),
             "batch_tokens": job.scoring.batch_tokens,
-            "head": describe_head(scorer.plan),
-            "implementation": scorer.implementation,
+            **ran,
             "documents_without_tokens": 0 if packed else len(corpus) - len(merged.documents),
             "rbp_lab": __version__,
             "python": platform.python_version(),

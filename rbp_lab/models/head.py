@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from rbp_lab.errors import LabError
+from rbp_lab.models.weights import coarsest_eps
 from rbp_lab.scoring.types import LMHead
 
 
@@ -98,8 +99,7 @@ def _check_causal(model: nn.Module, ids: torch.Tensor, own: torch.Tensor) -> Non
     changed[:, -1] = (ids[:, -1] + 1) % own.shape[-1]
     before, after = own[:, :-1].float(), full_logits(model, changed)[:, :-1].float()
     # Dense models give the same bits, experts may regroup; attention to a later token does far more than round.
-    eps = max(torch.finfo(weight.dtype).eps for weight in model.parameters() if weight.is_floating_point())
-    if (before - after).abs().max() > max(1e-4, 4 * eps) * before.abs().max():
+    if (before - after).abs().max() > max(1e-4, 4 * coarsest_eps(model)) * before.abs().max():
         raise LabError(
             f"{type(model).__name__} is not causal: a change of the last token changes earlier predictions, so its "
             "ranks would mean nothing; use a decoder (an encoder may need is_decoder=true in its config)"

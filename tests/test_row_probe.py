@@ -1,0 +1,156 @@
+"""Rows are computed under rules that hold for the model at hand: padded, together, or not at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rbp_lab.commands.measure import measure as run_config
+from rbp_lab.data.windows import Protocol, TokenizedCorpus, plan_blocks
+from rbp_lab.errors import LabError
+from rbp_lab.measurement.loop import measure
+from rbp_lab.measurement.observers import RunPlan
+from rbp_lab.models.row_probe import RowRules, probe_rows
+from rbp_lab.models.scorer import Scorer
+from rbp_lab.models.weights import coarsest_eps
+from rbp_lab.scoring.reference import score_logits
+from tests.conftest import _WIDTHS, TINY_MODELS, build_tiny_model, build_tiny_tokenizer
+from tests.sources import measure_config
+
+ROPE = {"rope_theta": 10000.0}
+LONGROPE = {**ROPE, "rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
+            "original_max_position_embeddings": 40}  # fmt: skip
+PROPHETNET = {
+    "vocab_size": 384, "hidden_size": 32, "num_encoder_layers": 1, "num_decoder_layers": 2,
+    "num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
+    "max_position_embeddings": 256, "is_decoder": True, "add_cross_attention": False,
+}  # fmt: skip
+REFORMER = {
+    "vocab_size": 384, "hidden_size": 32, "num_attention_heads": 4, "attention_head_size": 8, "feed_forward_size": 64,
+    "is_decoder": True, "axial_pos_embds": False, "max_position_embeddings": 128, "attn_layers": ["lsh", "local"],
+    "lsh_attn_chunk_length": 16, "local_attn_chunk_length": 16, "num_buckets": 4,
+}  # fmt: skip
+
+
+def build(kind, **config):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config), dtype=torch.float32)
+    for label, weight in model.eval().requires_grad_(False).named_parameters():
+        if weight.ndim > 1 or label.endswith("bias"):
+            weight.normal_(0.0, 0.2)
+    return model
+
+
+def phi3():
+    return build("phi3", **{**_WIDTHS, "pad_token_id": 0, "original_max_position_embeddings": 40,
+                            "rope_parameters": LONGROPE})  # fmt: skip
+
+
+def make_plan(lengths=(9, 20, 33, 50, 61, 64, 64)):
+    """Documents of these many made-up tokens, one a row; token 0 is special and does not occur."""
+    tokens = (1 + np.arange(sum(lengths)) * 7919 % 299).astype(np.int32)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return plan_blocks(TokenizedCorpus(tokens, offsets, None, np.array([0]), 0), Protocol(max_tokens=64))
+
+
+def rules_of(model):
+    return probe_rows(make_plan(), Scorer(model, "cpu"), coarsest_eps(model))
+
+
+@pytest.mark.parametrize("name", sorted(TINY_MODELS))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_ordinary_models_are_padded_and_batched(name, dtype):
+    import copy
+
+    assert rules_of(copy.deepcopy(build_tiny_model(name)).to(dtype)) == RowRules()
+
+
+@pytest.mark.parametrize("model", [phi3, lambda: build("prophetnet", **PROPHETNET)], ids=["longrope", "prophetnet"])
+def test_rows_whose_padding_would_show_go_unpadded_and_equal_plain_logits_of_each_row(model):
+    model, plan = model(), make_plan()
+    scorer = Scorer(model, "cpu")
+    assert probe_rows(plan, scorer, coarsest_eps(model)) == RowRules(padded=False)
+    run = RunPlan("m", "d", len(plan), plan.num_positions, 384, (1, 5, 50), (1,))
+    got = measure(plan.unpadded(), scorer, run, batch_tokens=300)
+    assert got.stats != measure(plan, scorer, run, batch_tokens=300).stats, "padding would not have shown"
+    ranks, nll = [], 0.0
+    for row in range(len(plan)):
+        start, length = int(plan.start[row]), int(plan.length[row])
+        ids = torch.from_numpy(plan.tokens[start : start + length].astype(np.int64))[None]
+        with torch.inference_mode():
+            scores = score_logits(model(input_ids=ids, use_cache=False).logits[0, :-1].double(), ids[0, 1:])
+        ranks.append(1 + scores.num_greater + scores.num_equal)
+        nll += float(scores.nll.double().sum())
+    expected = np.bincount(torch.cat(ranks).numpy(), minlength=385)[1:]
+    assert np.abs(np.cumsum(got.stats.counts - expected)).max() <= 1  # a near tie may fall either way
+    assert got.stats.nll_units.sum() / 2**24 == pytest.approx(nll, rel=1e-6)
+
+
+def test_a_model_that_draws_random_numbers_is_refused():
+    with pytest.raises(LabError, match="draws random numbers in its forward pass"):
+        rules_of(build("reformer", **REFORMER))
+
+
+def test_a_model_that_remembers_longer_rows_is_refused():
+    config = {**_WIDTHS, "max_position_embeddings": 40}
+    with pytest.raises(LabError, match=r"remembers the longest row so far.*protocol\.max_tokens"):
+        rules_of(build("llama", **config, rope_parameters={**ROPE, "rope_type": "dynamic", "factor": 4.0}))
+
+
+class Neighbourly(nn.Module):
+    """A model whose logits depend on the other rows of the batch, as experts of limited capacity make them."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def get_input_embeddings(self):
+        return self.model.get_input_embeddings()
+
+    def get_output_embeddings(self):
+        return self.model.get_output_embeddings()
+
+    def forward(self, input_ids, **more):
+        out = self.model(input_ids=input_ids, **more)
+        out.logits = out.logits * (1 + 0.2 * (len(input_ids) - 1))
+        return out
+
+
+def test_a_model_whose_rows_see_each_other_gets_them_one_at_a_time():
+    model = Neighbourly(build_tiny_model("llama"))
+
+    def score(blocks):
+        with torch.inference_mode():
+            logits = model(input_ids=torch.from_numpy(blocks.tokens)).logits[:, :-1]
+        return score_logits(logits[torch.from_numpy(blocks.scored)], torch.from_numpy(blocks.targets))
+
+    assert probe_rows(make_plan(), score, 1e-7) == RowRules(padded=True, together=False)
+
+
+def test_a_measurement_says_how_its_rows_were_computed_and_what_attention_ran(tmp_path, capsys):
+    phi3().save_pretrained(tmp_path / "phi3")
+    build_tiny_tokenizer().save_pretrained(tmp_path / "phi3")
+    record = run_config(measure_config(tmp_path / "phi3", tmp_path / "store")).record
+    assert record.provenance["rows"] == {"padded": False, "together": True}
+    assert record.provenance["attention"] == "sdpa"
+    assert "scores that depend on how far they are padded; they are computed without padding" in capsys.readouterr().err
+    other = measure_config(tmp_path / "phi3", tmp_path / "other", scoring__batch_tokens=1)
+    assert run_config(other).record.stats == record.stats
+
+
+@pytest.mark.parametrize(
+    "spoil, says",
+    [(torch.nan, "holds NaN, so the checkpoint is damaged"), (torch.inf, "is infinite in float32")],
+)
+def test_weights_that_are_no_numbers_are_named(tmp_path, spoil, says):
+    import copy
+
+    model = copy.deepcopy(build_tiny_model("gpt_neox"))
+    model.gpt_neox.layers[1].mlp.dense_4h_to_h.weight[0, 0] = spoil
+    model.save_pretrained(tmp_path / "model")
+    build_tiny_tokenizer().save_pretrained(tmp_path / "model")
+    with pytest.raises(LabError, match=rf"layers\.1\.mlp\.dense_4h_to_h\.weight {says}"):
+        run_config(measure_config(tmp_path / "model", tmp_path / "store"))
