@@ -17,7 +17,7 @@ import pandas as pd
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
 from rbp_lab.fits.result import POOLED, FitPoints, Label
-from rbp_lab.records import RunRecord
+from rbp_lab.records import RunHeader, RunRecord
 
 # size: S. metric: "ce", "neg_log_rbp" or "neg_log_p". k: missing for "ce". window: N, 1 unless "neg_log_p".
 # value: nats; +inf when RBP_k (p_{N,k}) was 0. se_log: standard error of ln value over documents, NaN when unknown.
@@ -95,9 +95,9 @@ def _neg_log(p: float) -> float:
 _COMPARABLE = ("protocol", "dtype", "tf32", "logits", "candidates")
 
 
-def check_comparable(records: Sequence[RunRecord]) -> None:
+def check_comparable(records: Sequence[RunRecord | RunHeader]) -> None:
     """LabError when runs must not stand in one table: other protocols or precisions, one name for two corpora."""
-    seen: dict[str, RunRecord] = {}
+    seen: dict[str, RunRecord | RunHeader] = {}
     for record in records:
         first = seen.setdefault(record.dataset.name, record)
         if record.dataset.fingerprint != first.dataset.fingerprint:

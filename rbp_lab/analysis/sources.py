@@ -19,17 +19,18 @@ from rbp_lab.points import (
     points_from_records,
     validate,
 )
-from rbp_lab.records import RunRecord
+from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.store.layout import Store
-from rbp_lab.store.records import list_records, read_record
+from rbp_lab.store.records import list_records
 from rbp_lab.tracking.settings import Tracking, destination
-from rbp_lab.tracking.wandb.remote_run import RULED_OUT, PulledRun, described, summary_rows
+from rbp_lab.tracking.wandb.pull import pull_runs
+from rbp_lab.tracking.wandb.remote_run import NEEDS_TABLES, RemoteRun, summary_rows
 
 SOURCES = ("local", "wandb", "csv")
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
+class AnalysisInputs:
     """points: of every run. records: of the runs whose tables are there. notes: what a reader must know of them."""
 
     points: pd.DataFrame
@@ -38,15 +39,16 @@ class Gathered:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A run that a source gave. summary: set when its record could not be had; ``record`` then has no statistics."""
+class LoadedRun:
+    """A finished run that a source gave. record: None when its tables could not be had; ``remote`` then has why."""
 
     source: str
-    record: RunRecord
-    summary: PulledRun | None = None
+    header: RunHeader
+    record: RunRecord | None
+    remote: RemoteRun | None = None
 
 
-def gather(config: Mapping[str, Any]) -> Gathered:
+def gather(config: Mapping[str, Any]) -> AnalysisInputs:
     """What ``config`` of ``analyze`` asks for: source (several joined by +), store, project, entity, filters, k, size.
 
     The same record (key) from several places counts once: the first with its tables, in the order of the sources, the
@@ -70,105 +72,105 @@ def gather(config: Mapping[str, Any]) -> Gathered:
             )
         if not config["csv"]:
             raise LabError("source=csv needs the file: csv=PATH")
-        return Gathered(points_from_csv(config["csv"], size), [], [])
+        return AnalysisInputs(points_from_csv(config["csv"], size), [], [])
     if size not in SIZES:
         raise LabError(f"size must be one of {', '.join(SIZES)}; got {size!r}")
     notes: list[str] = []
-    found = [f for name in names for f in _from(name, config, notes) if wanted(f.record, config["filters"])]
-    runs = sorted(deduplicated(found, notes), key=lambda f: _order(f.record))
-    records = [f.record for f in runs if f.summary is None]
-    summaries = [f.summary for f in runs if f.summary is not None]
+    found = [r for name in names for r in _load(name, config, notes) if passes_filters(r.header, config["filters"])]
+    runs = sorted(deduplicated(found, notes), key=lambda run: _order(run.header))
+    records = [run.record for run in runs if run.record is not None]
+    remote = [run.remote for run in runs if run.record is None and run.remote is not None]
     ks = config["k"]["thresholds"]
-    if not summaries:
-        return Gathered(points_from_records(records, ks, size), records, notes)
-    check_comparable([f.record for f in runs])
+    if not remote:
+        return AnalysisInputs(points_from_records(records, ks, size), records, notes)
+    check_comparable([run.header for run in runs])
     tables = [points_from_records(records, ks, size)] if records else []
-    rows = [row for run in summaries for row in summary_rows(run, ks, size)]
+    rows = [row for run in remote for row in summary_rows(run, ks, size)]
     tables.append(pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS))
-    for run in summaries:
-        has = [k for k in ks if f"rbp/{k}" in run.summary]
+    for run in remote:
+        has = [k for k in ks if f"rbp/{k}" in run.numbers]
         lacks = f", and of these k: {', '.join(str(k) for k in ks if k not in has)}" if len(has) < len(ks) else ""
-        notes.append(f"run {run.where}: {run.why}, so its summary is used; that rules out {RULED_OUT}{lacks}")
-    return Gathered(validate(pd.concat(tables, ignore_index=True)), records, notes)
+        notes.append(f"run {run.where}: {run.why}, so its summary is used; that rules out {NEEDS_TABLES}{lacks}")
+    return AnalysisInputs(validate(pd.concat(tables, ignore_index=True)), records, notes)
 
 
-def _order(record: RunRecord) -> tuple[object, ...]:
-    return record.dataset.name, record.model.family, record.model.params.non_embedding, record.key
+def _order(header: RunHeader) -> tuple[object, ...]:
+    return header.dataset.name, header.model.family, header.model.params.non_embedding, header.key
 
 
-def _from(name: str, config: Mapping[str, Any], notes: list[str]) -> list[Found]:
+def _load(name: str, config: Mapping[str, Any], notes: list[str]) -> list[LoadedRun]:
+    """The finished runs of one source; of W&B the newest first. What is left out is noted."""
     if name == "local":
-        return [Found(name, record) for record in list_records(config["store"])]
-    from rbp_lab.tracking.wandb.pull import pull_runs
-
-    where = destination(call(Tracking, {**(config["tracking"] or {}), "mode": "online"}, "tracking"))
+        return [LoadedRun(name, record.header, record) for record in list_records(config["store"])]
+    tracking = config["tracking"] or {}
+    where = destination(call(Tracking, {**tracking, "mode": "online"}, "tracking"))
     if where is None or not where.online:
         raise LabError("source=wandb needs a W&B key: run wandb login or set WANDB_API_KEY")
-    timeout = (config["tracking"] or {}).get("timeout", 30.0)
-    pulled = pull_runs(where, config["project"], config["entity"], config["filters"], Store(config["store"]), timeout)
-    unfinished = [run for run in pulled if not run.finished]
-    if unfinished:
-        notes.append(f"{len(unfinished)} runs of source {name} are not finished and are left out")
-    found = []
-    for run in pulled:
-        if run.finished:
-            known = run.directory is not None
-            found.append(Found(name, read_record(run.directory) if known else described(run), None if known else run))
-    newest_first = sorted(found, key=lambda f: str(f.record.provenance.get("finished", "")), reverse=True)
-    return newest_first
+    project = config["project"] or tracking.get("project") or "rbp-lab"
+    entity = config["entity"] or tracking.get("entity")
+    store, timeout = Store(config["store"]), tracking.get("timeout", 30.0)
+    pulled = pull_runs(where, project, entity, config["filters"], store, timeout)
+    notes += pulled.notes
+    runs = [LoadedRun(name, run.header, run.record, run) for run in pulled.runs]
+    return sorted(runs, key=lambda run: str(run.record and run.record.provenance.get("finished", "")), reverse=True)
 
 
-def deduplicated(found: Sequence[Found], notes: list[str]) -> list[Found]:
+def deduplicated(found: Sequence[LoadedRun], notes: list[str]) -> list[LoadedRun]:
     """One run per key: the first that has its tables, else the first; every choice is noted."""
-    kept: dict[str, Found] = {}
+    kept: dict[str, LoadedRun] = {}
     for run in found:
-        first = kept.setdefault(run.record.key, run)
+        first = kept.setdefault(run.header.key, run)
         if first is run:
             continue
-        if first.summary is not None and run.summary is None:
+        if first.record is None and run.record is not None:
             first, run = run, first
-            kept[run.record.key] = first
-        same = run.summary is None and first.record.stats == run.record.stats
-        how = "equal" if same else "known by its summary only" if run.summary is not None else "with other counts"
+            kept[run.header.key] = first
+        if run.record is None:
+            how = "known by its summary only"
+        else:
+            how = (
+                "equal" if first.record is not None and first.record.stats == run.record.stats else "with other counts"
+            )
         notes.append(
-            f"run {run.record.key} ({run.record.model.name} on {run.record.dataset.name}) is there more than once: "
+            f"run {run.header.key} ({run.header.model.name} on {run.header.dataset.name}) is there more than once: "
             f"kept the one of source {first.source}, left out one of {run.source}, {how}"
         )
     return _one_per_measurement(list(kept.values()), notes)
 
 
-def _one_per_measurement(found: list[Found], notes: list[str]) -> list[Found]:
+def _one_per_measurement(found: list[LoadedRun], notes: list[str]) -> list[LoadedRun]:
     """Of runs that differ only in the tables asked for (thresholds, windows) and counted the same, the richest."""
-    kept: dict[object, Found] = {}
+    kept: dict[object, LoadedRun] = {}
     for run in found:
-        r, spec = run.record, replace(run.record.scoring, thresholds=(), window_lengths=())
-        if run.summary is not None:
-            kept[r.key] = run
+        h = run.header
+        if run.record is None:
+            kept[h.key] = run
             continue
-        name = (r.model.fingerprint, r.dataset.fingerprint, repr(spec), r.stats.counts.tobytes())
+        spec = replace(h.scoring, thresholds=(), window_lengths=())
+        name = (h.model.fingerprint, h.dataset.fingerprint, repr(spec), run.record.stats.counts.tobytes())
         first = kept.setdefault(name, run)
         if first is not run:
-            richest, other = sorted((first, run), key=lambda f: len(f.record.scoring.thresholds), reverse=True)
+            richest, other = sorted((first, run), key=lambda r: len(r.header.scoring.thresholds), reverse=True)
             kept[name] = richest
             notes.append(
-                f"runs {richest.record.key} and {other.record.key} ({r.model.name} on {r.dataset.name}) counted the "
+                f"runs {richest.header.key} and {other.header.key} ({h.model.name} on {h.dataset.name}) counted the "
                 f"same tokens for other thresholds: kept the first, which has more"
             )
     return list(kept.values())
 
 
-def wanted(record: RunRecord, filters: Mapping[str, Any]) -> bool:
+def passes_filters(header: RunHeader, filters: Mapping[str, Any]) -> bool:
     """Whether a run passes the filters; those by name are applied before runs are compared with each other."""
     values = {
-        "model": record.model.name,
-        "family": record.model.family,
-        "dataset": record.dataset.name,
-        "dtype": record.scoring.dtype,
-        "key": record.key,
+        "model": header.model.name,
+        "family": header.model.family,
+        "dataset": header.dataset.name,
+        "dtype": header.scoring.dtype,
+        "key": header.key,
     }
-    return all(matches(value, patterns(filters.get(name))) for name, value in values.items())
+    return all(matches(value, as_list(filters.get(name))) for name, value in values.items())
 
 
-def patterns(given: Sequence[str] | str | None) -> list[str] | None:
+def as_list(given: Sequence[str] | str | None) -> list[str] | None:
     """A filter may be one pattern or a list of them."""
     return [given] if isinstance(given, str) else None if given is None else list(given)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from rbp_lab.analysis.run import Analysis, analyze
-from rbp_lab.analysis.sources import gather, patterns
+from rbp_lab.analysis.sources import as_list, gather
 from rbp_lab.config.build import call
 from rbp_lab.points import select
 from rbp_lab.report.terminal import terminal
@@ -28,7 +28,7 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
     gathered = gather(config)
     for note in gathered.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    points = select(gathered.points, *(patterns(filters[name]) for name in ("model", "family", "dataset")))
+    points = select(gathered.points, *(as_list(filters[name]) for name in ("model", "family", "dataset")))
     out = Store(config["store"]).analysis(config["name"]).directory
     analysis = analyze(
         points,

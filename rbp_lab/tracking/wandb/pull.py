@@ -1,21 +1,33 @@
-"""Finished runs pulled back from a W&B server; their records' files are cached by digest."""
+"""Finished runs pulled back from a W&B server; their records' files are kept by digest and fetched once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rbp_lab.errors import LabError
+from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.store.atomic import atomic_directory
-from rbp_lab.store.layout import Store
+from rbp_lab.store.layout import RecordFiles, Store
+from rbp_lab.store.records import TABLES, read_record
 from rbp_lab.tracking.settings import Destination
 from rbp_lab.tracking.wandb.client import public_api
-from rbp_lab.tracking.wandb.names import RECORD, RECORD_TYPE
-from rbp_lab.tracking.wandb.remote_run import PulledRun
+from rbp_lab.tracking.wandb.names import MEASURE, RECORD, RECORD_TYPE
+from rbp_lab.tracking.wandb.remote_run import RemoteRun, header_from_config, numbers_from_summary, shown
 from rbp_lab.tracking.wandb.session import digest_files
 
 SERVER_SIDE = {"model": "model", "family": "family", "dataset": "dataset", "dtype": "precision", "key": "key"}
+MAX_BYTES = 1 << 34  # of one file of a record
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """runs: the finished measurements. notes: sentences about what was left out and why."""
+
+    runs: tuple[RemoteRun, ...]
+    notes: tuple[str, ...]
 
 
 def pull_runs(
@@ -25,66 +37,104 @@ def pull_runs(
     filters: Mapping[str, Any],
     store: Store,
     timeout: float = 30.0,
-) -> list[PulledRun]:
-    """The measurements in a project that pass ``filters``, each with its record's files when they are there.
+) -> Pulled:
+    """The measurements in a project that pass ``filters``, each with its record when that is there and sound.
 
     filters: as ``analyze`` has them; names without wildcards are asked of the server, the rest is the caller's to
     apply. ``wandb`` among them is a query of W&B's own (Mongo style), such as {"tags": "paper"}. store: keeps the
-    files by digest of the artifact, so they are fetched once. Raises LabError when the server does not answer or
-    refuses.
+    files, by the digest of the record. A run that cannot be used is left out with a note. Raises LabError when the
+    server does not answer or refuses.
     """
-    import wandb
-
     path = f"{entity}/{project}" if entity else project
     try:
         api = public_api(where.server, where.key, timeout)
-        found = api.runs(path, filters=query(filters), per_page=100, lazy=False)
-        return [_pulled(run, store) for run in found if "key" in run.config and _is_measurement(run)]
-    except (wandb.errors.Error, wandb.errors.CommError, OSError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise LabError(f"cannot pull runs of {path} from {where.server}: {first}") from error
+        found = [run for run in api.runs(path, filters=query(filters), per_page=100, lazy=True) if _is_measurement(run)]
+    except Exception as error:  # W&B raises many kinds, of its own and of the network
+        raise LabError(f"cannot pull runs of {path} from {where.server}: {_first_line(error)}") from error
+    runs, notes, unfinished = [], [], 0
+    for run in found:
+        name = shown(f"{path}/{run.id}")
+        try:
+            pulled = _pulled(run, name, store)
+        except Exception as error:  # whatever one run holds, the others are not to blame
+            notes.append(f"run {name} is left out: {_first_line(error)}")
+            continue
+        if pulled is None:
+            unfinished += 1
+        else:
+            runs.append(pulled)
+    if unfinished:
+        notes.append(f"{unfinished} runs of source wandb are not finished and are left out")
+    return Pulled(tuple(runs), tuple(notes))
 
 
 def query(filters: Mapping[str, Any]) -> dict[str, Any]:
     """W&B's filter for what can be asked of the server exactly."""
-    wanted: list[dict[str, Any]] = []
+    asked: list[dict[str, Any]] = []
     for name, theirs in SERVER_SIDE.items():
         given = filters.get(name)
         given = [given] if isinstance(given, str) else given
         if given and not any(c in pattern for pattern in given for c in "*?["):
-            wanted.append({f"config.{theirs}": {"$in": list(given)}})
+            asked.append({f"config.{theirs}": {"$in": list(given)}})
     if filters.get("wandb"):
-        wanted.append(dict(filters["wandb"]))
-    return {"$and": wanted} if wanted else {}
+        asked.append(dict(filters["wandb"]))
+    return {"$and": asked} if asked else {}
 
 
 def _is_measurement(run: Any) -> bool:
-    return run.id.startswith("measure-") or run.job_type == "measure"
+    return str(run.id).startswith(f"{MEASURE}-")
 
 
-def _pulled(run: Any, store: Store) -> PulledRun:
+def _first_line(error: Exception) -> str:
+    kind = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
+    lines = str(error).strip().splitlines()
+    return kind + "".join(c if c.isprintable() else "?" for c in (lines[0] if lines else "no reason given"))[:300]
+
+
+def _pulled(run: Any, where: str, store: Store) -> RemoteRun | None:
+    """One run, checked; None when it is not finished. Raises when it cannot be used at all."""
     summary = {name: run.summary.get(name) for name in run.summary.keys()}  # noqa: SIM118 - not a mapping
-    directory, why = None, "the run is not finished"
-    if RECORD in summary:
-        directory, why = _record(run, str(summary[RECORD]), store)
-    return PulledRun("/".join(run.path), dict(run.config), summary, directory, why)
+    if RECORD not in summary:
+        return None
+    header = header_from_config(run.config)
+    pulled = RemoteRun(where, header, numbers_from_summary(summary))
+    try:
+        return replace(pulled, record=_record(run, header, summary[RECORD], store))
+    except Exception as error:  # the summary is sound, whatever the artifact holds
+        return replace(pulled, why=_first_line(error))
 
 
-def _record(run: Any, digest: str, store: Store) -> tuple[Path | None, str]:
-    """The directory of the version that the summary is of, fetched once; (None, why) when there is none."""
-    versions = [a for a in run.logged_artifacts() if a.type == RECORD_TYPE and a.state == "COMMITTED"]
-    mine = [a for a in versions if (a.metadata or {}).get(RECORD) == digest]
-    if not mine:
-        return None, "its artifact is missing" if not versions else "its artifact is of another version"
-    artifact: Any = mine[-1]
-    directory = store.pulled(artifact.digest)
-    if not directory.is_dir():
+def _record(run: Any, header: RunHeader, digest: Any, store: Store) -> RunRecord:
+    """The record of the version that the summary is of, fetched once; raises when there is none or it is another."""
+    directory = store.pulled(digest)
+    if not directory.is_dir() or digest_files(list(directory.iterdir())) != digest:
+        versions = [a for a in run.logged_artifacts() if a.type == RECORD_TYPE and a.state == "COMMITTED"]
+        mine = [a for a in versions if (a.metadata or {}).get(RECORD) == digest]
+        if not mine:
+            raise LabError("its artifact is of another version" if versions else "its artifact is missing")
         with atomic_directory(directory) as temporary:
-            artifact.download(root=str(temporary), skip_cache=True)
-            _check(list(temporary.iterdir()), digest, artifact.name)
-    return directory, ""
+            _download(mine[-1], temporary)
+            if digest_files(list(temporary.iterdir())) != digest:
+                raise LabError("the files of its artifact are not those that were mirrored; mirror the record again")
+    record = read_record(directory)
+    theirs, ours = record.header, header
+    if (theirs.key, theirs.model.fingerprint, theirs.dataset.fingerprint) != (
+        ours.key, ours.model.fingerprint, ours.dataset.fingerprint,
+    ):  # fmt: skip
+        raise LabError(f"its artifact holds the record {theirs.key}, not the one that its configuration names")
+    return record
 
 
-def _check(files: Sequence[Path], digest: str, name: str) -> None:
-    if digest_files(files) != digest:
-        raise LabError(f"the files of W&B artifact {name} are not those that were mirrored; mirror the record again")
+def _download(artifact: Any, directory: Path) -> None:
+    """The files of a record into ``directory``: those names and no others, no links, no references to elsewhere."""
+    files = RecordFiles(directory)
+    expected = {files.header.name, *(files.table(name).name for name in TABLES)}
+    entries = artifact.manifest.entries
+    if set(entries) != expected:
+        raise LabError(f"its artifact holds other files than a record: {shown(sorted(set(entries) ^ expected)[0])}")
+    for name, entry in entries.items():
+        if entry.ref is not None or (entry.size or 0) > MAX_BYTES:
+            raise LabError(f"its artifact's {name} is a reference or too large")
+    artifact.download(root=str(directory), skip_cache=True)
+    if any(path.is_symlink() or not path.is_file() for path in directory.iterdir()):
+        raise LabError("its artifact holds something other than files")
