@@ -4,8 +4,10 @@
     root/models/<owner>/<repo>@<branch>/…    another branch of it
     root/datasets/<owner>/<repo>/…           the same for data sets
 
-The commit of a branch is a hash of its files, so it changes when they do. Clients set HF_ENDPOINT to ``server.url``
-before they import any hub library, and HF_HUB_DISABLE_XET=1. ``server.log`` holds (method, path) of every request.
+The commit of a branch is a hash of its files, so it changes when they do; ``push`` keeps the old commit. Clients set
+HF_ENDPOINT to ``server.url`` before they import any hub library, and HF_HUB_DISABLE_XET=1. ``server.log`` holds
+(method, path) of every request, ``server.before`` is called with each path before it is answered, and
+``server.refuse`` maps the beginning of a path to (status, headers) to answer with.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -36,6 +39,12 @@ def commit_of(repo: Path) -> str:
     return digest.hexdigest()
 
 
+def push(repo: Path, content: Path) -> None:
+    """Replace the main branch by other files; the old commit can still be asked for."""
+    repo.rename(repo.parent / f"{repo.name}@{commit_of(repo)}")
+    shutil.copytree(content, repo)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # the clients keep connections open
 
@@ -45,8 +54,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         self.server.log.append((self.command, path))
+        self.server.before(path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if match := _API.fullmatch(path):
+        refused = next((answer for start, answer in self.server.refuse.items() if path.startswith(start)), None)
+        if refused is not None:
+            self.send({"error": "refused"}, *refused)
+        elif match := _API.fullmatch(path):
             self.answer_api(*match.groups(), body)
         elif match := _FILE.fullmatch(path):
             self.answer_file("datasets" if match[1] else "models", match[2], match[3], match[4])
@@ -125,7 +138,7 @@ def serve(root: Path) -> ThreadingHTTPServer:
     """Start serving root on a free port of 127.0.0.1, in a thread; ``url``, ``log``; stop it with ``shutdown()``."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
-    server.root, server.log = Path(root), []
+    server.root, server.log, server.before, server.refuse = Path(root), [], lambda path: None, {}
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server

@@ -170,20 +170,20 @@ def test_dry_run_of_every_size(tmp_path, width):
         train(model, source, tmp_path, hooks=[interrupt])
     assert leftovers(tmp_path) == []
     with pytest.raises(LabError, match="not trained yet; run: rbp-lab train model=tiny"):
-        model.info()
+        model.open()
 
     steps = []
     outcome = train(model, source, tmp_path, hooks=[lambda *what: steps.append(what)])
     assert outcome.trained and leftovers(tmp_path) == ["tiny"]
     assert [s[0] for s in steps] == [1, 2] and [s[1] for s in steps] == pytest.approx(outcome.record["loss"], abs=1e-3)
-    loaded = model.load(torch.float32, "cpu")
+    loaded = model.open().load(torch.float32, "cpu").network
     assert not loaded.training and any(not torch.equal(before[k], v) for k, v in loaded.state_dict().items())
-    info = model.info()
+    info = model.open().info
     assert (info.params.non_embedding, info.architecture) == (model.non_embedding, "GPTNeoXForCausalLM")
     assert (info.vocab_rows, info.tokenizer_size, info.max_positions, info.training_tokens) == (300, 300, 16, 64)
 
     again = train(model, source, tmp_path, hooks=[lambda *_: pytest.fail("trained again")])
-    assert not again.trained and model.info().fingerprint == info.fingerprint
+    assert not again.trained and model.open().info.fingerprint == info.fingerprint
 
 
 def test_training_repeats_itself_and_the_seed_matters(tmp_path):
@@ -192,7 +192,7 @@ def test_training_repeats_itself_and_the_seed_matters(tmp_path):
         model = tiny(tmp_path, name, seed=seed)
         torch.manual_seed(len(prints))  # the process's own random state must not matter
         train(model, MadeUpText(), tmp_path)
-        prints.append(model.info().fingerprint)
+        prints.append(model.open().info.fingerprint)
     assert prints[0] == prints[1] != prints[2]
 
 
@@ -214,10 +214,10 @@ def test_other_settings_text_or_force_train_anew(tmp_path, capsys):
 def test_a_model_trained_otherwise_is_not_measured_by_mistake(tmp_path):
     train(tiny(tmp_path), MadeUpText(), tmp_path)
     with pytest.raises(LabError, match="trained with width=16, not 24; run: rbp-lab train model=tiny"):
-        tiny(tmp_path, width=24).load(torch.float32, "cpu")
+        tiny(tmp_path, width=24).open()
     (tmp_path / "models" / "tiny" / TRAINING_FILE).write_text("{")
     with pytest.raises(LabError, match=r"not JSON; run: rbp-lab train model=tiny .*force=true"):
-        tiny(tmp_path).info()
+        tiny(tmp_path).open()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_model_trained_otherwise_is_not_measured_by_mistake(tmp_path):
 )
 def test_the_command_that_is_missing_is_named_exactly(tmp_path, fields, command):
     with pytest.raises(LabError) as error:
-        LadderModel(directory=str(tmp_path / "none"), **fields).info()
+        LadderModel(directory=str(tmp_path / "none"), **fields).open()
     assert str(error.value).endswith(f"not trained yet; run: rbp-lab train {command}")
 
 

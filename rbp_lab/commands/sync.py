@@ -82,7 +82,7 @@ def _trainings(tracking: Tracking, store: Store, ledger: Ledger, force: bool) ->
             session = Session(tracking, where, store.root, "; the model is kept: rbp-lab sync can be repeated")
             session.start(training_spec(directory.name, "ladder", training["settings"], training["corpus"]))
             mirror_losses(session, training)
-            return finish_training(session, ledger, id, model.info(), training)
+            return finish_training(session, ledger, id, model.open().info, training)
 
         yield Missing(f"training of {name}", send)
 

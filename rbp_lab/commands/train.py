@@ -76,7 +76,7 @@ def train(
         about = {"name": corpus.name, "fingerprint": corpus.fingerprint}
         with TrainingTracker(tracking, store, model, about, config or {}) as tracker:
             model.train(corpus, Store(store), (*hooks, tracker))
-            tracker.finish(model.info(), _record(model))
+            tracker.finish(model.open().info, _record(model))
     record = _record(model)
     return TrainedModel(model.name, Path(model.directory), why is not None, record)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -20,14 +19,13 @@ from rbp_lab.data.corpus import Corpus
 from rbp_lab.errors import LabError
 from rbp_lab.hub_errors import quiet
 from rbp_lab.models.hf import HFModel
-from rbp_lab.records import ModelInfo
+from rbp_lab.models.source import OpenModel
+from rbp_lab.names import check_label, check_name
 from rbp_lab.store.atomic import atomic_directory
 from rbp_lab.store.layout import TRAINING_FILE, Store
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-    from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerBase
+    from transformers import GPTNeoXForCausalLM
 
     from rbp_lab.ladder.training import StepHook
 
@@ -108,8 +106,8 @@ class LadderModel:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.name or re.search(r"[/\\\0]", self.name) or self.name in {".", ".."}:
-            raise LabError(f"model.name becomes a directory name and may not be empty or a path; got {self.name!r}")
+        check_name(self.name, "model.name")
+        check_label(self.family, "model.family")
         if self.width < 2 * HEADS or self.width % (2 * HEADS):
             raise LabError(
                 f"model.width must be a multiple of {2 * HEADS} ({HEADS} heads of an even size); got {self.width}"
@@ -245,16 +243,9 @@ class LadderModel:
             (temporary / TRAINING_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         return Path(self.directory)
 
-    def info(self) -> ModelInfo:
-        """What is known without the weights; LabError when the model is not trained, or trained otherwise."""
-        return self._trained().info()
-
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self._trained().tokenizer()
-
-    def load(self, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
-        """The trained model in eval mode."""
-        return self._trained().load(dtype, device)
+    def open(self) -> OpenModel:
+        """The trained model; LabError when it is not trained, or trained otherwise."""
+        return self._trained().open()
 
     def _trained(self) -> HFModel:
         why = self.differs()

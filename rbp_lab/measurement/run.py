@@ -21,10 +21,11 @@ from rbp_lab import __version__, metrics
 from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.data.tokenize import tokenize
-from rbp_lab.data.windows import BlockPlan, plan_blocks
+from rbp_lab.data.windows import BlockPlan, TokenizedCorpus, plan_blocks
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import Runtime, choose_device
 from rbp_lab.measurement.observers import Callback, Measurement, Observers, RunPlan
+from rbp_lab.models.source import ModelSource, OpenModel
 from rbp_lab.records import DatasetInfo, ModelInfo, RunHeader, RunRecord, ScoringSpec, record_key
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import has_record, read_record, record_path, write_record
@@ -34,7 +35,7 @@ from rbp_lab.store.records import has_record, read_record, record_path, write_re
 class Job:
     """One measurement, as the command line composes it: sources, choices and where to keep the record."""
 
-    model: Any
+    model: ModelSource
     dataset: Any
     k: KSpec
     precision: Precision
@@ -82,7 +83,7 @@ def run_job(job: Job) -> Outcome:
         path = measure_share(job, corpus, identity, Runtime(device=choose_device(job.launch.device)))
     else:
         choose_device(job.launch.device)
-        _launch(job.config, job.launch.processes, Store(job.store))
+        _launch(job.config, identity.key, job.launch.processes, Store(job.store))
         path = record_path(job.store, identity.key)
     return Outcome(read_record(path), path, measured=True)
 
@@ -95,7 +96,7 @@ class Identity:
     model: ModelInfo
     dataset: DatasetInfo
     scoring: ScoringSpec
-    tokenizer: Any
+    opened: OpenModel
 
     @property
     def header(self) -> RunHeader:
@@ -104,25 +105,25 @@ class Identity:
 
 def identify(job: Job, corpus: Corpus) -> Identity:
     """Key and infos of the record that ``job`` asks for; LabError when model and protocol do not fit together."""
-    model, protocol = job.model.info(), job.dataset.protocol
+    opened, protocol = job.model.open(), job.dataset.protocol
+    model = opened.info
     if model.max_positions is not None and protocol.max_tokens > model.max_positions:
         raise LabError(
             f"dataset.protocol.max_tokens={protocol.max_tokens}, but model {model.name} has only "
             f"{model.max_positions} positions; choose at most that many"
         )
-    tokenizer = job.model.tokenizer()
     dataset = DatasetInfo(job.dataset.name, corpus.fingerprint, len(corpus), corpus.info)
     scoring = ScoringSpec(
-        dtype=getattr(job.model, "dtype", None) or job.precision.dtype,
+        dtype=opened.dtype or job.precision.dtype,
         tf32=job.precision.tf32,
         logits=job.precision.logits,
         candidates=job.scoring.candidates,
         protocol=asdict(protocol),
         thresholds=tuple(job.k.thresholds),
         window_lengths=tuple(job.k.windows),
-        attention=getattr(job.model, "attention", None),
+        attention=opened.attention,
     )
-    return Identity(record_key(model, dataset, scoring), model, dataset, scoring, tokenizer)
+    return Identity(record_key(model, dataset, scoring), model, dataset, scoring, opened)
 
 
 def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime) -> Path:
@@ -142,15 +143,21 @@ def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
     model_info, spec = identity.model, identity.scoring
     store = Store(job.store)
     if runtime.is_main:
-        tokens = tokenize(corpus, identity.tokenizer, job.dataset.protocol, store)
+        tokens = tokenize(corpus, identity.opened.tokenizer, job.dataset.protocol, store)
         runtime.wait()
     else:
         runtime.wait()  # process 0 tokenizes; the others read what it kept
-        tokens = tokenize(corpus, identity.tokenizer, job.dataset.protocol, store)
+        tokens = tokenize(corpus, identity.opened.tokenizer, job.dataset.protocol, store)
     plan = plan_blocks(tokens, job.dataset.protocol)
+    _refuse_ids_beyond(plan, tokens, corpus, identity.opened)
     torch.set_float32_matmul_precision("high" if spec.tf32 else "highest")
-    network = job.model.load(getattr(torch, spec.dtype), runtime.device)
-    num_candidates = model_info.tokenizer_size if spec.candidates == "tokenizer" else None
+    loaded = identity.opened.load(getattr(torch, spec.dtype), runtime.device)
+    network, notes = loaded.network, (*identity.opened.notes, *loaded.notes)
+    if runtime.is_main:
+        for note in notes:
+            print(f"note: model {model_info.name}: {note}", file=sys.stderr)
+    sizes = (model_info.vocab_rows, model_info.tokenizer_size)
+    num_candidates = min(sizes) if spec.candidates == "tokenizer" else None
     scorer = Scorer(
         network,
         runtime.device,
@@ -185,6 +192,7 @@ def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
             result = measure_plan(share, scorer, run, observers, batch_tokens)
         except NonFiniteScores as error:
             raise LabError(f"model {model_info.name}: {error}: {why_not_finite(network)}") from None
+        identity.opened.verify()
         merged: Measurement = runtime.merge(result)
         _assert_counted_once(merged, plan)
         if runtime.is_main:
@@ -194,12 +202,32 @@ def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
                 "implementation": scorer.implementation,
                 "attention": getattr(network.config, "_attn_implementation", None),
                 "rows": asdict(rules),
+                "notes": list(notes),
             }
             record = _record(job, corpus, identity, merged, runtime, ran, seconds)
             path = write_record(job.store, record)
             observers.notify("on_record", record, path)
     runtime.wait()
     return path
+
+
+def _refuse_ids_beyond(plan: BlockPlan, tokens: TokenizedCorpus, corpus: Corpus, opened: OpenModel) -> None:
+    """Raise LabError when a text yields an id for which the head has no row, naming document and token."""
+    rows = opened.info.vocab_rows
+    if len(plan.tokens) == 0 or plan.tokens.max() < rows:
+        return
+    beyond = np.flatnonzero(tokens.tokens >= rows)
+    if len(beyond):
+        document = int(np.searchsorted(tokens.offsets, beyond[0], side="right")) - 1
+        id = int(tokens.tokens[beyond[0]])
+        where = f"token {beyond[0] - tokens.offsets[document]} of document {corpus.ids[document]!r}"
+    else:
+        id, where = int(plan.tokens.max()), "the token between packed documents"
+    token = opened.tokenizer.convert_ids_to_tokens(id)
+    raise LabError(
+        f"{where} has id {id} ({token!r}), but the head of model {opened.info.name} has only {rows} rows; tokenizer "
+        "and weights do not belong together, or tokens were added without resizing the model"
+    )
 
 
 def _assert_counted_once(merged: Measurement, plan: BlockPlan) -> None:
@@ -249,12 +277,15 @@ def _record(
     )
 
 
-def _launch(config: Mapping[str, Any], processes: int, store: Store) -> None:
-    """Start the processes with torch's launcher; they see plain JSON, never the command line."""
+def _launch(config: Mapping[str, Any], key: str, processes: int, store: Store) -> None:
+    """Start the processes with torch's launcher; they see plain JSON, never the command line.
+
+    key: of the record to make; a process that finds another model or text stops.
+    """
     store.jobs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="job-", dir=store.jobs) as directory:
         job = Path(directory) / "job.json"
-        job.write_text(json.dumps(config))
+        job.write_text(json.dumps({"config": config, "key": key}))
         log = Path(directory) / "launcher.log"
         threads = max(1, (os.cpu_count() or 1) // processes)
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]

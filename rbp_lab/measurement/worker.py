@@ -14,12 +14,15 @@ from rbp_lab.measurement.run import identify, measure_share
 def run_worker(arguments: Sequence[str]) -> int:
     """Measure this process's share of the job in the file that ``arguments`` names; returns the exit code."""
     (path,) = arguments
-    config = json.loads(Path(path).read_text())
+    work = json.loads(Path(path).read_text())
     try:
-        job = job_from_config(config)
+        job = job_from_config(work["config"])
         with distributed(job.launch.device) as runtime:
             corpus = job.dataset.corpus()
-            measure_share(job, corpus, identify(job, corpus), runtime)
+            identity = identify(job, corpus)
+            if identity.key != work["key"]:
+                raise LabError("the model or the text changed while the processes started; run again")
+            measure_share(job, corpus, identity, runtime)
     except LabError as error:
         (Path(path).parent / "error.txt").write_text(str(error))
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import sys
@@ -12,13 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError
 from rbp_lab.hub_errors import explained, first_line, quiet
-from rbp_lab.models.files import check_directory, directory_fingerprint
+from rbp_lab.models.files import (
+    ModelFiles,
+    about_adapter,
+    check_directory,
+    loaded_files,
+    read_files,
+    vocabulary_names,
+)
 from rbp_lab.models.params import count_parameters, empty_model
+from rbp_lab.models.positions import position_limit
+from rbp_lab.models.source import LoadedModel, OpenModel
+from rbp_lab.names import check_label, check_name, clean_name
 from rbp_lab.records import ModelInfo
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
     from transformers import PreTrainedTokenizerBase
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -29,11 +39,11 @@ class HFModel:
     """A causal LM for transformers.
 
     path: hub id (owner/model) or local directory. name: directory-safe name for people, by default the last part of
-    the path and the revision. family: models that share one law. revision: branch, tag or commit of a hub id.
-    dtype: overrides the precision config for this model (float32, bfloat16, float16); None follows it. attention:
-    transformers' attention implementation, None for its default. device_map: None puts the whole model on the
-    process's device; "auto" spreads it over all devices. trust_remote_code: run code that the repository ships.
-    training_tokens: tokens seen in training, when known.
+    the path; a revision that it does not show is added. family: models that share one law. revision: branch, tag or
+    commit of a hub id. dtype: overrides the precision config for this model (float32, bfloat16, float16); None
+    follows it. attention: transformers' attention implementation, None for its default. device_map: None puts the
+    whole model on the process's device; "auto" spreads it over all devices. trust_remote_code: run code that the
+    repository ships. training_tokens: tokens seen in training, when known.
     """
 
     path: str
@@ -47,25 +57,87 @@ class HFModel:
     training_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.path.strip():
+        for field in ("path", "name", "revision"):
+            value = getattr(self, field)
+            if value is not None and not isinstance(value, str):
+                raise LabError(f"model.{field} must be text; got {value!r}; quote it: 'model.{field}=\"{value}\"'")
+        if not (self.path or "").strip():
             raise LabError("model.path is empty; give a hub id (owner/model) or a directory")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise LabError(f"model.dtype must be one of {', '.join(DTYPES)}, or null; got {self.dtype!r}")
         if self.revision is not None and self.is_local:
             raise LabError(f"model.revision={self.revision!r} is for hub ids, but {self.path} is a local directory")
-        if not self.name:
-            object.__setattr__(self, "name", _name_of(self.path, self.revision))
-        if re.search(r"[/\\\0]", self.name) or self.name in {".", ".."}:
-            raise LabError(f"model.name becomes a directory name and may not be a path; got {self.name!r}")
+        object.__setattr__(self, "name", _with_revision(self.name or _last_part(self.path), self.revision))
+        check_name(self.name, "model.name")
+        check_label(self.family, "model.family")
 
     @property
     def is_local(self) -> bool:
         """Whether path means a directory: it exists, or it cannot be a hub id."""
-        return self._directory.is_dir() or not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", self.path)
+        return os.path.exists(self._directory) or not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", self.path)
 
     @property
     def _directory(self) -> Path:
-        return Path(self.path).expanduser()
+        return Path(os.path.expanduser(self.path))
+
+    def open(self) -> OpenModel:
+        """The model as it is now: a hub id at the commit that its revision means, a directory with its files hashed.
+
+        Raises LabError when it cannot be had or is no causal LM: unknown id or revision, no network, missing or
+        damaged files, an adapter, a head that no text fits.
+        """
+        if self.is_local:
+            with self._explained("the files"):
+                check_directory(self._directory)
+                files = read_files(self._directory, loaded_files(self._directory))
+            return self._open(files, None)
+        return self._open(None, self._commit())
+
+    def _open(self, files: ModelFiles | None, commit: str | None) -> OpenModel:
+        self._refuse_foreign_code(commit)
+        config = self._config(commit)
+        network = empty_model(config, self.trust_remote_code)
+        tokenizer = self._tokenizer(commit)
+        if files is not None:
+            complete = loaded_files(self._directory, vocabulary_names(tokenizer))
+            if complete != set(files.paths):
+                files = read_files(self._directory, complete)
+                tokenizer = self._tokenizer(commit)
+
+        def verify() -> None:
+            if files is not None:
+                files.verify()
+
+        def load(dtype: torch.dtype, device: str | torch.device) -> LoadedModel:
+            try:
+                loaded = self._load(config, commit, dtype, device)
+            except LabError:
+                verify()  # files that changed are the better reason
+                raise
+            verify()
+            return loaded
+
+        verify()
+        output = network.get_output_embeddings()
+        rows = int(config.get_text_config().vocab_size) if output is None else int(output.weight.shape[0])
+        vocabulary = tokenizer.get_vocab()
+        stored = getattr(config, "dtype", None)
+        info = ModelInfo(
+            name=self.name,
+            family=self.family,
+            path=self.path,
+            revision=commit,
+            fingerprint=commit if files is None else files.fingerprint,
+            architecture=type(network).__name__,
+            stored_dtype=None if stored is None else str(stored).removeprefix("torch."),
+            vocab_rows=rows,
+            tokenizer_size=max(vocabulary.values()) + 1,
+            max_positions=position_limit(network, config),
+            params=count_parameters(network),
+            training_tokens=self.training_tokens,
+        )
+        notes = _about_ids_beyond(vocabulary, rows)
+        return OpenModel(info, tokenizer, load, verify, self.dtype, self.attention, notes)
 
     @property
     def _where(self) -> dict[str, Any]:
@@ -73,65 +145,46 @@ class HFModel:
         place = str(self._directory) if self.is_local else self.path
         return {"pretrained_model_name_or_path": place, "trust_remote_code": self.trust_remote_code}
 
-    def commit(self) -> str | None:
-        """The commit that the revision of a hub id means now; None for a directory.
-
-        What is read for one purpose is read at one commit, whatever is pushed in between. Raises LabError when it
-        cannot be had: unknown id or revision, no network.
-        """
+    def _commit(self) -> str:
+        """The commit that the revision of a hub id means now. LabError when it cannot be had or is an adapter."""
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        from transformers.utils.peft_utils import find_adapter_config_file
 
-        if self.is_local:
-            check_directory(self._directory)
-            return None
         with quiet(), self._explained("the config"):
-            # The cache keeps files under snapshots/<commit>/, so this also answers without a network.
-            return Path(hf_hub_download(self.path, "config.json", revision=self.revision)).parent.name
+            try:
+                # The cache keeps files under snapshots/<commit>/, so this also answers without a network.
+                commit = Path(hf_hub_download(self.path, "config.json", revision=self.revision)).parent.name
+            except LocalEntryNotFoundError:
+                raise
+            except EntryNotFoundError as error:
+                raise LabError(self._without_config()) from error
+            if find_adapter_config_file(self.path, revision=commit) is not None:
+                raise LabError(about_adapter(f"model {self.name}: {self.path}"))
+            return commit
 
-    def config(self, commit: str | None = None) -> Any:
-        """The transformers config (of a commit, by default today's). LabError when missing or not understood."""
+    def _without_config(self) -> str:
+        from huggingface_hub import list_repo_files
+
+        names = list_repo_files(self.path, revision=self.revision)
+        if "adapter_config.json" in names:
+            return about_adapter(f"model {self.name}: {self.path}")
+        gguf = [name for name in names if name.endswith(".gguf")]
+        what = f"only GGUF files ({gguf[0]}); take the repository that they were converted from" if gguf else (
+            "no config.json; give a repository that holds a model of transformers"
+        )  # fmt: skip
+        return f"model {self.name}: {self.path} has {what}"
+
+    def _config(self, commit: str | None) -> Any:
         from transformers import AutoConfig
 
-        commit = commit or self.commit()
         with quiet(), self._explained("the config"):
             return AutoConfig.from_pretrained(**self._where, revision=commit or "main")
 
-    def info(self) -> ModelInfo:
-        """What is known without the weights. Raises LabError also when the tokenizer's ids exceed the head's rows."""
-        commit = self.commit()
-        config = self.config(commit)
-        model = empty_model(config, self.trust_remote_code)
-        output = model.get_output_embeddings()
-        text = config.get_text_config()
-        rows = int(text.vocab_size) if output is None else int(output.weight.shape[0])
-        size = max(self.tokenizer(commit).get_vocab().values()) + 1
-        if size > rows:
-            raise LabError(
-                f"model {self.name}: the tokenizer produces ids up to {size - 1}, but the head has only {rows} rows; "
-                "tokenizer and weights do not belong together (or tokens were added without resizing the model)"
-            )
-        positions = getattr(text, "max_position_embeddings", None)
-        dtype = getattr(config, "dtype", None)
-        return ModelInfo(
-            name=self.name,
-            family=self.family,
-            path=self.path,
-            revision=commit,
-            fingerprint=directory_fingerprint(self._directory) if commit is None else commit,
-            architecture=type(model).__name__,
-            stored_dtype=None if dtype is None else str(dtype).removeprefix("torch."),
-            vocab_rows=rows,
-            tokenizer_size=size,
-            max_positions=positions if isinstance(positions, int) and positions > 0 else None,
-            params=count_parameters(model),
-            training_tokens=self.training_tokens,
-        )
-
-    def tokenizer(self, commit: str | None = None) -> PreTrainedTokenizerBase:
-        """The tokenizer (of a commit, by default today's); it never shortens a text by itself."""
+    def _tokenizer(self, commit: str | None) -> PreTrainedTokenizerBase:
+        """The tokenizer; it never shortens a text by itself."""
         from transformers import AutoTokenizer
 
-        commit = commit or self.commit()
         with quiet(), self._explained("the tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(**self._where, revision=commit or "main")
         # Without vocabulary files transformers makes an empty tokenizer and says nothing.
@@ -144,24 +197,39 @@ class HFModel:
         tokenizer.model_max_length = sys.maxsize
         return tokenizer
 
-    def load(self, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
-        """The model with its weights in dtype on device, in eval mode, without gradients.
+    def _refuse_foreign_code(self, commit: str | None) -> None:
+        """Code of another repository is at no commit of this one, so a record's key would not say what ran."""
+        from transformers import PreTrainedConfig
+        from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-        dtype is the caller's decision: pass ``self.dtype`` when it is set, else the precision config's. A hub model
-        comes from the commit its config came from. Raises LabError when weights are missing, do not fit or cannot
-        be read: a layer that transformers would initialise at random is never measured.
+        if not self.trust_remote_code:
+            return
+        place = self._where["pretrained_model_name_or_path"]
+        with quiet(), self._explained("the config"):
+            config, _ = PreTrainedConfig.get_config_dict(place, revision=commit or "main")
+            tokenizer = get_tokenizer_config(place, revision=commit or "main")
+        for name in _classes(config.get("auto_map")) + _classes(tokenizer.get("auto_map")):
+            repository, marked, _ = name.partition("--")
+            if marked and repository != self.path:
+                raise LabError(
+                    f"model {self.name}: its code comes from another repository ({repository}), which its own commit "
+                    "does not pin; copy the .py files beside the model in a directory and name them there in auto_map"
+                )
+
+    def _load(self, config: Any, commit: str | None, dtype: torch.dtype, device: str | torch.device) -> LoadedModel:
+        """The network with its weights in dtype on device.
+
+        Raises LabError when weights are missing, do not fit or cannot be read: a layer that transformers would
+        initialise at random is never measured. Tensors of the checkpoint that no layer takes are a note.
         """
         from transformers import AutoModelForCausalLM
 
         # A checkpoint without safetensors would make transformers ask the hub, from a thread, to convert it.
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-        commit = self.commit()
-        config = self.config(commit)
-        empty_model(config, self.trust_remote_code)  # one sentence for a config that is no causal LM
         with quiet(downloads=True), self._explained("the weights"):
             model, report = AutoModelForCausalLM.from_pretrained(
                 **self._where,
-                config=config,
+                config=copy.deepcopy(config),
                 revision=commit or "main",
                 dtype=dtype,
                 device_map={"": device} if self.device_map is None else self.device_map,
@@ -171,21 +239,50 @@ class HFModel:
             )
         wrong = sorted(report["missing_keys"]) + sorted(key[0] for key in report["mismatched_keys"])
         if wrong or report["error_msgs"]:
-            listed = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
             raise LabError(
                 f"model {self.name}: the checkpoint {self.path} lacks weights or has them in another shape "
-                f"({listed or first_line(Exception(*report['error_msgs']))}), so they would be random; "
-                "use a checkpoint of the causal LM itself"
+                f"({_listed(wrong) if wrong else first_line(Exception(*report['error_msgs']))}), so they would be "
+                "random; use a checkpoint of the causal LM itself"
             )
-        return model.eval().requires_grad_(False)
+        unused = sorted(report["unexpected_keys"])
+        notes = (f"{len(unused)} tensors of the checkpoint are used by no layer: {_listed(unused)}",) if unused else ()
+        return LoadedModel(model.eval().requires_grad_(False), notes)
 
     def _explained(self, what: str) -> AbstractContextManager[None]:
         at = f" at revision {self.revision}" if self.revision else ""
         return explained(f"model {self.name}: cannot read {what} of {self.path}{at}")
 
 
-def _name_of(path: str, revision: str | None) -> str:
-    """A directory-safe name: the last part of the path, and the revision when there is one."""
-    last = Path(path).name if Path(path).name not in {"", ".."} else Path(path).expanduser().resolve().name
-    name = last + (f"@{revision}" if revision else "")
-    return re.sub(r"[^\w.@+-]+", "-", name).strip("-.") or "model"
+def _about_ids_beyond(vocabulary: dict[str, int], rows: int) -> tuple[str, ...]:
+    beyond = sorted((i, token) for token, i in vocabulary.items() if i >= rows)
+    if not beyond:
+        return ()
+    listed = _listed([f"{i} {token!r}" for i, token in beyond])
+    return (f"the head has {rows} rows, so no text may contain the tokens beyond ({listed})",)
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _classes(auto_map: Any) -> list[str]:
+    """The class names of an auto_map: of each entry one, or a tokenizer's pair (slow, fast)."""
+    values = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
+    flat = [name for value in values for name in (value if isinstance(value, (list, tuple)) else [value])]
+    return [name for name in flat if isinstance(name, str)]
+
+
+def _last_part(path: str) -> str:
+    """A name made from the last part of a path or hub id."""
+    last = Path(path).name
+    return clean_name(last if last not in {"", ".."} else Path(os.path.expanduser(path)).resolve().name)
+
+
+def _with_revision(name: str, revision: str | None) -> str:
+    """``name@revision``, or the name when it shows the revision already: two revisions never share a name."""
+    if revision is None:
+        return name
+    label = clean_name(revision)
+    if re.search(rf"(?<![^\W_]){re.escape(label)}(?![^\W_])", name):
+        return name
+    return f"{name}@{label}"

@@ -139,7 +139,7 @@ def load_source(node: Mapping[str, Any], dtype: Any, device: str, tokens: int, s
     source = build(node, "shape" if str(node["_target_"]).endswith(".Shape") else "model")
     if isinstance(source, Shape):
         return source.load(dtype, device, positions=max(tokens + 1, 128), seed=seed)  # vLLM generates one more
-    return source.load(dtype, device)
+    return source.open().load(dtype, device).network
 
 
 class PeakMemory:
