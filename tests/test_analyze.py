@@ -9,9 +9,12 @@ import pytest
 from rich.console import Console
 
 from rbp_lab.analysis import run as stage
+from rbp_lab.analysis.csv_points import points_from_csv
+from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.analysis.run import analyze
 from rbp_lab.errors import LabError
-from rbp_lab.points import POOLED, points_from_csv, points_from_records
+from rbp_lab.fits.result import POOLED
+from rbp_lab.points import points_from_records
 from tests.fits_data import GPT2_K1, PYTHIA_K1, ladder, synthetic_record
 
 
@@ -109,7 +112,7 @@ def test_the_same_again_is_found_and_anything_else_is_not(tmp_path, monkeypatch)
 
 def test_a_family_next_to_another_is_fitted_alone_and_pooled(tmp_path):
     records = ladder(4) + [synthetic_record(f"x-{i}", 20000 * 3**i, 50 + i, family="x") for i in range(3)]
-    fits = stage.fit_all(points_from_records(records, [1]))
+    fits = fit_all(points_from_records(records, [1]))
     assert [(f.label.family, f.n) for f in fits if f.label.metric == "ce"] == [("ladder", 4), ("x", 3), (POOLED, 7)]
 
 

@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from rbp_lab.analysis.run import fit_all
+from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.errors import LabError
-from rbp_lab.figures.scaling import against_k_figure, scaling_figure
-from rbp_lab.figures.style import family_styles, plain, save, si
+from rbp_lab.figures.over_k import over_k_figure
+from rbp_lab.figures.scaling import scaling_figure
+from rbp_lab.figures.style import family_styles, plain, save
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, Label
 from rbp_lab.points import points_from_records
+from rbp_lab.text import si
 from tests.fits_data import GPT2_K1, PYTHIA_K1, fit_points, ladder
 
 
@@ -54,14 +56,14 @@ def test_refused_fits_keep_their_points_and_draw_no_line():
 
 def test_against_k_shows_exponent_and_leaves_gaps():
     fits = fit_all(points_from_records(ladder(), [1, 10, 100, 512]))
-    figure = against_k_figure(fits, "title")
+    figure = over_k_figure(fits, "title")
     r2, alpha = figure.axes
     assert np.isnan(alpha.lines[0].get_ydata()[-1]) and np.isnan(r2.lines[0].get_ydata()[-1])
     by_k = {f.label.k: f for f in fits if f.ok}
     assert alpha.lines[0].get_ydata()[:3].tolist() == [by_k[k].params["alpha"] for k in (1, 10, 100)]
     assert len(alpha.collections) == 1
     with pytest.raises(LabError, match="every fit was refused"):
-        against_k_figure([f for f in fits if not f.ok], "title")
+        over_k_figure([f for f in fits if not f.ok], "title")
 
 
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path):

@@ -6,21 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rbp_lab.analysis.run import fit_all
+from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.errors import LabError
 from rbp_lab.figures.against_k import curves_figure, iso_figure
-from rbp_lab.figures.decomposition import calibration_figure, checkpoints_figure, error_curves_figure, shares_figure
+from rbp_lab.figures.calibration import calibration_figure
+from rbp_lab.figures.decomposition import checkpoints_figure, error_curves_figure, shares_figure
 from rbp_lab.figures.forecast import backtest_figure, forecast_figure
 from rbp_lab.figures.lognormal import implied_figure, parameters_figure
+from rbp_lab.figures.over_k import over_k_figure
 from rbp_lab.figures.paired import differences_figure
-from rbp_lab.figures.scaling import against_k_figure, scaling_figure
+from rbp_lab.figures.scaling import scaling_figure
 from rbp_lab.figures.style import point_titles
 from rbp_lab.fits.against_k import fit_against_k
 from rbp_lab.fits.decomposition import error_curves
 from rbp_lab.fits.forecast import forecast
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, Label
-from rbp_lab.laws.registry import laws_of_points, laws_of_records
+from rbp_lab.laws import registry
+from rbp_lab.laws.base import Inputs
 from rbp_lab.points import points_from_records
 from tests.fits_data import ladder, synthetic_record
 
@@ -45,7 +48,7 @@ def fits(points):
 
 @pytest.fixture(scope="module")
 def tables(runs, points, fits):
-    return laws_of_points(points, fits) | laws_of_records(runs, KS, [1, 2, 5])
+    return registry.tables(registry.compute(registry.LAWS, Inputs(points, fits, runs)))
 
 
 def titles(figure):
@@ -182,7 +185,7 @@ def test_backtest_shows_errors_and_intervals(tables):
 
 def test_the_simultaneous_band_is_drawn_around_the_single_ones(fits, tables):
     mine = [f for f in fits if f.label.family == "ladder"]
-    plain, with_band = against_k_figure(mine, "t"), against_k_figure(mine, "t", bands=tables["bands"])
+    plain, with_band = over_k_figure(mine, "t"), over_k_figure(mine, "t", bands=tables["bands"])
     dashed = [line for line in with_band.axes[1].lines if line.get_linestyle() == "--"]
     band = tables["bands"].query("family == 'ladder'").sort_values("k")
     assert dashed[0].get_ydata().tolist() == band["simultaneous_low"].tolist()

@@ -21,7 +21,7 @@ def surface():
     for i, size in enumerate((1e6, 1e7, 1e8, 1e9)):
         for k in (*TABLE1_KS, 1000):
             value = AMPLITUDE * size**-ALPHA_S * k**-ALPHA_K if k <= 100 else 1e-3
-            rows.append((f"m{i}", "F", size, "D", "neg_log_rbp", k, 1, value, np.nan, pd.NA, ""))
+            rows.append((f"m{i}", "F", size, "D", "neg_log_rbp", k, 1, value, np.nan, pd.NA, "", pd.NA))
     return validate(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
@@ -32,7 +32,8 @@ def by_k(points):
 def test_exponent_in_k_uses_the_paper_grid_only():
     fit = fit_against_k(surface(), "m1", "D")
     assert fit.params["alpha"] == pytest.approx(ALPHA_K) and fit.n == 11 and fit.r2 == pytest.approx(1)
-    table = table1(surface())
+    points = surface()
+    table = table1(points, {(m, "D"): fit_against_k(points, m, "D") for m in points["model"].unique()})
     assert table["slope"].tolist() == pytest.approx([-ALPHA_K] * 4) and table["model"].tolist() == [
         "m0",
         "m1",

@@ -14,7 +14,7 @@ from rbp_lab.fits.decomposition import (
     error_curves,
     part_scalings,
 )
-from rbp_lab.points import POOLED
+from rbp_lab.fits.result import POOLED
 from tests.fits_data import ladder, synthetic_record
 from tests.test_fits_lognormal import rounded
 

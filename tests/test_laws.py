@@ -7,15 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rbp_lab.analysis.run import analyze, fit_all
+from rbp_lab.analysis.power_laws import fit_all
+from rbp_lab.analysis.run import analyze
 from rbp_lab.errors import LabError
+from rbp_lab.figures.decomposition import parts_figure
 from rbp_lab.figures.emergence import emergence_figure
-from rbp_lab.figures.ranks import parts_figure, rank_figure
+from rbp_lab.figures.lognormal import rank_figure
 from rbp_lab.fits.decomposition import decomposition_table, part_scalings
 from rbp_lab.fits.emergence import emergence_table, fit_emergence
 from rbp_lab.fits.lognormal import fit_lognormal, rank_pairs, rank_shares
 from rbp_lab.fits.power import fit_power
-from rbp_lab.laws.registry import all_laws, laws_of_points, laws_of_records
+from rbp_lab.laws.base import Inputs
+from rbp_lab.laws.registry import LAWS, compute, tables
 from rbp_lab.points import points_from_records
 from tests.fits_data import ladder, synthetic_record
 
@@ -24,6 +27,10 @@ NAMES = {
     "against_k", "forms", "bands", "differences", "trade_off", "iso_rbp", "backtest", "counts", "emergence",
     "emergence_fits", "emergence_levels", "lognormal", "decomposition", "parts", "calibration", "calibration_trends",
 }  # fmt: skip
+
+
+def all_tables(points, records=()):
+    return tables(compute(LAWS, Inputs(points, fit_all(points, records=records), records)))
 
 
 @pytest.fixture(scope="module")
@@ -47,45 +54,46 @@ def test_every_law_is_written_with_its_figures(runs, tmp_path):
 def test_tables_of_values(runs):
     points = points_from_records(runs, KS)
     fits = fit_all(points)
-    tables = laws_of_points(points, fits)
-    assert len(tables["forms"]) == 7 * 3 and len(tables["against_k"]) == 7 and len(tables["trade_off"]) == 7 * 6
+    found = all_tables(points)
+    assert len(found["forms"]) == 7 * 3 and len(found["against_k"]) == 7 and len(found["trade_off"]) == 7 * 6
     by_k = {f.label.k: f.params["alpha"] for f in fits}
-    row = tables["differences"].set_index("k").loc[10]
+    row = found["differences"].set_index("k").loc[10]
     assert row["difference"] == pytest.approx(by_k[None] - by_k[10])
-    assert tables["bands"].set_index("k")["alpha"].to_dict() == pytest.approx({k: by_k[k] for k in KS})
-    first = tables["backtest"].query("metric == 'ce' and held == 1").iloc[0]
+    assert found["bands"].set_index("k")["alpha"].to_dict() == pytest.approx({k: by_k[k] for k in KS})
+    first = found["backtest"].query("metric == 'ce' and held == 1").iloc[0]
     assert first["error_percent"] == pytest.approx(fits[0].leave_largest_out)
-    assert set(tables["iso_rbp"]["level"]) == {0.3, 0.5, 0.7, 0.9}
+    assert set(found["iso_rbp"]["level"]) == {0.3, 0.5, 0.7, 0.9}
 
 
 def test_tables_of_runs(runs):
-    tables = laws_of_records(runs, KS, [1, 2, 5])
-    counts = tables["counts"].set_index("k")
+    found = all_tables(points_from_records(runs, KS), runs)
+    counts = found["counts"].set_index("k")
     assert counts.loc[10, "alpha"] == pytest.approx(
         fit_all(points_from_records(runs, [10]))[1].params["alpha"], rel=0.05
     )
     law = fit_emergence(emergence_table(runs, [1, 2, 5]), "ladder", "stdlib", 100)
-    assert tables["emergence_fits"].set_index("k").loc[100, "beta"] == pytest.approx(law.beta)
-    levels = tables["emergence_levels"].query("k == 100 and window == 2").iloc[0]
+    assert found["emergence_fits"].set_index("k").loc[100, "beta"] == pytest.approx(law.beta)
+    levels = found["emergence_levels"].query("k == 100 and window == 2").iloc[0]
     assert law.by_window[2].ok and levels["low"] < levels["size"] < levels["high"]
-    ranks = tables["lognormal"]
+    ranks = found["lognormal"]
     assert set(zip(ranks["model"], ranks["xmin"], strict=True)) == {("rounded", 2), ("pmf", 1)} and len(ranks) == 14
     assert ranks.loc[ranks["model"] == "rounded", "implied_neg_log_p1"].isna().all()
     assert ranks["measured_rbp_1"].iloc[0] == runs[0].stats.counts[0] / 3600
-    assert len(tables["parts"]) == 4 and len(tables["calibration_trends"]) == 1
+    assert len(found["parts"]) == 4 and len(found["calibration_trends"]) == 1
 
 
 def test_two_families_add_the_pooled_parts(runs):
     other = [synthetic_record(f"x{i}", 3000 * 4**i, 90 + i, family="x", vocab=2000, sigma=2.0) for i in range(3)]
-    parts = laws_of_records([*runs, *other], [1], [1, 2])["parts"]
+    both = [*runs, *other]
+    parts = all_tables(points_from_records(both, [1]), both)["parts"]
     assert parts["family"].value_counts().to_dict() == {"ladder": 4, "x": 4}
     assert parts["pooled"].sum() == 4 and parts.loc[parts["pooled"], "family"].isna().all()
 
 
 def test_published_values_have_no_laws_of_ranks(runs):
     points = points_from_records(runs, KS)
-    tables = all_laws(points, fit_all(points), [])
-    assert "lognormal" not in tables and "forms" in tables
+    found = all_tables(points)
+    assert "lognormal" not in found and "forms" in found
 
 
 def test_a_document_that_decides_is_marked():
@@ -106,7 +114,7 @@ def test_thirty_models_in_a_minute():
     ]  # fmt: skip
     start = time.perf_counter()
     points = points_from_records(records, k)
-    all_laws(points, fit_all(points, records=records), records)
+    all_tables(points, records)
     assert time.perf_counter() - start < 60
 
 

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from rbp_lab import metrics
+from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.errors import LabError
-from rbp_lab.fits.result import Label
-from rbp_lab.points import COLUMNS, POOLED, matches, points_from_csv, points_from_records, select, series, validate
+from rbp_lab.fits.result import POOLED, Label
+from rbp_lab.points import COLUMNS, matches, points_from_records, select, series, validate
 from tests.fits_data import PYTHIA_K1, ladder, synthetic_record
 
 HEADER = "family,model,non_embedding_params,dataset,k,neg_log_rbp,rbp\n"

@@ -9,14 +9,17 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from rbp_lab.analysis.run import fit_all
+from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.cli import plain
 from rbp_lab.commands.analyze import analyze_sources
 from rbp_lab.config.directory import CONF
 from rbp_lab.fits.against_k import TABLE1_KS, fit_against_k
 from rbp_lab.fits.decomposition import part_scalings
+from rbp_lab.fits.paired import exponent_difference
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, Label
+from rbp_lab.fits.result import POOLED, FitPoints, Label
+from rbp_lab.laws.base import Inputs
+from rbp_lab.laws.registry import compute
 from rbp_lab.papers.compare import (
     compare_differences,
     compare_parts,
@@ -26,14 +29,20 @@ from rbp_lab.papers.compare import (
     remarks,
 )
 from rbp_lab.papers.published import FAMILIES, published_claims, published_name
-from rbp_lab.papers.run import against_papers, other_protocols, read_papers
+from rbp_lab.papers.run import PAPER_LAWS, against_papers, other_protocols, read_papers
 from rbp_lab.papers.section import papers_section
 from rbp_lab.papers.terminal import show_papers
-from rbp_lab.points import POOLED, points_from_records, validate
+from rbp_lab.points import points_from_records, validate
 from tests.fits_data import GPT2_K1, PYTHIA_K1, fit_points, ladder, synthetic_record
 
 PAPERS = read_papers()
 K1 = Label("Pythia", "Wikipedia", "neg_log_rbp", 1)
+
+
+def beside(points, records=()):
+    """The comparison of everything that these points and runs give."""
+    inputs = Inputs(points, fit_all(points, records=records), records)
+    return against_papers(inputs, compute(PAPER_LAWS, inputs))
 
 
 def pythia(slope=None, keep=10, factor=1.0, label=K1):
@@ -161,7 +170,7 @@ def test_alpha_of_ce_against_alpha_of_k(gap, verdict):
     wave -= np.polyval(np.polyfit(x, wave, 1), x)
     value = law.points.value * np.exp(wave - gap * (x - 18))
     ce = fit_power(FitPoints(law.points.size, value, law.points.names), Label("Pythia", "Wikipedia", "ce"))
-    (comparison,) = compare_differences([ce, law], PAPERS)
+    (comparison,) = compare_differences([(law, exponent_difference(ce, law))], PAPERS)
     assert comparison.published == pytest.approx(0.008) and comparison.ours == pytest.approx(gap)
     assert comparison.verdict == verdict and comparison.quantity == "CE minus −log RBP_1"
 
@@ -189,7 +198,7 @@ def paper_runs(**scoring):
 def test_runs_give_every_comparison():
     runs = paper_runs()
     points = points_from_records(runs, [*TABLE1_KS, 500])
-    result = against_papers(points, fit_all(points, records=runs), runs)
+    result = beside(points, runs)
     sources = comparisons_to_frame(result.comparisons).groupby(["source", "what"]).size().to_dict()
     assert sources == {
         ("[RBP] table 2", "slope"): 5, ("[RBP] table 2", "α_CE − α_k"): 4, ("[RBP] table 1", "slope"): 4,
@@ -197,12 +206,12 @@ def test_runs_give_every_comparison():
     assert not any("table 1" in note or "protocol" in note for note in result.notes)
     on_c4 = [replace(run, header=replace(run.header, dataset=replace(run.dataset, name="c4"))) for run in runs]
     points = points_from_records(on_c4, [1])
-    parts = [c for c in against_papers(points, fit_all(points), on_c4).comparisons if c.source == "[EE]"]
+    parts = [c for c in beside(points, on_c4).comparisons if c.source == "[EE]"]
     assert [c.family for c in parts] == ["gpt2"] * 4  # one family is not "all" of them
     opt = [synthetic_record(f"opt-{i}", 10 ** (8 + i), i, family="opt", dataset="wikipedia") for i in range(3)]
     more = on_c4 + [replace(run, header=replace(run.header, dataset=on_c4[0].dataset)) for run in opt]
     points = points_from_records(more, [1])
-    parts = [c for c in against_papers(points, fit_all(points), more).comparisons if c.source == "[EE]"]
+    parts = [c for c in beside(points, more).comparisons if c.source == "[EE]"]
     assert [c.family for c in parts] == ["gpt2"] * 4 + [POOLED] * 4
 
 
@@ -210,7 +219,7 @@ def test_another_protocol_is_no_disagreement():
     runs = paper_runs(protocol={"windows": "truncate", "max_tokens": 256})
     assert other_protocols(runs) == {"wikipedia": "another protocol than the paper's: max_tokens 256"}
     points = points_from_records(runs, [1])
-    result = against_papers(points, fit_all(points), runs)
+    result = beside(points, runs)
     assert {c.verdict for c in result.comparisons} == {"not_comparable"}
     assert any("max_tokens 256" in line for line in result.lines)
     source = {"num_documents": 100, "shuffle_seed": 42}
@@ -221,7 +230,7 @@ def test_another_protocol_is_no_disagreement():
 
 def test_nothing_in_common_with_the_papers_says_so():
     points = points_from_records(ladder(), [1])
-    result = against_papers(points, fit_all(points))
+    result = beside(points)
     assert result.comparisons == () and len(result.to_frame()) == 0 and "verdict" in result.to_frame()
     assert "no number for what was analysed (ladder on stdlib)" in result.notes[0]
 
@@ -229,7 +238,7 @@ def test_nothing_in_common_with_the_papers_says_so():
 @pytest.mark.parametrize("width", [80, 120])
 def test_tables_fit_into_80_columns_and_sentences_follow(width):
     points = points_from_records(paper_runs(), [*TABLE1_KS, 10000])
-    result = against_papers(points, fit_all(points), paper_runs())
+    result = beside(points, paper_runs())
     stream = io.StringIO()
     show_papers(Console(file=stream, width=width), result.comparisons, result.lines)
     text = stream.getvalue()

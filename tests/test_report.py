@@ -8,18 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rbp_lab.analysis.run import fit_all
+from rbp_lab.analysis.csv_points import points_from_csv
+from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.figures.scaling import scaling_figure
 from rbp_lab.figures.style import describe_points, new_figure, point_titles
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import Label
-from rbp_lab.laws.registry import laws_of_points, laws_of_records
-from rbp_lab.points import points_from_csv, points_from_records
-from rbp_lab.report.laws import provenance, sections
+from rbp_lab.laws import overview
+from rbp_lab.laws.base import Inputs, LawResult
+from rbp_lab.laws.registry import LAWS, compute, sections
+from rbp_lab.points import points_from_records
 from rbp_lab.report.page import page, write_report
+from rbp_lab.report.provenance import provenance
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section, file_stem
 from rbp_lab.report.svg import colour_rules, inline_svg, lifted
-from rbp_lab.report.values import overview_section
 from tests.fits_data import GPT2_K1, PYTHIA_K1, fit_points, ladder
 
 KS = [1, 2, 5, 10, 100, 512]
@@ -34,18 +36,20 @@ def figure():
 
 @pytest.fixture(scope="module")
 def local():
-    """Points, fits, tables and runs of a small ladder."""
+    """What is computed of a small ladder."""
     runs = ladder(7, documents=20, vocab=512)
     points = points_from_records(runs, KS)
-    fits = fit_all(points, records=runs)
-    return points, fits, laws_of_points(points, fits) | laws_of_records(runs, KS, [1, 2, 5]), runs
+    return Inputs(points, fit_all(points, records=runs), runs)
+
+
+def all_sections(inputs):
+    return sections(LAWS, compute(LAWS, inputs))
 
 
 @pytest.fixture(scope="module")
 def html(local):
-    points, _, _, runs = local
-    return page("Title", [*sections(*local, size_name="parameters"), Section("p", "P", "", tables=(
-        ReportTable("m", provenance(points, runs)),))])  # fmt: skip
+    where = ReportTable("m", provenance(local.points, local.records))
+    return page("Title", [*all_sections(local), Section("p", "P", "", tables=(where,))])
 
 
 class Checked(HTMLParser):
@@ -144,23 +148,24 @@ def test_page_is_whole_and_alone(html):
 
 
 def test_every_law_of_runs_has_its_section(local, html):
-    anchors = [s.anchor for s in sections(*local)]
+    anchors = [s.anchor for s in all_sections(local)]
     assert anchors == [
         "overview", "scaling", "over-k", "against-k", "paired", "emergence", "ranks", "split", "calibration",
         "forecast",
     ]  # fmt: skip
     assert all(f'<section id="{anchor}">' in html and f'href="#{anchor}"' in html for anchor in anchors)
-    ce = next(f for f in local[1] if f.label.metric == "ce")
+    ce = next(f for f in local.fits if f.label.metric == "ce")
     low, high = ce.intervals["alpha"]
     assert f"{ce.params['alpha']:.4f}<br><small>[{low:.4f}, {high:.4f}]</small>" in html
     assert "No fit for −log RBP<sub>512</sub> (ladder, stdlib): the value is 0 for every model" in html
-    few = overview_section(fit_all(local[0][local[0]["size"] < 3e5]), (1, 10))
+    points = local.points[local.points["size"] < 3e5]
+    few = overview.section(LawResult(inputs=Inputs(points, fit_all(points), shown=(1, 10))))
     assert few.notes[0].startswith("few_models: fewer than 7 models")
     assert "few_models" in few.tables[0].frame["warnings"][0]
 
 
 def test_every_run_has_its_provenance(local, html):
-    points, _, _, runs = local
+    points, runs = local.points, local.records
     table = provenance(points, runs)
     assert table["key"].tolist() == [r.key for r in runs] and table["tokens"].tolist() == [2400] * 7
     assert all(r.key in html for r in runs) and runs[0].dataset.fingerprint[:12] in html
@@ -181,11 +186,12 @@ def test_published_values_say_what_they_cannot_tell(tmp_path):
     rows = [f"Pythia,{m},{s},Wiki,1,{v}" for m, (s, v) in PYTHIA_K1.items()]
     (tmp_path / "v.csv").write_text("\n".join(["family,model,non_embedding_params,dataset,k,neg_log_rbp", *rows]))
     points = points_from_csv(tmp_path / "v.csv")
-    fits = fit_all(points)
-    found = sections(points, fits, laws_of_points(points, fits))
+    found = all_sections(Inputs(points, fit_all(points)))
     assert [s.anchor for s in found] == ["overview", "scaling", "forecast", "ruled-out"]
     ruled = found[-1].tables[0].frame
-    assert "emergence" in ruled["law"].tolist() and "no cross-entropy" in ruled["why not"].iloc[-1]
+    why = dict(zip(ruled["law"], ruled["why not"], strict=True))
+    assert {"emergence", "lognormal", "exponents from counts"} <= set(why)
+    assert "no cross-entropy" in why["cross-entropy against −log RBP"]
     table = provenance(points, source="v.csv")
     assert len(table) == 10 and set(table["source"]) == {"v.csv"}
     assert "ruled-out" in page("t", found)

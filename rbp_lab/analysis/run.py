@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,22 @@ import pandas as pd
 from rich.console import Console
 
 from rbp_lab import __version__
+from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.errors import LabError
-from rbp_lab.fits.influence import sensitivity_warnings
-from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
-from rbp_lab.laws.registry import all_laws
-from rbp_lab.papers.run import AgainstPapers, against_papers
+from rbp_lab.laws.base import Inputs, Law
+from rbp_lab.laws.registry import LAWS, POWER_LAWS, Results, compute, sections, tables
+from rbp_lab.papers.run import PAPER_LAWS, AgainstPapers, against_papers
 from rbp_lab.papers.section import papers_section
 from rbp_lab.papers.terminal import show_papers
-from rbp_lab.points import POOLED, series
 from rbp_lab.records import RunRecord
-from rbp_lab.report.laws import provenance, sections
 from rbp_lab.report.page import write_report
+from rbp_lab.report.provenance import provenance
+from rbp_lab.report.sections import some
 from rbp_lab.report.terminal import show
 from rbp_lab.store.atomic import atomic_path
 from rbp_lab.store.layout import AnalysisFiles
+from rbp_lab.store.tables import write_csv
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,37 +46,6 @@ class Analysis:
             if fit.label == wanted:
                 return fit
         raise LabError(f"this analysis has no fit of {wanted}")
-
-
-def fit_all(
-    points: pd.DataFrame,
-    confidence: float = 0.95,
-    records: Sequence[RunRecord] = (),
-    size: str = "non_embedding_params",
-) -> tuple[FitResult, ...]:
-    """A power law of every quantity against S, per (family, dataset), and pooled where a data set has several families.
-
-    Ordered by data set, quantity (cross-entropy first, then k), family. Refused fits are among them. records: the runs
-    behind the points, when there are: fits are then marked where ties or a single document decide.
-    """
-    runs = {(r.dataset.name, r.model.family): [] for r in records}
-    for record in records:
-        runs[record.dataset.name, record.model.family].append(record)
-    fits = []
-    for dataset in sorted(points["dataset"].unique()):
-        here = points[points["dataset"] == dataset]
-        families = sorted(here["family"].unique())
-        quantities = here[["metric", "k", "window"]].drop_duplicates()
-        quantities = quantities.sort_values(["metric", "window", "k"], na_position="first", kind="stable")
-        for metric, k, window in quantities.itertuples(index=False):
-            for family in [*families, *([POOLED] if len(families) > 1 else [])]:
-                label = Label(family, dataset, metric, None if pd.isna(k) else int(k), int(window))
-                data = series(here, label)
-                if len(data):
-                    fit = fit_power(data, label, confidence)
-                    marks = sensitivity_warnings(fit, runs.get((dataset, family), ()), size)
-                    fits.append(replace(fit, warnings=fit.warnings + marks))
-    return tuple(fits)
 
 
 def analyze(
@@ -96,9 +66,10 @@ def analyze(
 
     figure_ks: the k drawn against S and listed per model, where they were measured (the first three otherwise). size:
     what S is, for labels. records: the runs behind the points, when there are; they tell where ties or one document
-    decide. laws: also every law of ``stages.laws``, as law_*.csv with figures; those of ranks need the runs.
-    papers: also ours beside the published numbers, paper_comparison.csv and a section of the report. source:
-    where values without runs came from, such as the name of a file; the report names it for every point.
+    decide. laws: also every law of ``laws.registry``, as law_*.csv with figures; those of ranks need the runs.
+    papers: also ours beside the published numbers, paper_comparison.csv and a section of the report, with the laws
+    that are compared. source: where values without runs came from, such as the name of a file; the report names it for
+    every point.
     Every file appears complete or not at all; files of an earlier analysis in the same place that this one does not
     write are removed; a finished analysis of the same inputs is found and its files are kept as they are. Prints
     tables and paths to ``console`` when one is given. Raises LabError when there are no points.
@@ -108,20 +79,25 @@ def analyze(
     out = Path(out_dir)
     fits = fit_all(points, confidence, records, size)
     measured = sorted(int(k) for k in points["k"].dropna().unique())
-    shown = [k for k in figure_ks if k in measured] or measured[:3]
-    beside = against_papers(points, fits, records, size, confidence) if papers else None
-    inputs = _inputs(points, records, shown, confidence, size, formats, laws, papers, source)
-    files = _found(out, inputs)
+    shown = tuple(k for k in figure_ks if k in measured) or tuple(measured[:3])
+    inputs = Inputs(points, fits, tuple(records), shown, size, confidence, everything=laws)
+    digest = _digest(points, records, shown, confidence, size, formats, laws, papers, source)
+    files = _found(out, digest)
     fresh = not files
+    chosen = LAWS if laws else POWER_LAWS
+    compared = [law for law in LAWS if law in PAPER_LAWS] if papers else []
+    results = compute([law for law in LAWS if law in compared or (fresh and law in chosen)], inputs)
+    beside = against_papers(inputs, results) if papers else None
     if fresh:
         earlier = _manifest(out)["files"]
         if earlier:
             _write_manifest(out, "", earlier)  # interrupted from here on, nothing in this place counts as finished
-        files = _write_all(out, points, fits, records, shown, confidence, size, formats, laws, beside, source)
+        shown_laws = [law for law in LAWS if law in chosen or law in compared]
+        files = _write_all(out, inputs, shown_laws, results, beside, formats, source)
         names = [f.name for f in files]
         for stale in set(earlier) - set(names):
             (out / Path(stale).name).unlink(missing_ok=True)
-        _write_manifest(out, inputs, names)
+        _write_manifest(out, digest, names)
     if console is not None:
         show(console, points, fits, shown)
         if beside is not None:
@@ -136,41 +112,35 @@ def analyze(
 
 def _write_all(
     out: Path,
-    points: pd.DataFrame,
-    fits: tuple[FitResult, ...],
-    records: Sequence[RunRecord],
-    shown: Sequence[int],
-    confidence: float,
-    size: str,
-    formats: Sequence[str],
-    laws: bool,
+    inputs: Inputs,
+    laws: Sequence[Law],
+    results: Results,
     beside: AgainstPapers | None,
+    formats: Sequence[str],
     source: str,
 ) -> list[Path]:
     """Every table, figure and the report, in that order; returns their paths."""
-    at = AnalysisFiles(out)
+    at, fits = AnalysisFiles(out), fits_to_frame(inputs.fits)
     files = [
-        _write(at.points, lambda path: points.to_csv(path, index=False)),
-        _write(at.fits, lambda path: fits_to_frame(fits).to_csv(path, index=False)),
-        _write(at.fits_parquet, lambda path: fits_to_frame(fits).to_parquet(path, index=False)),
+        write_csv(inputs.points, at.points),
+        write_csv(fits, at.fits),
+        _write(at.fits_parquet, lambda path: fits.to_parquet(path, index=False)),
     ]
-    found = all_laws(points, fits, records, size, confidence) if laws else {}
-    for name, table in found.items():
-        files.append(_write(at.law(name), lambda path, table=table: table.to_csv(path, index=False)))
-    parts = sections(points, fits, found, records, shown, _size_name(size), confidence)
+    files += [write_csv(table, at.law(name)) for name, table in tables(results).items()]
+    shown = sections(laws, results)
     if beside is not None:
-        table = beside.to_frame()
-        files.append(_write(at.paper_comparison, lambda path: table.to_csv(path, index=False)))
-        parts.insert(1, papers_section(beside.comparisons, beside.claims, beside.notes))
-    for figure in (figure for part in parts for figure in part.figures):
+        files.append(write_csv(beside.to_frame(), at.paper_comparison))
+        shown.insert(1, papers_section(beside.comparisons, beside.claims, beside.notes))
+    for figure in (figure for section in shown for figure in section.figures):
         files += figure.save(out, formats)
-    families, datasets = (", ".join(sorted(points[name].unique())) for name in ("family", "dataset"))
+    families, datasets = (some(sorted(inputs.points[name].unique())) for name in ("family", "dataset"))
     title = f"Scaling of {families} on {datasets}"
-    files.append(write_report(at.report, title, parts, provenance(points, records, source)))
+    where = provenance(inputs.points, inputs.records, source, inputs.size)
+    files.append(write_report(at.report, title, shown, where))
     return files
 
 
-def _inputs(points: pd.DataFrame, records: Sequence[RunRecord], *choices: object) -> str:
+def _digest(points: pd.DataFrame, records: Sequence[RunRecord], *choices: object) -> str:
     """Hash of what determines the files of an analysis: the values, the runs, every choice, and the version."""
     what = [__version__, points.to_csv(index=False), sorted(r.key for r in records), [repr(c) for c in choices]]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
@@ -189,16 +159,11 @@ def _write_manifest(out: Path, inputs: str, names: Sequence[str]) -> None:
     _write(AnalysisFiles(out).manifest, lambda path: path.write_text(text))
 
 
-def _found(out: Path, inputs: str) -> list[Path]:
+def _found(out: Path, digest: str) -> list[Path]:
     """The files of a finished analysis of the same inputs; [] when there is none, or one of its files is gone."""
     manifest = _manifest(out)
     files = [out / name for name in manifest["files"]]
-    return files if manifest["inputs"] == inputs and all(f.is_file() for f in files) else []
-
-
-def _size_name(size: str) -> str:
-    """A size column in words: non-embedding parameters."""
-    return size.replace("_", " ").replace("params", "parameters").replace("non ", "non-")
+    return files if manifest["inputs"] == digest and all(f.is_file() for f in files) else []
 
 
 def _write(path: Path, write) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.config.build import call
 from rbp_lab.errors import LabError
 from rbp_lab.points import (
@@ -15,7 +16,6 @@ from rbp_lab.points import (
     SIZES,
     check_comparable,
     matches,
-    points_from_csv,
     points_from_records,
     validate,
 )

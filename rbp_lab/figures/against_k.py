@@ -17,14 +17,15 @@ from rbp_lab.figures.style import (
     grid_size,
     headline,
     k_ticks,
+    literal,
     log_ticks,
     new_figure,
     shades,
-    si,
     styled,
 )
 from rbp_lab.fits.forms import predict
 from rbp_lab.fits.result import FitResult
+from rbp_lab.text import si
 
 
 @styled
@@ -64,7 +65,7 @@ def curves_figure(families: dict[str, Sequence[tuple[float, FitResult]]], title:
         k_ticks(ax, [int(k) for k in ks])
         log_ticks(ax, "y")
         ax.set_xlabel("k")
-        ax.set_title(f"{family}: $-\\log\\,\\mathrm{{RBP}}_k$ (nats)")
+        ax.set_title(f"{literal(family)}: $-\\log\\,\\mathrm{{RBP}}_k$ (nats)")
     headline(figure, title)
     return figure
 
@@ -108,6 +109,6 @@ def iso_figure(curves: pd.DataFrame, title: str, styles: dict[str, FamilyStyle] 
         log_ticks(ax, "y", si)
         ax.set_xlabel("k")
         ax.set_ylabel("S")
-        ax.set_title(f"{family}: lines of equal RBP$_k$")
+        ax.set_title(f"{literal(family)}: lines of equal RBP$_k$")
     headline(figure, title)
     return figure

@@ -1,4 +1,4 @@
-"""The error-entropy split ([EE]) beyond its scaling: p_e and q_e, shares, checkpoints; and the calibration gap."""
+"""The error-entropy split ([EE]): how the parts scale, p_e and q_e by rank, shares, and checkpoints."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from rbp_lab.errors import LabError
 from rbp_lab.figures.style import (
     GREY,
+    PALETTE,
     FamilyStyle,
     describe_points,
     family_legend,
@@ -18,16 +20,60 @@ from rbp_lab.figures.style import (
     grid,
     grid_size,
     headline,
+    literal,
     log_ticks,
     new_figure,
+    plain,
     shades,
-    si,
     size_ticks,
     styled,
 )
+from rbp_lab.fits.decomposition import PartScaling
+from rbp_lab.fits.forms import predict
+from rbp_lab.text import si
 
 PART_NAMES = {"cross_entropy": "CE", "error_entropy": "error entropy", "self_alignment": "self-alignment",
               "confidence": "confidence"}  # fmt: skip
+PART_SIZES = PART_NAMES | {"confidence": "|confidence|"}  # where absolute values are drawn
+
+
+@styled
+def parts_figure(scalings: Sequence[Sequence[PartScaling]], title: str) -> Figure:
+    """Cross-entropy and its three parts ([EE]) against S on log-log axes: a panel per family, a colour per part.
+
+    scalings: of one data set, one sequence of parts per family. A refused part shows its points, where they have a
+    logarithm, and no line.
+    """
+    if not scalings:
+        raise LabError("there is nothing to draw: no run")
+    figure = new_figure(4.6 * len(scalings), 3.6)
+    axes = figure.subplots(1, len(scalings), squeeze=False, sharey=True).ravel()
+    colors = dict(zip(PART_SIZES, PALETTE, strict=False))
+    markers = family_styles(PART_SIZES)
+    for ax, parts in zip(axes, scalings, strict=True):
+        for part in parts:
+            points, color = part.law.points, colors[part.part]
+            value = np.abs(points.value)
+            r2 = f", R² {part.law.r2:.3f}" if part.law.ok else ", no fit"
+            (dots,) = ax.plot(
+                points.size[value > 0], value[value > 0], markers[part.part].marker, ms=5, color=color, mec="white",
+                mew=0.5, label=PART_SIZES[part.part] + r2,
+            )  # fmt: skip
+            describe_points(dots, [
+                f"{m}, S = {si(s)}\n{PART_SIZES[part.part]} = {v:.4f} nats"
+                for m, s, v in zip(points.names, points.size, value, strict=True) if v > 0
+            ])  # fmt: skip
+            if part.law.ok:
+                span = np.geomspace(points.size.min(), points.size.max(), 50)
+                ax.plot(span, predict(part.law, span), color=color)
+        ax.set_title(f"{literal(parts[0].law.label.family)}: nats")
+        ax.set_xlabel("S")
+        size_ticks(ax, np.concatenate([part.law.points.size for part in parts]))
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
+    log_ticks(axes[0], "y")
+    axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    headline(figure, title)
+    return figure
 
 
 @styled
@@ -122,41 +168,5 @@ def checkpoints_figure(table: pd.DataFrame, title: str) -> Figure:
         ax.set_xlabel("training tokens")
         ax.set_title(f"{name} (nats)")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=6, title="S")
-    headline(figure, title)
-    return figure
-
-
-@styled
-def calibration_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyStyle] | None = None) -> Figure:
-    """Mean predictive entropy − cross-entropy against S, families by colour; 0 is calibrated, below it too sure.
-
-    table: rows of ``calibration_table`` of one data set; bars are their intervals over documents.
-    """
-    if table.empty:
-        raise LabError("there is nothing to draw: no run")
-    families = sorted(table["family"].unique())
-    styles = styles or family_styles(families)
-    figure = new_figure(5.6, 3.4)
-    ax = figure.subplots()
-    for family, rows in table.groupby("family"):
-        rows, style = rows.sort_values("size"), styles[family]
-        gap = rows["gap"].to_numpy(float)
-        error = np.nan_to_num(np.stack([gap - rows["low"], rows["high"] - gap]))
-        bars = ax.errorbar(
-            rows["size"], gap, yerr=error, fmt=style.marker, ms=5, color=style.color, mec="white", mew=0.5,
-            elinewidth=1, capsize=2,
-        )  # fmt: skip
-        describe_points(bars[0], [
-            f"{m}, S = {si(s)}\ngap {v:+.4f} nats" for m, s, v in zip(rows["model"], rows["size"], gap, strict=True)
-        ])  # fmt: skip
-    ax.axhline(0, color=GREY, lw=1)
-    low, high = ax.get_ylim()
-    for y, text, va in ((high, "too cautious", "top"), (low, "too sure", "bottom")):
-        if y * (1 if va == "top" else -1) > 0.15 * (high - low):
-            ax.annotate(text, (1, y), xycoords=("axes fraction", "data"), ha="right", va=va, fontsize=8, color=GREY)
-    size_ticks(ax, table["size"])
-    ax.set_xlabel("S")
-    ax.set_title("entropy − CE (nats per token; bars: interval over documents)")
-    family_legend(figure, styles, families)
     headline(figure, title)
     return figure

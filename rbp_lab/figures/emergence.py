@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rbp_lab.errors import LabError
-from rbp_lab.figures.style import GREY, describe_points, headline, new_figure, shades, si, size_ticks, styled
+from rbp_lab.figures.style import GREY, describe_points, headline, new_figure, shades, size_ticks, styled
 from rbp_lab.fits.emergence import EmergenceFit
+from rbp_lab.text import si
 
 # The k of [RBP] figure 7.
 FIGURE7_KS = (1, 5, 10, 50, 100, 500, 2500, 10000)

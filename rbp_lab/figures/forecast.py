@@ -20,12 +20,12 @@ from rbp_lab.figures.style import (
     headline,
     log_ticks,
     new_figure,
-    si,
     size_ticks,
     styled,
 )
 from rbp_lab.fits.forecast import forecast
 from rbp_lab.fits.result import FitResult
+from rbp_lab.text import si
 
 AHEAD = 10.0  # how far beyond the largest model the fan is drawn
 
@@ -66,7 +66,7 @@ def forecast_figure(
         size_ticks(ax, reach)
         log_ticks(ax, "y")
         ax.set_xlabel("S")
-        ax.set_title(f"{name.replace('_', ' ')} (nats)")
+        ax.set_title(f"${group[0].label.tex}$ (nats)")
     family_legend(figure, styles, families)
     headline(figure, f"{title} (bands: {laws[0].confidence:.0%} for one new model)")
     return figure

@@ -17,11 +17,11 @@ from rbp_lab.figures.style import (
     k_ticks,
     log_ticks,
     new_figure,
-    si,
     size_ticks,
     styled,
 )
 from rbp_lab.fits.result import FitResult
+from rbp_lab.text import si
 
 
 @styled
@@ -82,5 +82,5 @@ def differences_figure(
     level = float(told["confidence"].iloc[0])
     right.set_title(f"$\\alpha_{{CE}} - \\alpha_k$ (bars: {level:.0%}, paired)")
     family_legend(figure, styles, families)
-    headline(figure, title if len(families) > 1 else f"{title}: {families[0]}")
+    headline(figure, title, families)
     return figure

@@ -1,30 +1,31 @@
-"""Values against model size, and exponents and R² against k: functions of fits alone."""
+"""Values against model size with their power laws: a function of fits alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from rbp_lab.errors import LabError
 from rbp_lab.figures.style import (
     GREY,
     FamilyStyle,
     describe_points,
+    exponent_text,
+    family_legend,
     family_styles,
-    k_ticks,
+    headline,
+    literal,
     log_ticks,
     new_figure,
-    si,
     size_ticks,
     styled,
 )
 from rbp_lab.fits.forms import predict
-from rbp_lab.fits.result import ALL_FAMILIES, POOLED, FitResult
+from rbp_lab.fits.result import POOLED, FitResult
+from rbp_lab.text import si
 
 POOLED_STYLE = FamilyStyle(GREY, "")
 
@@ -54,24 +55,18 @@ def scaling_figure(
     sizes = np.concatenate([f.points.size for f in fits])
     datasets = {key[0] for key in panels}
     for ax, group in zip(axes, panels.values(), strict=False):
-        _scaling_panel(ax, group, styles, sizes, f"{group[0].label.dataset}: " if len(datasets) > 1 else "")
+        _scaling_panel(ax, group, styles, sizes, f"{literal(group[0].label.dataset)}: " if len(datasets) > 1 else "")
         ax.set_xlabel(f"S{f', {size_name}' if size_name else ''}")
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
-    _family_legend(figure, families, styles, pooled=any(f.label.family is POOLED and f.ok for f in fits))
-    _title(figure, title, families)
+    family_legend(figure, styles, families, pooled=any(f.label.family is POOLED and f.ok for f in fits))
+    headline(figure, title, families)
     return figure
 
 
 def drawable(fit: FitResult) -> np.ndarray:
     """Which of a fit's points have a place on a logarithmic axis: neither 0 (RBP_k = 1) nor infinite (RBP_k = 0)."""
     return np.isfinite(fit.points.value) & (fit.points.value > 0)
-
-
-def _title(figure: Figure, title: str, families: Sequence[str]) -> None:
-    """The headline; a single family is named here, several have a legend."""
-    text = f"{title}: {families[0]}" if len(families) == 1 else title
-    figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold")
 
 
 def _scaling_panel(
@@ -106,95 +101,10 @@ def _scaling_panel(
             notes.append(("no fit", style.color))
     size_ticks(ax, sizes)
     log_ticks(ax, "y")
-    ax.set_title(f"{where}${_tex(group[0])}$  (nats{'; bars: 95 %, documents' if bars else ''})")
+    ax.set_title(f"{where}${group[0].label.tex}$  (nats{'; bars: 95 %, documents' if bars else ''})")
     for i, (text, color) in enumerate(reversed(notes)):
         # laws fall with S, so the lower left corner is the free one
         ax.text(
             0.03, 0.04 + 0.075 * i, text, color=color, transform=ax.transAxes, fontsize=8, va="bottom", zorder=4,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1},
         )  # fmt: skip
-
-
-def exponent_text(fit: FitResult) -> str:
-    """The exponent with its half width and R², short enough for a panel."""
-    low, high = fit.intervals["alpha"]
-    return f"α = {fit.params['alpha']:.3f} ± {(high - low) / 2:.3f},  R² {fit.r2:.3f}".replace("-", "−")
-
-
-def _tex(fit: FitResult) -> str:
-    label = fit.label
-    if label.metric == "ce":
-        return r"\mathrm{CE}"
-    if label.metric == "neg_log_rbp":
-        return rf"-\log\,\mathrm{{RBP}}_{{{label.k}}}"
-    return rf"-\log\,p_{{{label.window},{label.k}}}"
-
-
-def _family_legend(figure: Figure, families: Sequence[str], styles: dict[str, FamilyStyle], pooled: bool) -> None:
-    if len(families) < 2 and not pooled:
-        return
-    handles = [
-        Line2D([], [], color=styles[f].color, marker=styles[f].marker, mec="white", mew=0.5, label=f) for f in families
-    ]
-    if pooled:
-        handles.append(Line2D([], [], color=GREY, ls="--", label=ALL_FAMILIES))
-    columns = min(len(handles), int(figure.get_figwidth() / 1.3))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
-
-
-@styled
-def against_k_figure(
-    fits: Sequence[FitResult],
-    title: str,
-    styles: dict[str, FamilyStyle] | None = None,
-    bands: pd.DataFrame | None = None,
-) -> Figure:
-    """R² and exponent α of −log RBP_k against k, by family, with its interval; cross-entropy as a dotted line.
-
-    fits: of one data set. A k whose fit was refused leaves a gap. The band is the interval of each k by itself; with
-    bands (rows of ``simultaneous_band`` with a column family), thin lines bound the band that holds for all k at once.
-    """
-    fits = [f for f in fits if f.label.family is not POOLED]  # pooled R² would squeeze the families' into a line
-    usable = [f for f in fits if f.ok and f.label.metric == "neg_log_rbp"]
-    if not usable:
-        raise LabError("there is no fitted k to draw: every fit was refused")
-    families = sorted({f.label.family for f in fits})
-    styles = styles or family_styles(families)
-    ks = sorted({f.label.k for f in fits if f.label.k is not None})
-    figure = new_figure(8.2, 3.6)
-    r2_axes, alpha_axes = figure.subplots(1, 2)
-    for family in families:
-        style = styles[family]
-        by_k = {f.label.k: f for f in usable if f.label.family == family}
-        grid = [by_k.get(k) for k in ks]
-        line = {"color": style.color, "marker": style.marker, "ms": 4}
-        (r2_line,) = r2_axes.plot(ks, [f.r2 if f else np.nan for f in grid], **line)
-        here = [f"{family}, k = {k}\n{exponent_text(f) if f else ''}" for k, f in zip(ks, grid, strict=True)]
-        describe_points(r2_line, here)
-        (alpha_line,) = alpha_axes.plot(ks, [f.params["alpha"] if f else np.nan for f in grid], **line)
-        describe_points(alpha_line, here)
-        low, high = ([f.intervals["alpha"][side] if f else np.nan for f in grid] for side in (0, 1))
-        alpha_axes.fill_between(ks, low, high, color=style.color, alpha=0.15, lw=0)
-        if bands is not None:
-            both = bands[bands["family"] == family].sort_values("k")
-            for side in ("simultaneous_low", "simultaneous_high"):
-                alpha_axes.plot(both["k"], both[side], color=style.color, lw=0.7, ls=(0, (4, 2)))
-        ce = next((f for f in fits if f.ok and f.label.metric == "ce" and f.label.family == family), None)
-        if ce is not None:
-            alpha_axes.axhline(ce.params["alpha"], color=style.color, ls=":", lw=1)
-            r2_axes.axhline(ce.r2, color=style.color, ls=":", lw=1)
-    for ax in (r2_axes, alpha_axes):
-        k_ticks(ax, ks)
-        ax.set_xlabel("k")
-    worst = min(f.r2 for f in fits if f.ok and f.label.metric in ("ce", "neg_log_rbp"))
-    r2_axes.set_ylim(max(0.0, worst - 0.05 * (1 - worst) - 0.002), 1 + 0.03 * (1 - max(0.0, worst)))
-    r2_axes.set_title("R² of the power law (log10-log10)")
-    level = usable[0].confidence
-    alone, joint = f"bands: {level:.0%} for each k", f"{level:.0%}, bands: each k, lines: all k"
-    alpha_axes.set_title(f"exponent α ({alone if bands is None else joint})")
-    if any(f.ok and f.label.metric == "ce" for f in fits):
-        alpha_axes.plot([], [], color=GREY, ls=":", lw=1, label="cross-entropy")
-        alpha_axes.legend(loc="best")
-    _family_legend(figure, families, styles, pooled=False)
-    _title(figure, title, families)
-    return figure

@@ -18,7 +18,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from rbp_lab.fits.result import ALL_FAMILIES, FitResult
 from rbp_lab.store.atomic import atomic_path
+from rbp_lab.text import number, shortened, si
 
 # Okabe & Ito (2008), without the yellow that vanishes on white; distinguishable under the common colour deficiencies.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -95,9 +97,22 @@ def shades(count: int) -> np.ndarray:
     return colormaps["viridis_r"](np.linspace(0.28, 1.0, count))
 
 
-def headline(figure: Figure, title: str) -> None:
-    """The title of a whole figure."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+def literal(name: object, most: int = 48) -> str:
+    """A name as matplotlib draws it letter by letter: no mathematics between dollars, long names shortened."""
+    return shortened(name, most).replace("$", r"\$")
+
+
+def headline(figure: Figure, title: str, families: Sequence[str] = ()) -> None:
+    """The title of a whole figure, cut to its width; a single family is named here, several have a legend."""
+    text = f"{title}: {families[0]}" if len(families) == 1 else title
+    room = int(11.5 * figure.get_figwidth())  # letters of this size in an inch
+    figure.suptitle(literal(text, room), x=0.01, ha="left", fontsize=11, fontweight="bold")
+
+
+def exponent_text(fit: FitResult) -> str:
+    """The exponent with its half width and R², short enough for a panel."""
+    low, high = fit.intervals["alpha"]
+    return f"α = {number(fit.params['alpha'], 3)} ± {number((high - low) / 2, 3)},  R² {number(fit.r2, 3)}"
 
 
 def grid(figure: Figure, panels: int, columns: int = 3, **kwargs: object) -> np.ndarray:
@@ -115,16 +130,22 @@ def grid_size(panels: int, width: float, height: float, columns: int = 3) -> tup
     return width * columns + (1.4 if columns == 1 else 0), height * -(-panels // columns) + 0.4
 
 
-def family_legend(figure: Figure, styles: dict[str, FamilyStyle], families: Iterable[str]) -> None:
-    """The families below the figure, when there are several."""
+def family_legend(
+    figure: Figure, styles: dict[str, FamilyStyle], families: Iterable[str], pooled: bool = False
+) -> None:
+    """The families below the figure, when there are several, and the law of all of them when ``pooled``."""
     families = sorted(families)
-    if len(families) > 1:
-        handles = [
-            Line2D([], [], color=styles[f].color, marker=styles[f].marker, mec="white", mew=0.5, label=f)
-            for f in families
-        ]
-        columns = min(len(handles), int(figure.get_figwidth() / 1.3))
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    if len(families) < 2 and not pooled:
+        return
+    handles = [Line2D([], [], color=styles[f].color, marker=styles[f].marker, mec="white", mew=0.5) for f in families]
+    names = [literal(f, 32) for f in families]
+    if pooled:
+        handles.append(Line2D([], [], color=GREY, ls="--"))
+        names.append(ALL_FAMILIES)
+    columns = max(1, min(len(handles), int(figure.get_figwidth() * 10 / (max(map(len, names)) + 6))))
+    legend = figure.legend(handles, ["family"] * len(handles), loc="outside lower center", ncols=columns)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)  # given as a label, a name that begins with an underscore would be left out
 
 
 def describe_points(line: Line2D, texts: Sequence[str]) -> None:
@@ -145,14 +166,6 @@ def point_titles(figure: Figure) -> dict[str, tuple[str, ...]]:
     """The texts of described points by the gid of their line."""
     lines = [line for line in figure.findobj(Line2D) if hasattr(line, "point_titles") and line.get_gid()]
     return {line.get_gid(): line.point_titles for line in lines}
-
-
-def si(value: float) -> str:
-    """A count in short: 85.1M, 11.3B, 960k."""
-    for unit, factor in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= factor * 0.9995:
-            return f"{value / factor:.3g}{unit}"
-    return f"{value:.3g}"
 
 
 def plain(value: float) -> str:

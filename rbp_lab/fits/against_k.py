@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -34,12 +34,15 @@ def fit_against_k(
     return fit_power(data, Label(model, dataset, "−log RBP against k"), confidence)
 
 
-def table1(points: pd.DataFrame, ks: Sequence[int] = TABLE1_KS) -> pd.DataFrame:
-    """R² and slope of −log RBP against k per model and data set, as in [RBP] table 1; refusals carry their message."""
+def table1(points: pd.DataFrame, laws: Mapping[tuple[str, str], FitResult]) -> pd.DataFrame:
+    """R² and slope of −log RBP against k per model and data set, as in [RBP] table 1; refusals carry their message.
+
+    laws: of ``fit_against_k`` by (model, data set).
+    """
     rows = []
     pairs = points[["dataset", "family", "size", "model"]].drop_duplicates().sort_values(["dataset", "family", "size"])
     for dataset, family, size, model in pairs.itertuples(index=False):
-        fit = fit_against_k(points, model, dataset, ks)
+        fit = laws[model, dataset]
         slope = -fit.params["alpha"] if fit.ok else None
         rows.append((dataset, family, model, size, slope, fit.r2, fit.rmse_percent, fit.n, fit.message))
     columns = ["dataset", "family", "model", "size", "slope", "r2", "rmse_percent", "num_k", "message"]

@@ -227,15 +227,19 @@ class Comparison:
 
 
 def compare(
-    points: FitPoints, label: Label = NO_LABEL, forms: tuple[str, ...] = ("power", "log_linear", "power_constant")
+    points: FitPoints,
+    label: Label = NO_LABEL,
+    forms: tuple[str, ...] = ("power", "log_linear", "power_constant"),
+    power: FitResult | None = None,
 ) -> Comparison:
     """The power law against other forms by AICc of ln value. Below 7 models the form is not testable, and it says so.
 
     A difference beyond 4 counts as support, within ±4 as undecided: a high R² alone is no evidence of a power law
-    (over a decade or two, a straight line in ln S or a floor reach 0.97 as well).
+    (over a decade or two, a straight line in ln S or a floor reach 0.97 as well). power: the power law of these
+    points, fitted here when it is not given.
     """
-    fits = {name: fit(name, points, label, starts=4) for name in dict.fromkeys(("power", *forms))}
-    power = fits["power"]
+    power = power or fit("power", points, label)
+    fits = {"power": power} | {name: fit(name, points, label, starts=4) for name in forms if name != "power"}
     if not power.ok:
         return Comparison(power.message, fits, {})
     if len(points) < FEW_MODELS:

@@ -12,6 +12,7 @@ from scipy import stats
 from rbp_lab.errors import LabError
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitResult
+from rbp_lab.quantities import QUANTITIES
 
 FORECAST_COLUMNS = ("size", "value", "low", "high", "probability", "probability_low", "probability_high",
                     "extrapolates", "beyond")  # fmt: skip
@@ -33,7 +34,8 @@ def forecast(law: FitResult, sizes: Sequence[float]) -> pd.DataFrame:
     t = stats.t.ppf(0.5 + law.confidence / 2, law.dof)
     scatter2 = (law.rmse_percent / 100) ** 2 * law.n / law.dof
     low_size, high_size = law.points.size.min(), law.points.size.max()
-    is_probability = law.label.metric in ("neg_log_rbp", "neg_log_p")
+    quantity = QUANTITIES.get(law.label.metric)
+    is_probability = quantity is not None and quantity.probability
     rows = []
     for size in sizes:
         if not size > 0:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from rbp_lab.errors import LabError
+from rbp_lab.quantities import QUANTITIES
 
 STATUSES = ("ok", "refused", "not_converged")
 
@@ -30,6 +31,7 @@ WARNINGS = {
     "one_document_dominates": "leaving out one document moves the exponent by more than half of its interval",
     "not_reproduced": "few of the starting points agree on the optimum",
     NOT_FALLING: "α ≤ 0, or its interval holds 0: these points do not show that the value falls",
+    "earlier_checkpoints": "of the checkpoints of one size only the longest trained takes part",
     "extrapolates": "the prediction lies outside the sizes the fit has seen",
 }
 
@@ -45,7 +47,7 @@ def family_name(family: str | None) -> str:
 
 @dataclass(frozen=True)
 class Label:
-    """What a fit is about. family: POOLED for all of a data set. metric: "ce", "neg_log_rbp" or "neg_log_p".
+    """What a fit is about. family: POOLED for all of a data set. metric: a name in QUANTITIES, or any other.
 
     k: None for CE. window: N (1 for RBP).
     """
@@ -59,13 +61,14 @@ class Label:
     @property
     def quantity(self) -> str:
         """The quantity in print, e.g. "−log RBP_10"."""
-        if self.metric == "ce":
-            return "CE"
-        if self.metric == "neg_log_rbp":
-            return f"−log RBP_{self.k}"
-        if self.metric == "neg_log_p":
-            return f"−log p_{{{self.window},{self.k}}}"
-        return self.metric or "value"
+        entry = QUANTITIES.get(self.metric)
+        return entry.printed(self.k, self.window) if entry else self.metric or "value"
+
+    @property
+    def tex(self) -> str:
+        """The quantity in TeX, without dollars."""
+        entry = QUANTITIES.get(self.metric)
+        return entry.in_tex(self.k, self.window) if entry else r"\mathrm{value}"
 
     def __str__(self) -> str:
         where = ", ".join(part for part in (family_name(self.family), self.dataset) if part)

@@ -13,10 +13,12 @@ import pandas as pd
 
 from rbp_lab.fits.against_k import TABLE1_KS
 from rbp_lab.fits.decomposition import PARTS
-from rbp_lab.fits.paired import exponent_difference
+from rbp_lab.fits.paired import ExponentDifference
 from rbp_lab.fits.power import implied_interval
 from rbp_lab.fits.result import FitResult, family_name
 from rbp_lab.papers.published import DATASETS, FAMILIES, Papers, degenerate, published_name
+from rbp_lab.quantities import CE, RBP
+from rbp_lab.text import bracket, number
 
 # One unit of the last printed digit: half of it for the printed number, half for points read off a printed figure.
 ROUNDING = 0.001
@@ -85,15 +87,15 @@ class Comparison:
     def sentence(self) -> str:
         """The verdict in words."""
         where = f"{self.quantity} ({self.model or family_name(self.family)}, {self.dataset})"
-        printed = _printed(self.published, 3)
+        printed = number(self.published, 3)
         if self.verdict == "degenerate":
             also = f"; ours: {self.reason}" if self.reason else ""
             return f"{where}: published slope 0.000 with R² 1.000 is no fit (all values alike, or 0){also}"
         if self.ours is None:
             return f"{where}: no {self.what} of ours to set beside the published {printed}: {self.reason}"
-        start = f"{where}: our {self.what} {_printed(self.ours, 4)}"
-        ours = _interval(self.ours_low, self.ours_high)
-        implied = f"interval {_interval(self.published_low, self.published_high)} implied by the published {printed}"
+        start = f"{where}: our {self.what} {number(self.ours, 4)}"
+        ours = bracket(self.ours_low, self.ours_high, 3)
+        implied = f"interval {bracket(self.published_low, self.published_high, 3)} implied by the published {printed}"
         return (
             start
             + {
@@ -139,7 +141,7 @@ def compare_table2(
     for fit in fits:
         label = fit.label
         key = _key(label.dataset, label.family, label.k)
-        if label.metric not in ("ce", "neg_log_rbp") or key not in papers.table2:
+        if label.metric not in (CE.name, RBP.name) or key not in papers.table2:
             continue
         slope, r2 = papers.table2[key]
         models = papers.models[key[1]]
@@ -173,24 +175,23 @@ def compare_table1(
 
 
 def compare_differences(
-    fits: Sequence[FitResult], papers: Papers, reasons: Mapping[str, str] = {}
+    pairs: Iterable[tuple[FitResult, ExponentDifference]], papers: Papers, reasons: Mapping[str, str] = {}
 ) -> tuple[Comparison, ...]:
     """α_CE − α_k over the same models beside what the two slopes of [RBP] table 2 make of it.
 
-    Ours has the interval of ``exponent_difference``; the published pair implies none, since what its two slopes share
-    is not published. "in_our_interval": the published difference, give or take its rounding, lies in it.
+    pairs: the law of −log RBP_k, and its paired difference from that of cross-entropy. The published pair implies no
+    interval, since what its two slopes share is not published. "in_our_interval": the published
+    difference, give or take its rounding, lies in it.
     """
     found = []
-    for fit in fits:
+    for fit, ours in pairs:
         label = fit.label
         key, of_ce = _key(label.dataset, label.family, label.k), _key(label.dataset, label.family, None)
-        ce = [f for f in fits if (f.label.dataset, f.label.family, f.label.metric) == (*_where(fit), "ce")]
-        if label.metric != "neg_log_rbp" or not ce or key not in papers.table2 or of_ce not in papers.table2:
+        if key not in papers.table2 or of_ce not in papers.table2:
             continue
         published = papers.table2[key][0] - papers.table2[of_ce][0]
         models = papers.models[key[1]]
         why = reasons.get(label.dataset, "") or _other_models(fit.points.size, models)
-        ours = exponent_difference(ce[0], fit)
         rounding = 2 * ROUNDING  # two printed slopes
         if ours.difference is None:
             verdict, why = "not_fitted", ours.message
@@ -242,7 +243,7 @@ def remarks(comparisons: Sequence[Comparison]) -> list[str]:
     if not comparisons:
         return []
     gaps = [abs(c.difference) for c in comparisons if c.verdict == "agrees"]
-    largest = f" (within {_printed(max(gaps), 4)})" if gaps else ""
+    largest = f" (within {number(max(gaps), 4)})" if gaps else ""
     counts = {v: sum(c.verdict == v for c in comparisons) for v in VERDICTS}
     found = ", ".join(f"{VERDICTS[v]} {n}{largest if v == 'agrees' else ''}" for v, n in counts.items() if n)
     lines = [f"{len(comparisons)} comparisons with the papers: {found}"]
@@ -302,17 +303,5 @@ def _key(dataset: str, family: str | None, last: object) -> tuple:
     return published_name(dataset, DATASETS), published_name(family, FAMILIES), last
 
 
-def _where(fit: FitResult) -> tuple[str, str | None]:
-    return fit.label.dataset, fit.label.family
-
-
 def _near(ours: float, published: float, tolerance: float) -> bool:
     return abs(ours - published) <= tolerance * (1 + 1e-9)
-
-
-def _printed(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return f"[{_printed(low, 3)}, {_printed(high, 3)}]" if low is not None and high is not None else ""

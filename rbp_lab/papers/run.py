@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -10,9 +10,10 @@ import yaml
 
 from rbp_lab.config.directory import CONF
 from rbp_lab.data.windows import Protocol
-from rbp_lab.fits.against_k import TABLE1_KS, fit_against_k
-from rbp_lab.fits.decomposition import decomposition_table, part_scalings
-from rbp_lab.fits.result import POOLED, FitResult
+from rbp_lab.fits.against_k import TABLE1_KS
+from rbp_lab.fits.result import POOLED
+from rbp_lab.laws import against_k, decomposition, paired
+from rbp_lab.laws.base import Inputs, Law, LawResult
 from rbp_lab.papers.compare import (
     Comparison,
     compare_differences,
@@ -25,6 +26,7 @@ from rbp_lab.papers.compare import (
 from rbp_lab.papers.published import DATASETS, FAMILIES, Claim, Papers, papers_from, published_claims, published_name
 from rbp_lab.records import RunRecord
 
+PAPER_LAWS: tuple[Law, ...] = (against_k, paired, decomposition)  # beside the power laws in S
 PROTOCOL = Protocol()  # its defaults are those of [RBP] section 4
 DOCUMENTS, SEED = 1000, 42
 
@@ -54,32 +56,26 @@ def read_papers() -> Papers:
     return papers_from(*(yaml.safe_load((CONF / "published" / f"{n}.yaml").read_text("utf-8")) for n in names))
 
 
-def against_papers(
-    points: pd.DataFrame,
-    fits: Sequence[FitResult],
-    records: Sequence[RunRecord] = (),
-    size: str = "non_embedding_params",
-    confidence: float = 0.95,
-) -> AgainstPapers:
+def against_papers(inputs: Inputs, results: Mapping[str, LawResult]) -> AgainstPapers:
     """Everything published that these results have a counterpart of.
 
-    fits: the power laws of ``points`` in S. Table 1 of [RBP] needs the 11 k of its appendix B, the parts of
-    cross-entropy need ``records``. Nothing is compared across other models, sizes or protocols without saying so.
+    results: at least those of PAPER_LAWS that the inputs allow; nothing is fitted here. Table 1 of [RBP] needs the 11 k
+    of its appendix B, the parts of cross-entropy need runs. Nothing is compared across other models, sizes or protocols
+    without saying so.
     """
+    points, records = inputs.points, inputs.records
     papers, reasons = read_papers(), other_protocols(records)
-    found = [*compare_table2(fits, papers, reasons), *compare_differences(fits, papers, reasons)]
-    has_grid = set(TABLE1_KS) <= set(points["k"].dropna().astype(int))
+    found = [*compare_table2(inputs.fits, papers, reasons)]
+    found += compare_differences([(law, gap) for _, law, gap in results[paired.name].pairs], papers, reasons)
+    has_grid = set(TABLE1_KS) <= set(inputs.ks)
     if has_grid:
         models = points[["model", "dataset", "family", "size"]].drop_duplicates().sort_values(["dataset", "size"])
-        laws = [fit_against_k(points, m, d) for m, d in models[["model", "dataset"]].itertuples(index=False)]
+        in_k = results[against_k.name].laws
+        laws = [in_k[pair] for pair in models[["model", "dataset"]].itertuples(index=False, name=None)]
         found += compare_table1(laws, dict(zip(models["model"], models["family"], strict=True)), papers, reasons)
     if records:
-        split = decomposition_table(records, size)
-        pairs = {(r.dataset.name, r.model.family) for r in records}
-        datasets = [dataset for dataset, _ in pairs]
-        pairs |= {(dataset, POOLED) for dataset in datasets if datasets.count(dataset) > 1}
-        parts = [part for pair in sorted(pairs, key=_order) for part in part_scalings(split, *pair, confidence)]
-        found += compare_parts([part.law for part in parts], papers, reasons)
+        parts = [part.law for mine in results[decomposition.name].parts.values() for part in mine]
+        found += compare_parts(parts, papers, reasons)
     notes = [f"{dataset}: {why}" for dataset, why in reasons.items() if any(c.dataset == dataset for c in found)]
     if not found:
         have = points[["dataset", "family"]].drop_duplicates().sort_values(["dataset", "family"])
@@ -108,9 +104,3 @@ def other_protocols(records: Sequence[RunRecord]) -> dict[str, str]:
         if other and published_name(name, DATASETS):
             reasons[name] = "another protocol than the paper's: " + ", ".join(other)
     return reasons
-
-
-def _order(pair: tuple[str, str | None]) -> tuple[str, bool, str]:
-    """By data set, then family, all families last."""
-    dataset, family = pair
-    return dataset, family is POOLED, family or ""

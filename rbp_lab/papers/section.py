@@ -10,7 +10,7 @@ from rbp_lab.fits.result import family_name
 from rbp_lab.papers.compare import VERDICTS, Comparison, remarks
 from rbp_lab.papers.published import Claim
 from rbp_lab.report.sections import ReportTable, Section
-from rbp_lab.report.words import fixed, interval
+from rbp_lab.text import interval, number
 
 LEAD = (
     "Ours beside the numbers of [RBP] arXiv 2510.20387 (tables 1 and 2) and [EE] arXiv 2510.04067. Below a published "
@@ -37,8 +37,8 @@ def _frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
             "data set": c.dataset, "family": family_name(c.family), "model": c.model.rpartition("/")[2] or None,
             "law": c.quantity, "ours": interval(c.ours, c.ours_low, c.ours_high),
             "published": interval(c.published, c.published_low, c.published_high, 3),
-            "R² ours": fixed(c.ours_r2) if c.published_r2 is not None else None,
-            "R² published": None if c.published_r2 is None else fixed(c.published_r2, 3),
+            "R² ours": number(c.ours_r2) if c.published_r2 is not None else None,
+            "R² published": None if c.published_r2 is None else number(c.published_r2, 3),
             "n ours": c.ours_n, "n published": c.published_n, "verdict": VERDICTS[c.verdict],
         }
         for c in comparisons

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rbp_lab.fits.result import family_name
 from rbp_lab.papers.compare import EE, EXPONENT_DIFFERENCE, QUIET, TABLE1, VERDICTS, Comparison
-from rbp_lab.report.terminal import DASH, number
+from rbp_lab.text import bracket, number, visible
 
 
 def papers_table(comparisons: Sequence[Comparison], title: str, dense: bool = False) -> Table:
@@ -20,7 +21,8 @@ def papers_table(comparisons: Sequence[Comparison], title: str, dense: bool = Fa
     """
     first = ("model",) if comparisons[0].model else ("law", "family")
     table = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if dense else 1, 0, 0)
+        title=_literal(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
+        padding=(0, 0 if dense else 1, 0, 0),
     )
     for name in first:
         table.add_column(name, no_wrap=True)
@@ -35,10 +37,10 @@ def papers_table(comparisons: Sequence[Comparison], title: str, dense: bool = Fa
     table.add_column("verdict", no_wrap=True)
     for c in comparisons:
         low, high = (c.ours_low, c.ours_high) if difference else (c.published_low, c.published_high)
-        span = f"[{number(low, 3)}, {number(high, 3)}]" if low is not None else DASH
+        span = Text(bracket(low, high, 3))
         what = c.quantity if c.source == EE else "CE" if c.k is None else f"k={c.k}"
         table.add_row(
-            *([c.model.rpartition("/")[2]] if c.model else [what, family_name(c.family)]),
+            *map(_literal, [c.model.rpartition("/")[2]] if c.model else [what, family_name(c.family)]),
             number(c.ours), number(c.published, 3), *(() if c.source == EE else (span,)),
             *([number(c.ours_r2, 3), number(c.published_r2, 3)] if with_r2 else []),
             str(c.ours_n), VERDICTS[c.verdict], style="" if c.verdict in QUIET else "bold",
@@ -57,4 +59,9 @@ def show_papers(console: Console, comparisons: Sequence[Comparison], lines: Sequ
         title = title if source == EE else f"{title}, {level} intervals"
         console.print(papers_table(mine, title, dense=console.width < 100), "")
     for line in lines:
-        console.print(line, style="dim", markup=False, highlight=False)
+        console.print(visible(line), style="dim", markup=False, highlight=False)
+
+
+def _literal(name: str) -> Text:
+    """A name that rich prints as it is, without its own markup."""
+    return Text(visible(name))

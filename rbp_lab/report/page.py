@@ -1,21 +1,27 @@
-"""One HTML file that shows an analysis: no network, no library, light and dark, on a desk and on a phone."""
+"""One HTML file that shows an analysis: no network, no library, light and dark, on a desk and on a phone.
+
+A Content-Security-Policy allows the page its own style and script, by their hashes, and nothing else.
+"""
 
 from __future__ import annotations
 
-import math
+import base64
+import hashlib
 import re
 from collections.abc import Sequence
-from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-from rbp_lab.report.sections import Format, ReportFigure, ReportTable, Section
-from rbp_lab.report.svg import colour_rules, inline_svg
+from rbp_lab.report.sections import NAMES, Format, ReportFigure, ReportTable, Section
+from rbp_lab.report.svg import colour_rules, inline_svg, style_rules
 from rbp_lab.store.atomic import atomic_path
+from rbp_lab.text import count, is_missing, number, significant, visible
 
-DASH = "–"
 WIDE = 500  # points: figures from this width on keep a least width on a phone and scroll in their own box
 LONG = 26  # characters: columns of longer texts wrap
 
@@ -47,109 +53,114 @@ def page(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
     ):
         if len(set(names)) < len(names):
             raise ValueError(f"every {what} of a report needs a name of its own; got {names}")
-    body = "\n".join(_section(section) for section in sections)
-    light, dark = colour_rules(body)
-    css = _asset("page.css").replace("/*light*/", light).replace("/*dark*/", dark)
-    links = "".join(f'<li><a href="#{s.anchor}">{_prose(s.title)}</a></li>' for s in sections)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n<style>\n{css}</style>\n</head>\n<body>\n'
-        f'<a class="skip" href="#main">To the content</a>\n<header><h1>{escape(title)}</h1>'
-        f'<p class="sub">{escape(subtitle)}</p></header>\n<nav aria-label="Sections"><ul>{links}</ul></nav>\n'
-        f'<main id="main">\n{body}\n</main>\n<div id="tip" role="status" aria-live="polite" hidden></div>\n'
-        f"<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
+    shown = [_section(section) for section in sections]
+    rules, light, dark = _figure_rules(shown)
+    style = _asset("page.css").replace("/*light*/", light).replace("/*dark*/", dark) + rules
+    script = _asset("page.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
     )
+    return _template().render(
+        title=visible(title), subtitle=visible(subtitle), sections=shown, policy=policy, style=Markup(style),
+        script=Markup(script),
+    )  # fmt: skip
+
+
+def _template():
+    environment = Environment(
+        loader=PackageLoader("rbp_lab.report", "."), autoescape=True, undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters["prose"] = prose
+    return environment.get_template("page.html.j2")
 
 
 def _asset(name: str) -> str:
     return files("rbp_lab.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _section(section: Section) -> str:
-    parts = [f'<section id="{section.anchor}">', f"<h2>{_prose(section.title)}</h2>", f"<p>{_prose(section.lead)}</p>"]
-    parts += [_figure(figure) for figure in section.figures]
-    parts += [_table(table) for table in section.tables]
-    if section.notes:
-        notes = "".join(f"<li>{_prose(note)}</li>" for note in section.notes)
-        parts.append(f'<div class="notes" role="note"><ul>{notes}</ul></div>')
-    return "\n".join([*parts, "</section>"])
+def _hash(text: str) -> str:
+    """The source expression of a Content-Security-Policy that allows exactly this text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _figure(shown: ReportFigure) -> str:
-    panels, first = [], True
+def _section(section: Section) -> dict[str, Any]:
+    return {
+        "anchor": section.anchor, "title": section.title, "lead": section.lead, "notes": section.notes,
+        "figures": [_figure(figure) for figure in section.figures],
+        "tables": [_table(table) for table in section.tables],
+    }  # fmt: skip
+
+
+def _figure(shown: ReportFigure) -> dict[str, Any]:
     alt = shown.alt or shown.caption
-    for stem, choice, figure in zip(shown.panels(), shown.by_k or [""], shown.panels().values(), strict=True):
-        about = f"{shown.switch} = {choice}. {alt}" if choice else alt
-        wide = " wide" if figure.get_figwidth() * 72 >= WIDE else ""
-        svg = inline_svg(figure, stem, about)
-        extra = f' data-choice="{escape(choice)}"' if choice else ""
-        panels.append(f'<div class="plot panel{wide}{" shown" if first else ""}"{extra}>{svg}</div>')
-        first = False
-    buttons = ""
-    if shown.by_k:
-        buttons = "".join(
-            f'<label><input type="radio" name="{shown.name}" value="{escape(choice)}"{" checked" if i == 0 else ""}>'
-            f"{escape(choice)}</label>"
-            for i, choice in enumerate(shown.by_k)
-        )
-        buttons = f'<fieldset class="choices"><legend>{escape(shown.switch)}</legend>{buttons}</fieldset>'
-    caption = f"<figcaption>{_prose(shown.caption)}</figcaption>"
-    return f'<figure id="fig-{shown.name}">{buttons}{"".join(panels)}{caption}</figure>'
+    panels = [
+        {
+            "svg": inline_svg(figure, stem, visible(f"{shown.switch} = {choice}. {alt}" if choice else alt)),
+            "choice": visible(choice),
+            "wide": figure.get_figwidth() * 72 >= WIDE,
+        }
+        for (stem, figure), choice in zip(shown.panels().items(), shown.by_k or [""], strict=True)
+    ]
+    choices = [visible(choice) for choice in shown.by_k]
+    return {
+        "name": shown.name, "switch": shown.switch, "caption": shown.caption, "choices": choices, "panels": panels,
+    }  # fmt: skip
 
 
-def _table(table: ReportTable) -> str:
+def _figure_rules(sections: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
+    """Take the style attributes out of all figures: (their rules, colours of a light page, of a dark one)."""
+    panels = [panel for section in sections for figure in section["figures"] for panel in figure["panels"]]
+    svgs, rules = style_rules([panel["svg"] for panel in panels])
+    for panel, svg in zip(panels, svgs, strict=True):
+        panel["svg"] = Markup(svg)
+    return rules, *colour_rules(rules + "".join(svgs))
+
+
+def _table(table: ReportTable) -> dict[str, Any]:
     frame = table.frame
-    cells = {name: [_cell(v, table.formats.get(name)) for v in frame[name]] for name in frame.columns}
-    kind = {}
-    for name in frame.columns:
-        numeric = name in table.formats and isinstance(table.formats[name], int)
-        numeric |= pd.api.types.is_numeric_dtype(frame[name]) and not pd.api.types.is_bool_dtype(frame[name])
-        wide = any(len(line) > LONG for text in cells[name] for line in text.split("\n"))
-        kind[name] = ' class="n"' if numeric else ' class="w"' if wide else ""
-    head = "".join(f'<th scope="col"{kind[n]}>{_prose(str(n))}</th>' for n in frame.columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td{kind[n]}>{_markup(cells[n][i])}</td>" for n in frame.columns) + "</tr>\n"
-        for i in range(len(frame))
-    )
-    title = escape(table.title)
-    inner = (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>\n{rows}</tbody></table></div>"
-    )
-    if table.folded:
-        return f'<details class="table"><summary>{_prose(table.title)} ({len(frame)} rows)</summary>{inner}</details>'
-    return f'<div class="table"><h3>{_prose(table.title)}</h3>{inner}</div>'
+    cells = [[cell_text(value, table.formats.get(name)) for value in frame[name]] for name in frame.columns]
+    columns = [
+        {"name": str(name), "kind": _kind(table, name, texts), "verbatim": name in NAMES}
+        for name, texts in zip(frame.columns, cells, strict=True)
+    ]
+    rows = [[column[i] for column in cells] for i in range(len(frame))]
+    return {"title": table.title, "columns": columns, "rows": rows, "folded": table.folded}
 
 
-def _cell(value: object, how: Format | None) -> str:
+def _kind(table: ReportTable, name: str, texts: Sequence[str]) -> str:
+    """How a column is set: "n" for numbers, "w" for texts that wrap, "" for others."""
+    values = table.frame[name]
+    if isinstance(table.formats.get(name), int):
+        return "n"
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        return "n"
+    return "w" if any(len(line) > LONG for text in texts for line in text.split("\n")) else ""
+
+
+def cell_text(value: object, how: Format | None = None) -> str:
     """A value in print: a dash when it is missing, never NaN."""
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
-        return DASH
+    if is_missing(value):
+        return number(None)
     if callable(how):
         return how(value)
     if isinstance(how, int):
-        return "∞" if math.isinf(value) else f"{float(value):,.{how}f}".replace("-", "−")
-    if isinstance(value, bool):
+        return number(value, how)
+    if isinstance(value, bool) or (hasattr(value, "dtype") and value.dtype == bool):
         return "yes" if value else "no"
-    if hasattr(value, "dtype") and value.dtype == bool:
-        return "yes" if bool(value) else "no"
     if isinstance(value, float) or (hasattr(value, "dtype") and value.dtype.kind == "f"):
-        return f"{float(value):.4g}".replace("-", "−")
-    if (hasattr(value, "dtype") and value.dtype.kind in "iu") or isinstance(value, int):
-        return f"{int(value):,}".replace("-", "−")
-    return str(value)
+        return significant(value)
+    if isinstance(value, int) or (hasattr(value, "dtype") and value.dtype.kind in "iu"):
+        return count(value)
+    return "\n".join(visible(line) for line in str(value).split("\n"))
 
 
-def _markup(text: str) -> str:
-    first, *rest = text.split("\n")
-    return _prose(first) + "".join(f"<br><small>{_prose(line)}</small>" for line in rest)
-
-
-def _prose(text: str) -> str:
+def prose(text: str) -> Markup:
     """Escaped text in which RBP_k, p_{N,k}, α_CE and S^−α are set with subscripts and superscripts."""
-    text = re.sub(r"\b(RBP|α|p|q)_(\{[^}]*\}|[A-Za-z0-9]+)\b|\b(p)_(\{[^}]*\})", _lowered, escape(text))
-    return re.sub(r"(?<=[A-Za-z>])\^(−?[A-Za-zαβ]+)", r"<sup>\1</sup>", text)
+    safe = str(escape(visible(text)))
+    safe = re.sub(r"\b(RBP|α|p|q)_(\{[^}]*\}|[A-Za-z0-9]+)\b|\b(p)_(\{[^}]*\})", _lowered, safe)
+    return Markup(re.sub(r"(?<=[A-Za-z>])\^(−?[A-Za-zαβ]+)", r"<sup>\1</sup>", safe))
 
 
 def _lowered(match: re.Match) -> str:

@@ -1,9 +1,11 @@
-"""What a report consists of: plain values, made by ``report.laws`` and written by ``report.page``."""
+"""What a report consists of: plain values, made by the laws and written by ``report.page``."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +13,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rbp_lab.figures.style import save
+from rbp_lab.fits.result import WARNINGS, FitResult
+from rbp_lab.text import DASH, interval, number
 
+LONGEST_STEM = 80  # of a name in letters: file systems allow 255 for prefix, name and ending
 # How a column is printed: a function of one value, or the decimals of a number.
 Format = Callable[[object], str] | int
+# Columns that hold names which users choose.
+NAMES = ("model", "family", "data set", "weights", "source")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +49,7 @@ class ReportFigure:
         """File stem → figure, one entry without a switch."""
         if self.figure is not None:
             return {self.name: self.figure}
-        return {f"{self.name}_{file_stem(choice)}": figure for choice, figure in self.by_k.items()}
+        return dict(zip([f"{self.name}_{stem}" for stem in unique_stems(self.by_k)], self.by_k.values(), strict=True))
 
     def save(self, directory: Path, formats: Sequence[str] = ("png", "svg", "pdf")) -> list[Path]:
         """Write every panel as ``directory``/stem.format, atomically; the paths. Nothing for a figure without files."""
@@ -55,7 +62,8 @@ class ReportFigure:
 class ReportTable:
     """One table. frame: its rows, columns named as they are printed. formats: by column, plain text otherwise.
 
-    The part of a cell after a line break is printed small. folded: closed until the reader opens it (long tables).
+    The part of a cell after a line break is printed small. Names, in the columns of NAMES, are printed as they are;
+    elsewhere RBP_k and the like are set with subscripts. folded: closed until the reader opens it (long tables).
     """
 
     title: str
@@ -77,5 +85,59 @@ class Section:
 
 
 def file_stem(text: str) -> str:
-    """Any text as part of a file name and of an id in a page."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text.replace(", ", "_"))
+    """Any text as part of a file name and of an id in a page; long texts are cut and end in a hash of the whole."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", text.replace(", ", "_"))
+    return stem if len(stem) <= LONGEST_STEM else f"{stem[:LONGEST_STEM]}-{_hash(text)}"
+
+
+def unique_stems(names: Iterable[str | tuple[str, ...]]) -> list[str]:
+    """A file stem for each name; names that would share one, in upper or lower case, end in a hash of their own."""
+    texts = [name if isinstance(name, str) else ", ".join(name) for name in names]
+    stems = [file_stem(text) for text in texts]
+    taken = Counter(stem.casefold() for stem in stems)
+    return [
+        stem if taken[stem.casefold()] == 1 else f"{stem}-{_hash(text)}"
+        for text, stem in zip(texts, stems, strict=True)
+    ]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def switched(name: str, choices: dict[str, Figure], caption: str, switch: str = "data set") -> tuple[ReportFigure, ...]:
+    """One figure of the report with a switch over the choices; without buttons when there is one, nothing for none."""
+    if len(choices) > 1:
+        return (ReportFigure(name, None, caption, choices, switch=switch),)
+    return tuple(ReportFigure(f"{name}_{file_stem(c)}", figure, caption) for c, figure in choices.items())
+
+
+def exponent(fit: FitResult) -> str:
+    """α of a fit with its interval and R², or why there is none."""
+    if not fit.ok:
+        return f"{DASH}\n{'saturated' if 'saturated' in fit.warnings else fit.status}"
+    return f"{interval(fit.params['alpha'], *fit.intervals['alpha'])}\nR² {number(fit.r2, 3)}"
+
+
+def warning_notes(fits: Iterable[FitResult]) -> list[str]:
+    """One sentence per warning code that occurs, with the laws it is about."""
+    about: dict[str, list[str]] = {}
+    for fit in fits:
+        for code in fit.warnings:
+            about.setdefault(code, []).append(str(fit.label))
+    return [f"{code}: {WARNINGS[code]} ({some(names)})." for code, names in about.items()]
+
+
+def refusal_notes(fits: Iterable[FitResult]) -> list[str]:
+    """One sentence per reason for refusing a fit, with the laws it is about."""
+    about: dict[str, list[str]] = {}
+    for fit in fits:
+        if not fit.ok:
+            about.setdefault(fit.message, []).append(str(fit.label))
+    return [f"No fit for {some(names)}: {why}." for why, names in about.items()]
+
+
+def some(names: Sequence[str], most: int = 6) -> str:
+    """The names, or the first few and how many more."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from html import escape
 
 import matplotlib
@@ -39,10 +40,33 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
     head = re.match(r"<svg[^>]*>", svg).group()
     width, height = (float(v) for v in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head).groups())
     opening = (
-        f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width:{width * 4 / 3:.0f}px" role="img" tabindex="0" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width: {width * 4 / 3:.0f}px" role="img" tabindex="0" '
         f'aria-label="{escape(alt)}" xmlns="http://www.w3.org/2000/svg">'
     )
     return opening + svg[len(head) :].strip()
+
+
+def style_rules(svgs: Sequence[str]) -> tuple[list[str], str]:
+    """The SVGs with classes in place of style attributes, and the CSS rules of those classes.
+
+    A page whose policy allows styles by their hash may have no style attributes.
+    """
+    classes: dict[str, str] = {}
+
+    def classed(tag: re.Match) -> str:
+        text = tag.group()
+        style = re.search(r' style="([^"]*)"', text)
+        if style is None:
+            return text
+        name = classes.setdefault(style.group(1).strip("; "), f"s{len(classes)}")
+        text = text.replace(style.group(), "")
+        if ' class="' in text:
+            return text.replace(' class="', f' class="{name} ', 1)
+        return re.sub(r"^<(\w+)", rf'<\1 class="{name}"', text)
+
+    changed = [re.sub(r"<\w[^>]*>", classed, svg) for svg in svgs]
+    # twice the class, to weigh more than the page's own rules for what is inside a figure
+    return changed, "".join(f".{name}.{name}{{{style}}}\n" for style, name in classes.items())
 
 
 def colour_rules(html: str) -> tuple[str, str]:

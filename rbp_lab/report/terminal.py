@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rbp_lab.fits.result import WARNINGS, FitResult, family_name
-
-DASH = "–"
+from rbp_lab.quantities import CE, RBP
+from rbp_lab.text import DASH, bracket, count, number, visible
 
 
 def terminal() -> Console:
@@ -20,32 +21,26 @@ def terminal() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
-def number(value: object, digits: int = 4) -> str:
-    """A number with so many decimals, or a dash when there is none."""
-    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
-        return DASH
-    return f"{value:,.{digits}f}".replace("-", "−")
-
-
 def models_table(points: pd.DataFrame, dataset: str, ks: Sequence[int] = (1, 10, 100)) -> Table:
     """One row per model on a data set: name, S, CE (nats), RBP_k of the wanted k that were measured, scored tokens."""
-    rows = points[(points["dataset"] == dataset) & points["metric"].isin(["ce", "neg_log_rbp"])]
-    rbp = rows[rows["metric"] == "neg_log_rbp"]
+    rows = points[(points["dataset"] == dataset) & points["metric"].isin([CE.name, RBP.name])]
+    rbp = rows[rows["metric"] == RBP.name]
     measured = [k for k in ks if (rbp["k"] == k).any()]
-    with_ce = bool((rows["metric"] == "ce").any())
-    table = Table(title=f"Models on {dataset}", title_justify="left")
+    with_ce = bool((rows["metric"] == CE.name).any())
+    table = Table(title=Text(f"Models on {visible(dataset)}"), title_justify="left")
     table.add_column("model", no_wrap=True)
     for name in ["S", *(["CE"] if with_ce else []), *(f"RBP_{k}" for k in measured), "tokens"]:
         table.add_column(name, justify="right", no_wrap=True)
     for _, model in rows.sort_values(["family", "size"], kind="stable").drop_duplicates("model").iterrows():
         mine = rows[rows["model"] == model["model"]]
-        ce = mine.loc[mine["metric"] == "ce", "value"]
-        value = {k: mine.loc[(mine["metric"] == "neg_log_rbp") & (mine["k"] == k), "value"] for k in measured}
+        ce = mine.loc[mine["metric"] == CE.name, "value"]
+        value = {k: mine.loc[(mine["metric"] == RBP.name) & (mine["k"] == k), "value"] for k in measured}
         cells = [number(math.exp(-v.iloc[0])) if len(v) else DASH for v in value.values()]
         tokens = mine["n"].dropna()
         table.add_row(
-            model["model"], f"{int(model['size']):,}", *([number(ce.iloc[0]) if len(ce) else DASH] if with_ce else []),
-            *cells, f"{int(tokens.max()):,}" if len(tokens) else DASH,
+            Text(visible(model["model"])), count(model["size"]),
+            *([number(ce.iloc[0]) if len(ce) else DASH] if with_ce else []),
+            *cells, count(tokens.max() if len(tokens) else None),
         )  # fmt: skip
     return table
 
@@ -54,7 +49,7 @@ def exponents_table(fits: Sequence[FitResult], dataset: str) -> Table:
     """One row per fit of a data set: quantity, family, α with its interval, R², RMSE, and the warning codes."""
     mine = [f for f in fits if f.label.dataset == dataset and f.ok]
     level = f"{mine[0].confidence:.0%}" if mine else "95%"
-    table = Table(title=f"Exponents on {dataset}: value ∝ S^−α, R² in log10-log10", title_justify="left")
+    table = Table(title=Text(f"Exponents on {visible(dataset)}: value ∝ S^−α, R² in log10-log10"), title_justify="left")
     table.add_column("quantity", no_wrap=True)
     table.add_column("family", no_wrap=True)
     for name in ("α", f"{level} interval", "R²", "RMSE %", "n"):
@@ -63,9 +58,8 @@ def exponents_table(fits: Sequence[FitResult], dataset: str) -> Table:
     for f in mine:
         low, high = f.intervals["alpha"]
         table.add_row(
-            f.label.quantity, family_name(f.label.family), number(f.params["alpha"], 4),
-            f"[{number(low, 4)}, {number(high, 4)}]",
-            number(f.r2, 4), number(f.rmse_percent, 2), str(f.n), " ".join(f.warnings),
+            f.label.quantity, Text(visible(family_name(f.label.family))), number(f.params["alpha"]),
+            Text(bracket(low, high)), number(f.r2, 4), number(f.rmse_percent, 2), str(f.n), " ".join(f.warnings),
         )  # fmt: skip
     return table
 
@@ -89,4 +83,4 @@ def show(console: Console, points: pd.DataFrame, fits: Sequence[FitResult], ks: 
         if any(f.ok and f.label.dataset == dataset for f in fits):
             console.print(exponents_table(fits, dataset))
         for line in notes(fits, dataset):
-            console.print(line, style="dim", markup=False, highlight=False)
+            console.print(visible(line), style="dim", markup=False, highlight=False)

@@ -1,0 +1,99 @@
+"""Points from a CSV: of published values, or one that an analysis wrote."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from rbp_lab.errors import LabError
+from rbp_lab.points import COLUMNS, METRICS, validate
+from rbp_lab.quantities import CE, RBP, neg_log
+from rbp_lab.store.tables import unescaped
+
+
+def points_from_csv(path: str | Path, size: str = "non_embedding_params") -> pd.DataFrame:
+    """Points from a CSV of published values, or from a points.csv that an analysis wrote.
+
+    Published layout: family, model, ``size`` (a column of that name), dataset, k, and neg_log_rbp or rbp (both must
+    agree to 1e-4); optional se_log, n. A row with k = CE takes its value from a column ``value``.
+    Raises LabError that names the file, the line and the column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LabError(f"no CSV file at {path}; csv must name a file with a header line")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise LabError(f"{path} is not a CSV table with a header line: {error}") from error
+    if table.empty:
+        raise LabError(f"{path} has a header but no rows")
+    published = "metric" not in table.columns
+    rows = [_csv_row(path, line, row, size, published) for line, row in enumerate(table.to_dict("records"), start=2)]
+    return validate(pd.DataFrame(rows, columns=list(COLUMNS)), str(path))
+
+
+def _csv_row(path: Path, line: int, row: dict[str, str], size: str, published: bool) -> dict[str, object]:
+    def text(column: str) -> str:
+        if column not in row:
+            raise LabError(f"{path} has no column {column!r}; its columns are {', '.join(row)}")
+        if not row[column].strip():
+            raise LabError(f"{path}, line {line}, column {column!r}: expected a value, found nothing")
+        cell = row[column].strip()
+        return cell if published else str(unescaped(cell))
+
+    def number(column: str, low: float = -math.inf, high: float = math.inf) -> float:
+        try:
+            value = float(text(column))
+        except ValueError:
+            raise LabError(f"{path}, line {line}, column {column!r}: expected a number, got {row[column]!r}") from None
+        if not low <= value <= high:  # false for NaN too
+            bounds = f"in [{low:g}, {high:g}]" if high < math.inf else f"of at least {low:g}"
+            raise LabError(f"{path}, line {line}, column {column!r}: expected a number {bounds}, got {row[column]!r}")
+        return value
+
+    def whole(column: str) -> int:
+        value = number(column, 1)
+        if value != int(value):
+            raise LabError(f"{path}, line {line}, column {column!r}: expected a whole number, got {row[column]!r}")
+        return int(value)
+
+    def optional(column: str) -> bool:
+        return bool(row.get(column, "").strip())
+
+    metric = RBP.name if published else text("metric")
+    if published and text("k").upper() == "CE":
+        metric = CE.name
+    if metric not in METRICS:
+        raise LabError(f"{path}, line {line}, column 'metric': expected {', '.join(METRICS)}; got {metric!r}")
+    if published and metric == RBP.name:
+        value = _published_value(path, line, row, number, optional)
+    else:
+        value = number("value", 0)
+    return {
+        "model": text("model"), "family": text("family"), "dataset": text("dataset"), "metric": metric,
+        "size": number(size if published else "size", 1), "k": pd.NA if metric == CE.name else whole("k"),
+        "window": whole("window") if optional("window") else 1, "value": value,
+        "se_log": number("se_log", 0) if optional("se_log") else math.nan,
+        "n": whole("n") if optional("n") else pd.NA, "key": row.get("key", ""),
+        "training_tokens": whole("training_tokens") if optional("training_tokens") else pd.NA,
+    }  # fmt: skip
+
+
+def _published_value(path: Path, line: int, row: dict[str, str], number, optional) -> float:
+    """−log RBP_k in nats from either column of the published layout; both present must say the same."""
+    if not (optional("neg_log_rbp") or optional("rbp")):
+        raise LabError(f"{path}, line {line}: expected neg_log_rbp (nats) or rbp, found neither")
+    if not optional("rbp"):
+        return number("neg_log_rbp", 0)
+    rbp = number("rbp", 0, 1)
+    if not optional("neg_log_rbp"):
+        return neg_log(rbp)
+    value = number("neg_log_rbp", 0)
+    if abs(math.exp(-value) - rbp) > 1e-4:
+        raise LabError(
+            f"{path}, line {line}: columns 'neg_log_rbp' and 'rbp' contradict each other: exp(−{value:g}) = "
+            f"{math.exp(-value):.6f}, but rbp is {rbp:g}; is the logarithm natural?"
+        )
+    return value

@@ -1,0 +1,50 @@
+"""The power laws in S of a table of points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from rbp_lab.fits.influence import sensitivity_warnings
+from rbp_lab.fits.power import fit_power
+from rbp_lab.fits.result import POOLED, FitResult, Label
+from rbp_lab.points import longest_trained, series
+from rbp_lab.records import RunRecord
+
+
+def fit_all(
+    points: pd.DataFrame,
+    confidence: float = 0.95,
+    records: Sequence[RunRecord] = (),
+    size: str = "non_embedding_params",
+) -> tuple[FitResult, ...]:
+    """A power law of every quantity against S, per (family, dataset), and pooled where a data set has several families.
+
+    Ordered by data set, quantity (cross-entropy first, then k), family. Refused fits are among them. records: the runs
+    behind the points, when there are: fits are then marked where ties or a single document decide. Of the checkpoints
+    of one size the longest trained takes part, and the fit says so.
+    """
+    last = set(longest_trained(points)["model"])
+    runs: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in records:
+        if record.model.name in last:
+            runs.setdefault((record.dataset.name, record.model.family), []).append(record)
+    fits = []
+    for dataset in sorted(points["dataset"].unique()):
+        here = points[points["dataset"] == dataset]
+        families = sorted(here["family"].unique())
+        quantities = here[["metric", "k", "window"]].drop_duplicates()
+        quantities = quantities.sort_values(["metric", "window", "k"], na_position="first", kind="stable")
+        for metric, k, window in quantities.itertuples(index=False):
+            for family in [*families, *([POOLED] if len(families) > 1 else [])]:
+                label = Label(family, dataset, metric, None if pd.isna(k) else int(k), int(window))
+                data = series(here, label)
+                if len(data):
+                    fit = fit_power(data, label, confidence)
+                    marks = sensitivity_warnings(fit, runs.get((dataset, family), ()), size)
+                    mine = here if family is POOLED else here[here["family"] == family]
+                    earlier = ("earlier_checkpoints",) if not last.issuperset(mine["model"]) else ()
+                    fits.append(replace(fit, warnings=fit.warnings + marks + earlier))
+    return tuple(fits)

@@ -1,0 +1,98 @@
+"""The three parts of cross-entropy ([EE] arXiv 2510.04067): how each scales, by rank, and along training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rbp_lab.figures.decomposition import checkpoints_figure, error_curves_figure, parts_figure, shares_figure
+from rbp_lab.fits.decomposition import PartScaling, checkpoints, decomposition_table, error_curves, part_scalings
+from rbp_lab.fits.result import POOLED, family_name
+from rbp_lab.laws.base import Inputs, LawResult, draw, families, join
+from rbp_lab.points import longest_trained
+from rbp_lab.report.sections import ReportTable, Section, switched
+from rbp_lab.text import interval, si
+
+name = "decomposition"
+needs_runs = "it needs Σ nll by rank"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Decomposition(LawResult):
+    """parts: the laws of all parts, by data set and family; POOLED where a data set has several families."""
+
+    parts: dict[tuple[str, str | None], list[PartScaling]]
+
+
+def compute(inputs: Inputs) -> Decomposition:
+    """Split the cross-entropy of every run and fit the parts of every family."""
+    split = decomposition_table(inputs.records, inputs.size)
+    in_size = longest_trained(split)
+    groups = [(dataset, family) for dataset, family, _ in families(inputs.records)]
+    datasets = [dataset for dataset, _ in groups]
+    groups += [(dataset, POOLED) for dataset in dict.fromkeys(datasets) if datasets.count(dataset) > 1]
+    parts = {group: part_scalings(in_size, *group, inputs.confidence) for group in groups}
+    scaling = join(part.to_frame() for mine in parts.values() for part in mine)
+    return Decomposition(inputs=inputs, tables={"decomposition": split, "parts": scaling}, parts=parts)
+
+
+def section(result: Decomposition) -> Section:
+    """The scaling of the parts, curves by rank, shares, and checkpoints where there are some."""
+    inputs, table = result.inputs, result.tables["decomposition"]
+    parts: dict[str, Figure] = {}
+    shares: dict[str, Figure] = {}
+    curves: dict[str, Figure] = {}
+    along: dict[str, Figure] = {}
+    for dataset, rows in table.groupby("dataset"):
+        mine = [found for (d, family), found in result.parts.items() if d == dataset and family is not POOLED]
+        draw(parts, dataset, lambda s=mine, d=dataset: parts_figure(s, f"Parts of cross-entropy on {d}"))
+        title = f"Share of error entropy on {dataset}"
+        draw(shares, dataset, lambda r=rows, t=title: shares_figure(r, t, inputs.styles))
+    steps = checkpoints(table)
+    for dataset, family, mine in families(inputs.records):
+        runs = [(r.model.name, inputs.size_of(r), error_curves(r.stats)) for r in mine]
+        where = f"{dataset}: {family}"
+        draw(curves, f"{dataset}, {family}", lambda r=runs, w=where: error_curves_figure(r, f"Errors by rank on {w}"))
+        at = steps[(steps["dataset"] == dataset) & (steps["family"] == family)]
+        draw(along, f"{dataset}, {family}", lambda r=at, w=where: checkpoints_figure(r, f"Along training on {w}"))
+    lead = (
+        "Cross-entropy = error entropy + self-alignment − confidence, exactly, when tokens are grouped by their "
+        "optimistic rank ([EE] arXiv 2510.04067). A part scales like cross-entropy when its R² is high and its "
+        "distance |α − α_CE| small. The share of error entropy is given in both conventions; above 1 in the "
+        "first is no mistake."
+    )
+    note = f"The parts sum to the cross-entropy within {float(table['identity_error'].max()):.0e} nats in every run."
+    return Section(
+        "split", "What scales in cross-entropy", lead,
+        (*switched("parts", parts, "The parts against S in nats, by absolute value, with their power laws."),
+         *switched("errors", curves, "p_e and q_e by rank, in bins that grow: where the line is above the dots, the "
+                   "model expects more such errors than there are.", "runs"),
+         *switched("shares", shares, "Left: EE/CE. Right: EE over the sum of the absolute parts."),
+         *switched("training", along, "The parts along training; every size by itself.", "runs")),
+        (_scaling_table(result), _split_table(table)), (note,),
+    )  # fmt: skip
+
+
+def _scaling_table(result: Decomposition) -> ReportTable:
+    rows = [
+        {"data set": dataset, "family": family_name(family), "part": part.part.replace("_", " "), "n": part.law.n,
+         "α": interval(part.law.params.get("alpha"), *part.law.intervals.get("alpha", (None, None))),
+         "R²": part.law.r2,
+         "α − α_CE": interval(part.difference.difference, part.difference.low, part.difference.high),
+         "distance": part.distance, "result": part.law.message}
+        for (dataset, family), mine in result.parts.items() for part in mine
+    ]  # fmt: skip
+    return ReportTable("How the parts scale", pd.DataFrame(rows), {"R²": 3, "distance": 4})
+
+
+def _split_table(table: pd.DataFrame) -> ReportTable:
+    names = {
+        "dataset": "data set", "size": "S", "cross_entropy": "CE", "error_entropy": "EE", "self_alignment": "SA",
+        "confidence": "Conf", "error_entropy_corrected": "EE corrected", "share_of_ce": "EE/CE",
+        "share_of_parts": "EE/Σ|parts|", "training_tokens": "training tokens",
+    }  # fmt: skip
+    formats = {"S": si} | dict.fromkeys(("CE", "EE", "SA", "Conf", "EE corrected", "EE/CE", "EE/Σ|parts|"), 4)
+    split = table.drop(columns="identity_error").rename(columns=names).dropna(axis=1, how="all")
+    return ReportTable("The parts of every run (nats)", split, formats, folded=len(split) > 12)

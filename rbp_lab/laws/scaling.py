@@ -1,0 +1,98 @@
+"""The power laws in S ([RBP] section 4) beside other forms, at the k shown and at every k."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rbp_lab.figures.scaling import scaling_figure
+from rbp_lab.fits.fit import Comparison, compare
+from rbp_lab.fits.result import FitResult, Label, family_name
+from rbp_lab.laws.base import Inputs, LawResult, by_dataset, draw, join
+from rbp_lab.quantities import PER_TOKEN, QUANTITIES
+from rbp_lab.report.sections import ReportFigure, ReportTable, Section, refusal_notes, switched
+from rbp_lab.text import interval
+
+name = "scaling"
+needs_runs = ""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scaling(LawResult):
+    """forms: by label, what other forms make of the points of a law in S; empty when only power laws were asked for."""
+
+    forms: dict[Label, Comparison]
+
+
+def compute(inputs: Inputs) -> Scaling:
+    """Fit other forms to the points of every power law in S of a family."""
+    mine = [f for f in inputs.fits if f.label.family is not None] if inputs.everything else []
+    forms = {law.label: compare(law.points, law.label, power=law) for law in mine}
+    tables = {"forms": join(_frame(label, found) for label, found in forms.items())} if inputs.everything else {}
+    lacks = {} if inputs.records else {
+        "ties and single documents": "whether they decide an exponent is only visible in runs"
+    }  # fmt: skip
+    return Scaling(inputs=inputs, tables=tables, lacks=lacks, forms=forms)
+
+
+def _frame(label: Label, found: Comparison) -> pd.DataFrame:
+    return found.to_frame().assign(
+        dataset=label.dataset, family=label.family, metric=label.metric, k=label.k, window=label.window,
+        verdict=found.verdict,
+    )  # fmt: skip
+
+
+def section(result: Scaling) -> Section:
+    """Values against S at the k shown and, by switch, at every k; every fit beside other forms."""
+    inputs = result.inputs
+    figures: dict[str, Figure] = {}
+    every: dict[str, Figure] = {}
+    for dataset, mine in by_dataset(_per_token(inputs.fits)).items():
+        chosen = [f for f in mine if f.label.k is None or f.label.k in inputs.shown]
+        title = f"Scaling laws on {dataset}"
+        draw(figures, dataset, lambda c=chosen, t=title: scaling_figure(c, t, inputs.styles, inputs.size_name))
+    for k in sorted({f.label.k for f in _per_token(inputs.fits)} - {None}):
+        at = [f for f in _per_token(inputs.fits) if f.label.k == k]
+        title = "One k at a time"
+        draw(every, str(k), lambda a=at, t=title: scaling_figure(a, t, inputs.styles, inputs.size_name))
+    each = "−log RBP_k against S at one k at a time; lines, bars and numbers as above."
+    one = (ReportFigure("each_k", None, each, every, files=False),) if len(every) > 1 else ()
+    caption = (
+        "Values against model size S with the fitted power laws. Bars: 95 % intervals over documents, where documents "
+        "are known; the numbers give α with half of its interval, and R² in log10-log10."
+    )
+    lead = (
+        "Cross-entropy and −log RBP_k fall as powers of model size ([RBP] arXiv 2510.20387, section 4). Beside R² "
+        "stand the root mean square error, the error at the largest model when it is left out of the fit, and ΔAICc of "
+        "two other forms against the power law: above 4 the other form is excluded, below −4 it fits better."
+    )
+    return Section(
+        "scaling", "RBP_k and cross-entropy against model size", lead,
+        (*switched("scaling", figures, caption), *one), (_every_fit(result),), tuple(refusal_notes(inputs.fits)),
+    )  # fmt: skip
+
+
+def _per_token(fits: list[FitResult]) -> list[FitResult]:
+    return [f for f in fits if QUANTITIES.get(f.label.metric) in PER_TOKEN]
+
+
+def _every_fit(result: Scaling) -> ReportTable:
+    rows = []
+    for f in result.inputs.fits:
+        row = {
+            "data set": f.label.dataset, "family": family_name(f.label.family), "quantity": f.label.quantity, "n": f.n,
+            "α": interval(f.params["alpha"], *f.intervals["alpha"]) if f.ok else None, "R²": f.r2,
+            "RMSE %": f.rmse_percent, "largest left out %": f.leave_largest_out,
+        }  # fmt: skip
+        if result.forms:
+            other = result.forms.get(f.label)
+            delta = other.delta_aicc if other else {}
+            row |= {
+                "ΔAICc log-linear": delta.get("log_linear"), "ΔAICc + constant": delta.get("power_constant"),
+                "form": other.verdict if other else None,
+            }  # fmt: skip
+        rows.append(row | {"warnings": ", ".join(f.warnings), "fit": "ok" if f.ok else f.status})
+    formats = {"R²": 4, "RMSE %": 2, "largest left out %": 1, "ΔAICc log-linear": 1, "ΔAICc + constant": 1}
+    return ReportTable("Every fit", pd.DataFrame(rows), formats, folded=len(rows) > 12)

@@ -1,0 +1,77 @@
+"""What laws are fitted to: one entry per quantity, with its value, its standard error and its names in print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rbp_lab import metrics
+from rbp_lab.metrics import Estimate
+from rbp_lab.stats import DocumentTable, RankStats
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of one run that is fitted against model size.
+
+    name: in tables. value: (statistics, k, N, tie rule) → number ≥ 0, +inf for the logarithm of 0, None where it does
+    not exist. estimate: (documents, k, N) → the same over documents, with its standard error, None where that cannot
+    be told. label, tex: in print and in TeX, with {k} and {N}. of_k, of_windows: whether it has a threshold k, a
+    window length N. probability: the value is −log of one.
+    """
+
+    name: str
+    label: str
+    tex: str
+    value: Callable[[RankStats, int | None, int, str], float | None]
+    estimate: Callable[[DocumentTable, int | None, int], Estimate | None]
+    of_k: bool = False
+    of_windows: bool = False
+    probability: bool = False
+
+    def se_log(self, documents: DocumentTable, k: int | None, window: int, ties: str = "pessimistic") -> float:
+        """Standard error of ln value over documents, NaN when unknown; documents count one tie rule, pessimistic."""
+        if self.of_k and ties != "pessimistic":
+            return math.nan
+        estimate = self.estimate(documents, k, window)
+        return math.nan if estimate is None else estimate.se_log
+
+    def printed(self, k: int | None = None, window: int = 1) -> str:
+        """The quantity in print: "−log RBP_10"."""
+        return self.label.format(k=k, N=window)
+
+    def in_tex(self, k: int | None = None, window: int = 1) -> str:
+        """The quantity in TeX, without dollars."""
+        return self.tex.format(k=k, N=window)
+
+
+def neg_log(probability: float | None) -> float | None:
+    """−log of a probability in nats: 0 for 1, +inf for 0, None for None."""
+    if probability is None:
+        return None
+    return abs(math.log(probability)) if probability > 0 else math.inf
+
+
+def _window_estimate(documents: DocumentTable, k: int | None, window: int) -> Estimate | None:
+    return metrics.neg_log_window_rbp(documents, window, k) if k in documents.thresholds else None
+
+
+CE = Quantity(
+    "ce", "CE", r"\mathrm{{CE}}",
+    value=lambda stats, k, window, ties: metrics.cross_entropy(stats),
+    estimate=lambda documents, k, window: metrics.cross_entropy_estimate(documents),
+)  # fmt: skip
+RBP = Quantity(
+    "neg_log_rbp", "−log RBP_{k}", r"-\log\,\mathrm{{RBP}}_{{{k}}}", of_k=True, probability=True,
+    value=lambda stats, k, window, ties: neg_log(metrics.rbp(stats, k, ties)),
+    estimate=lambda documents, k, window: metrics.neg_log_rbp(documents, k),
+)  # fmt: skip
+WINDOW_RBP = Quantity(
+    "neg_log_p", "−log p_{{{N},{k}}}", r"-\log\,p_{{{N},{k}}}", of_k=True, of_windows=True, probability=True,
+    value=lambda stats, k, window, ties: neg_log(metrics.window_rbp(stats, window, k)),
+    estimate=_window_estimate,
+)  # fmt: skip
+
+QUANTITIES = {quantity.name: quantity for quantity in (CE, RBP, WINDOW_RBP)}
+PER_TOKEN = tuple(quantity for quantity in QUANTITIES.values() if not quantity.of_windows)

@@ -1,0 +1,87 @@
+"""Numbers and names in print: in the terminal, in figures and in the report."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+DASH = "–"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def is_missing(value: object) -> bool:
+    """True for None, NaN and pandas' NA."""
+    return value is None or type(value).__name__ == "NAType" or value != value
+
+
+def number(value: object, digits: int = 4) -> str:
+    """A number with so many decimals: "−0.0412", "∞", a dash when it is missing; never "−0.00"."""
+    if is_missing(value):
+        return DASH
+    value = float(value)
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    text = f"{value:,.{digits}f}"
+    if text.startswith("-") and not text.strip("-0.,"):  # rounded to zero
+        text = text[1:]
+    return text.replace("-", "−")
+
+
+def significant(value: object, digits: int = 4) -> str:
+    """A number with so many significant digits, a dash when it is missing."""
+    if is_missing(value):
+        return DASH
+    value = float(value)
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value + 0.0:.{digits}g}".replace("-", "−")
+
+
+def count(value: object) -> str:
+    """A whole number with its thousands apart, a dash when it is missing."""
+    return DASH if is_missing(value) else f"{int(value):,}".replace("-", "−")
+
+
+def bracket(low: object, high: object, digits: int = 4) -> str:
+    """An interval: "[0.0412, 0.0533]", a dash when either end is missing."""
+    return DASH if is_missing(low) or is_missing(high) else f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def interval(value: object, low: object, high: object, digits: int = 4) -> str:
+    """A value with its interval on a line below it, the value alone without one, or a dash."""
+    if is_missing(value) or is_missing(low) or is_missing(high):
+        return number(value, digits)
+    return f"{number(value, digits)}\n{bracket(low, high, digits)}"
+
+
+def si(value: object) -> str:
+    """A count in short, three significant digits: "85.1M", "11.3B", "960k"; "9.6·10¹⁸" above thousands of T."""
+    if is_missing(value):
+        return DASH
+    value = float(value)
+    if math.isinf(value):
+        return "∞"
+    if value >= 999.5e12:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}·10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    for unit, factor in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor * 0.9995:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def visible(name: object) -> str:
+    """A name as it may be printed: control and direction characters become escapes such as ``\\x1b``."""
+    return "".join(
+        ch if unicodedata.category(ch) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else ch.encode("unicode_escape").decode()
+        for ch in str(name)
+    )
+
+
+def shortened(name: object, most: int = 48) -> str:
+    """A printable name of at most ``most`` characters; a longer one keeps its two ends around an ellipsis."""
+    text = visible(name)
+    if len(text) <= most:
+        return text
+    head = (most - 1) * 2 // 3
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
