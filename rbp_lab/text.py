@@ -34,7 +34,14 @@ def significant(value: object, digits: int = 4) -> str:
     value = float(value)
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value + 0.0:.{digits}g}".replace("-", "−")
+    return _with_powers(f"{value + 0.0:.{digits}g}")
+
+
+def _with_powers(text: str) -> str:
+    """A formatted number with "·10⁻⁷" in place of "e-07"."""
+    mantissa, _, exponent = text.partition("e")
+    power = f"·10{str(int(exponent)).translate(SUPERSCRIPTS)}" if exponent else ""
+    return mantissa.replace("-", "−") + power
 
 
 def count(value: object) -> str:
@@ -62,8 +69,7 @@ def si(value: object) -> str:
     if math.isinf(value):
         return "∞"
     if value >= 999.5e12:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        return f"{float(mantissa):g}·10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+        return _with_powers(f"{value:.3g}")
     for unit, factor in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= factor * 0.9995:
             return f"{value / factor:.3g}{unit}"

@@ -1,7 +1,10 @@
 """All laws from runs: the tables and figures of the analysis, their consistency with the fits they are made of."""
 
 import dataclasses
+import sys
 import time
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,10 +16,12 @@ from rbp_lab.errors import LabError
 from rbp_lab.figures.decomposition import parts_figure
 from rbp_lab.figures.emergence import emergence_figure
 from rbp_lab.figures.lognormal import rank_figure
+from rbp_lab.fits.against_k import TABLE1_KS
 from rbp_lab.fits.decomposition import decomposition_table, part_scalings
 from rbp_lab.fits.emergence import emergence_table, fit_emergence
 from rbp_lab.fits.lognormal import fit_lognormal, rank_pairs, rank_shares
 from rbp_lab.fits.power import fit_power
+from rbp_lab.fits.result import Label
 from rbp_lab.laws.base import Inputs
 from rbp_lab.laws.registry import LAWS, compute, tables
 from rbp_lab.points import points_from_records
@@ -167,3 +172,43 @@ def test_tables_read_back(runs, tmp_path):
     analyze(points_from_records(runs, [1, 10]), tmp_path, records=runs, laws=True, formats=())
     table = pd.read_csv(tmp_path / "law_emergence.csv")
     assert table["p"].between(0, 1).all() and set(table["window"]) == {1, 2, 5}
+
+
+def counted(monkeypatch, name, key):
+    """Every call of a fitter by what it fits, wherever the function of that name was imported."""
+    calls = []
+    for module in [m for n, m in sys.modules.items() if n.startswith("rbp_lab.") and hasattr(m, name)]:
+        real = getattr(module, name)
+
+        def fitter(*args, real=real, **kwargs):
+            calls.append(key(*args, **kwargs))
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, fitter)
+    return calls
+
+
+def test_nothing_is_fitted_twice(runs, tmp_path, monkeypatch):
+    """One analysis with its report, every figure and the comparison with the papers fits each law once."""
+    no = Label()
+    calls = {
+        "fit_power": counted(monkeypatch, "fit_power", lambda points, label=no, *_, **__: (label, points.hash)),
+        "fit": counted(monkeypatch, "fit", lambda form, points, *_, **how: (form, points.hash, how.get("leave_out"))),
+        "fit_emergence": counted(monkeypatch, "fit_emergence", lambda table, family, dataset, k, *_: (family, k)),
+        "fit_cloglog": counted(monkeypatch, "fit_cloglog", lambda counts, label, *_, **__: label),
+        "fit_lognormal": counted(
+            monkeypatch, "fit_lognormal", lambda ranks, counts, model, xmin, *_, **__: (model, counts.tobytes())
+        ),
+        "fit_against_k": counted(monkeypatch, "fit_against_k", lambda points, model, dataset, *_: (model, dataset)),
+        "part_scalings": counted(monkeypatch, "part_scalings", lambda table, dataset, family, *_: (dataset, family)),
+        "exponent_difference": counted(
+            monkeypatch, "exponent_difference", lambda first, second: (first.label, second.label)
+        ),
+    }
+    named = [replace(run, dataset=replace(run.dataset, name="wikipedia")) for run in runs]
+    points = points_from_records(named, sorted({*KS, *TABLE1_KS}))
+    analyze(points, tmp_path, records=named, laws=True, papers=True, formats=("svg",))
+    assert all(calls.values())
+    twice = {name: [what for what, n in Counter(mine).items() if n > 1] for name, mine in calls.items()}
+    assert twice == {name: [] for name in calls}
+    assert len(calls["fit_emergence"]) == 3 and len(calls["fit_lognormal"]) == 2 * len(runs)

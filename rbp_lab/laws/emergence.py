@@ -150,7 +150,8 @@ def _place(level: SizeAtLevel, sizes: np.ndarray) -> dict[str, str | None]:
     def printed(size: float) -> str:
         return f"> {si(high)}" if size > high else f"< {si(low)}" if size < low else si(size)
 
-    span = None if is_missing(level.low) else f"{printed(level.low)} … {printed(level.high)}"
+    ends = None if is_missing(level.low) else dict.fromkeys((printed(level.low), printed(level.high)))
+    span = ends and " … ".join(ends)
     return {"S": None if is_missing(level.size) else printed(level.size), "interval": span}
 
 
