@@ -75,7 +75,7 @@ def test_live_intervals_are_those_of_the_whole_table():
 
 
 def test_where_runs_go(bare, monkeypatch):
-    auto = Tracking()
+    auto = Tracking(mode="auto")
     assert destination(auto).mode == "offline" and destination(auto).server == PUBLIC_SERVER
     assert destination(Tracking(mode="online")).mode == "offline"  # without a key wandb would ask for one
     assert destination(Tracking(mode="none")) is None

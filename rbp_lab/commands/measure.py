@@ -38,4 +38,5 @@ def job_from_config(config: Mapping[str, Any]) -> Job:
 
 def trackers(tracking: Tracking, config: Mapping[str, Any]) -> tuple[Callback, ...]:
     """The callbacks that mirror a measurement, as the group ``tracking`` chooses them."""
-    return () if tracking.mode == "none" else (MeasurementTracker(tracking, config["store"], config),)
+    wandb = () if tracking.mode == "none" else (MeasurementTracker(tracking, config["store"], config),)
+    return (*wandb, *(build(node, f"tracking.trackers.{name}") for name, node in tracking.trackers.items()))

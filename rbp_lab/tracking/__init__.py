@@ -1,5 +1,6 @@
-"""Weights & Biases as a mirror of the local store: live numbers while measuring, finished results afterwards.
+"""Trackers: mirrors of the local store. A tracker is a callback; ``jsonl`` is a short one, ``wandb`` a long one.
 
-Nothing here decides a number, and nothing here may cost one: whatever W&B does wrong becomes one warning. wandb is
-imported inside functions of ``client`` only, and only when something is tracked.
+Nothing here decides a number, and nothing here may cost one: whatever a tracker does wrong becomes one warning. The
+wandb package is imported in a process of its own (``wandb.client``) and where W&B is what the user asks for: pull and
+dashboard.
 """

@@ -7,6 +7,7 @@ import netrc
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from rbp_lab.errors import LabError
@@ -17,16 +18,17 @@ PUBLIC_SERVER = "https://api.wandb.ai"
 
 @dataclass(frozen=True)
 class Tracking:
-    """What is mirrored to W&B and how (group ``tracking``); never part of a record's key.
+    """Where results are mirrored (group ``tracking``); never part of a record's key. All but ``trackers`` is about W&B.
 
     mode: "online", "offline" (run directories below the store, for ``wandb sync``), "none", or "auto": online where
     a key is configured, else offline; WANDB_MODE overrides auto. project, entity: as W&B means them; entity null is
     the key's default. group, job_type: null for the model's family and for measure, train or analysis.
-    seconds: between live values. timeout: seconds after which a single step of W&B's is given up, of which there is
-    one before the loop and a few after it; within the loop nothing waits.
+    seconds: between live values. timeout: seconds after which a single step of W&B's is given up; there are a few
+    after the loop, and nothing waits before or within it. trackers: further callbacks of a measurement, by name, each
+    a mapping with ``_target_``.
     """
 
-    mode: str = "auto"
+    mode: str = "none"
     project: str = "rbp-lab"
     entity: str | None = None
     group: str | None = None
@@ -35,6 +37,7 @@ class Tracking:
     notes: str | None = None
     seconds: float = 5.0
     timeout: float = 30.0
+    trackers: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -46,7 +49,7 @@ class Tracking:
             raise LabError(f"tracking.project must be a name without a slash; got {self.project!r}")
 
 
-NO_TRACKING = Tracking(mode="none")
+NO_TRACKING = Tracking()
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def base_url() -> str:
     """The W&B server: WANDB_BASE_URL, or that of a ``wandb login --host``, or the public one."""
     if os.environ.get("WANDB_BASE_URL"):
         return os.environ["WANDB_BASE_URL"].rstrip("/")
-    directory = os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb"
+    directory = os.environ.get("WANDB_CONFIG_DIR") or os.path.expanduser("~/.config/wandb")
     settings = configparser.ConfigParser()
     try:
         settings.read(Path(directory) / "settings")
@@ -97,10 +100,10 @@ def api_key(server: str) -> str | None:
     if os.environ.get("WANDB_API_KEY"):
         return os.environ["WANDB_API_KEY"]
     named = os.environ.get("NETRC")
-    for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+    for path in [named] if named else ["~/.netrc", "~/_netrc"]:
         try:
-            found = netrc.netrc(str(path)).hosts.get(urlsplit(server).hostname or "")
-        except (OSError, netrc.NetrcParseError):
+            found = netrc.netrc(os.path.expanduser(path)).hosts.get(urlsplit(server).hostname or "")
+        except (OSError, ValueError, netrc.NetrcParseError):
             continue
         if found and found[2]:
             return found[2]

@@ -46,32 +46,38 @@ def mirror_analysis(
     Offline, W&B cannot declare used artifacts: the configuration lists the records' keys all the same. force: also
     what the ledger has as mirrored.
     """
-    where, found = destination(tracking), identity(directory)
-    if where is None or found is None:
+    where = destination(tracking)
+    if where is None:
         return None
-    id, digest = found
+    session = Session(tracking, where, store, NOT_LOST)
+    with session.guarded("mirroring an analysis"):
+        found = identity(directory)
+        ledger = Ledger(store, tracking, where)
+        if found is not None and (force or not ledger.has(*found)):
+            return _mirror(session, ledger, directory, *found, config or {})
+    return None
+
+
+def _mirror(
+    session: Session, ledger: Ledger, directory: Path, id: str, digest: str, config: Mapping[str, Any]
+) -> str | None:
     files = _files(directory)
-    ledger = Ledger(store, tracking, where)
-    if ledger.has(id, digest) and not force:
-        return None
     points = pd.read_csv(AnalysisFiles(directory).points, dtype={"key": str}, keep_default_na=False)
     keys = sorted(set(points["key"]) - {""})
     shown = {
         "records": keys,
         "families": sorted(points["family"].unique()),
         "datasets": sorted(points["dataset"].unique()),
-        "rbp_lab": dict(config or {}),
+        "rbp_lab": dict(config),
     }
-    session = Session(tracking, where, store, NOT_LOST)
     session.start(RunSpec(id, f"analysis {directory.name}", names.ANALYSIS, names.ANALYSIS, shown, step="k"))
-    with session.guarded("mirroring an analysis"):
-        for key in keys:
-            session.call("use", names.record_artifact(key), names.RECORD_TYPE)
-        if session.call("summary", names.RECORD) != digest:
-            _log(session, directory, files)
-        name = f"analysis-{names.safe(directory.name)}"
-        session.call("artifact", name, names.REPORT_TYPE, str(directory), {"records": keys})
-        session.call("summarize", {names.RECORD: digest})
+    for key in keys:
+        session.call("use", names.record_artifact(key), names.RECORD_TYPE)
+    if session.call("summary", names.RECORD) != digest:
+        _log(session, directory, files)
+    name = f"analysis-{names.safe(directory.name)}"
+    session.call("artifact", name, names.REPORT_TYPE, str(directory), {"records": keys})
+    session.call("summarize", {names.RECORD: digest})
     if session.finish(confirm=(names.RECORD, digest)):
         ledger.note(id, digest)
         return session.url

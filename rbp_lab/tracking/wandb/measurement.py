@@ -111,6 +111,7 @@ def finish_record(session: Session, ledger: Ledger, record: RunRecord, directory
         about = names.record_config(record.header) | {names.RECORD: digest, "provenance": record.provenance}
         session.call("artifact", names.record_artifact(record.key), names.RECORD_TYPE, str(directory), about)
     if session.finish(confirm=(names.RECORD, digest)):
-        ledger.note(names.run_id(names.MEASURE, record.key), digest)
-        return session.url
+        with session.guarded("noting that it has arrived"):
+            ledger.note(names.run_id(names.MEASURE, record.key), digest)
+            return session.url
     return None

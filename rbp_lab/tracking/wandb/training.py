@@ -92,8 +92,9 @@ def finish_training(
             | {"non_embedding_params": info.params.non_embedding, "total_params": info.params.total}
         )  # fmt: skip
     if session.finish(confirm=(names.RECORD, digest)):
-        ledger.note(id, digest)
-        return session.url
+        with session.guarded("noting that it has arrived"):
+            ledger.note(id, digest)
+            return session.url
     return None
 
 
