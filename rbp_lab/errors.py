@@ -1,4 +1,10 @@
-"""The one exception type for what a user can put right."""
+"""The one exception type for what a user can put right, and the sentences that every part of the border shares."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
 
 
 class LabError(Exception):
@@ -7,3 +13,33 @@ class LabError(Exception):
     The command line prints it as one line and exits with a non-zero code; every other exception is a defect of
     rbp_lab and keeps its traceback.
     """
+
+
+def one_of(path: str, given: Any, choices: Iterable[str]) -> None:
+    """LabError unless ``given`` is one of ``choices``."""
+    choices = list(choices)
+    if given not in choices:
+        raise LabError(
+            f"{path} must be one of {', '.join(choices)}; got {shown(given)}{_near(given, choices, '; ', '')}"
+        )
+
+
+def no_such(path: str, what: str, given: str, choices: Iterable[str]) -> str:
+    """The sentence for a name that is not among ``choices``, with the nearest one."""
+    choices = [c for c in choices if not c.startswith("_")]
+    if not choices:
+        return f"{path}: no such {what}; there is none to choose from"
+    return f"{path}: no such {what}; {_near(given, choices, '', ' ')}expected one of {', '.join(choices)}"
+
+
+def shown(value: Any) -> str:
+    """A value as the configuration writes it, short and without control characters."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}…"
+
+
+def _near(given: Any, choices: list[str], before: str, after: str) -> str:
+    close = difflib.get_close_matches(str(given), choices, 1)
+    return f"{before}did you mean {close[0]}?{after}" if close else ""

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from rbp_lab.cli import COMMANDS, CONF, plain
 from rbp_lab.config.build import build, locate
@@ -26,19 +25,18 @@ REQUIRED = {
 
 def composed(command, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(command, list(overrides))
+        return plain(compose(command, list(overrides)))
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
 def test_every_choice_of_every_group_is_what_its_class_expects(group, name):
     overrides = [f"{group}={name}", *([REQUIRED[name]] if name in REQUIRED else [])]
-    config = composed("measure", *overrides)
-    node = plain(config)[group]
+    node = composed("measure", *overrides)[group]
     if group in ("model", "dataset"):
         built = build(node, group)
         assert built.name and "/" not in built.name
         # Every field is written out, so that any of them can be overridden and --cfg job shows it.
-        shown = set(OmegaConf.to_container(config[group], resolve=True)) - {"_target_"}
+        shown = set(node) - {"_target_"}
         assert shown == {f.name for f in dataclasses.fields(locate(node["_target_"], group))}
     elif group == "callbacks":
         assert all(isinstance(build(n, k), Callback) for k, n in node.items())
@@ -46,12 +44,12 @@ def test_every_choice_of_every_group_is_what_its_class_expects(group, name):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes(command):
-    assert plain(composed(command))["store"] == "multirun"
+    assert composed(command)["store"] == "multirun"
 
 
 def test_the_papers_models_are_all_there():
     families = {"gpt2": 4, "opt": 5, "pythia": 10, "qwen2.5": 5}
-    nodes = [plain(composed("measure", f"model={n}"))["model"] for n in GROUPS["model"] if n not in REQUIRED]
+    nodes = [composed("measure", f"model={n}")["model"] for n in GROUPS["model"] if n not in REQUIRED]
     assert {f: sum(n["family"] == f for n in nodes) for f in families} == families
     paths = [n["path"] for n in nodes if n["family"] != "ladder"]
     assert len(set(paths)) == 24 and all(p.count("/") == 1 for p in paths)
@@ -59,14 +57,14 @@ def test_the_papers_models_are_all_there():
 
 @pytest.mark.parametrize("name", ["wikipedia", "humaneval", "hotpotqa", "auslegal", "c4", "github"])
 def test_the_papers_corpora_follow_its_protocol(name):
-    node = plain(composed("measure", f"dataset={name}"))["dataset"]
+    node = composed("measure", f"dataset={name}")["dataset"]
     protocol = {k: node["protocol"][k] for k in ("windows", "max_tokens", "bos", "mask_special")}
     assert protocol == {"windows": "truncate", "max_tokens": 512, "bos": "tokenizer", "mask_special": True}
     assert node["shuffle_seed"] == 42 and node["num_documents"] == 1000
 
 
 def test_the_demo_is_the_whole_ladder_and_its_short_form_keeps_apart():
-    full, short = plain(composed("demo")), plain(composed("demo", "experiment=short"))
+    full, short = composed("demo"), composed("demo", "experiment=short")
     assert [n["name"] for n in full["models"].values()] == list(LADDER)
     assert full["training"]["split"] == "train" and full["dataset"]["split"] == "heldout"
     assert short["store"] != full["store"]
@@ -77,7 +75,7 @@ def test_the_demo_is_the_whole_ladder_and_its_short_form_keeps_apart():
 
 
 def test_the_grid_is_the_papers():
-    k = plain(composed("measure"))["k"]
+    k = composed("measure")["k"]
     assert k["thresholds"][:6] == [1, 2, 3, 5, 7, 10] and len(k["thresholds"]) == 22
     assert k["windows"] == [1, 2, 5, 10, 20, 50, 100, 200, 500]
 

@@ -202,9 +202,7 @@ def test_nothing_is_fitted_twice(runs, tmp_path, monkeypatch):
         "exponent_difference": lambda first, second: (first.label, second.label),
     }
     calls = {name: counted(monkeypatch, name, key) for name, key in keys.items()}
-    named = [
-        replace(run, header=replace(run.header, dataset=replace(run.dataset, name="wikipedia"))) for run in runs
-    ]
+    named = [replace(run, header=replace(run.header, dataset=replace(run.dataset, name="wikipedia"))) for run in runs]
     points = points_from_records(named, sorted({*KS, *TABLE1_KS}))
     analyze(points, tmp_path, records=named, laws=True, papers=True, formats=("svg",))
     assert all(calls.values())

@@ -1,6 +1,5 @@
 """Texts to ids: bytes that add up, policies for the first token, one pass per tokenizer and corpus."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 
 from rbp_lab.analysis.sources import gather
+from rbp_lab.commands.analyze import AnalysisRequest
 from rbp_lab.commands.measure import measure
+from rbp_lab.config.build import read
+from rbp_lab.config.schemas import Filters
 from rbp_lab.errors import LabError
 from rbp_lab.points import points_from_records
 from rbp_lab.store.records import list_records
@@ -40,7 +43,7 @@ def mirrored(server, store, tmp_path):
 
 
 def pull(store, **changes):
-    return gather(analyze_config(store, **{"source": "wandb", **changes}))
+    return gather(read(AnalysisRequest, analyze_config(store, **{"source": "wandb", **changes})))
 
 
 def same(points, store):
@@ -78,14 +81,14 @@ def test_filters_choose_among_runs(mirrored):
         if count:
             assert len(pull(elsewhere, filters=filters | chosen).records) == count
         else:
-            with pytest.raises(LabError, match="no finished run"):
+            with pytest.raises(LabError, match=r"no finished run that passes filters\.model=x"):
                 pull(elsewhere, filters=filters | chosen)
     assert len(pull(elsewhere, filters=filters | {"wandb": {"config.dataset": "text-0"}}).records) == 2
 
 
 def test_the_servers_share_of_filters():
-    assert query({"model": None, "wandb": None}) == {}
-    assert query({"model": "a", "family": ["x*"], "dtype": ["float32"]}) == {
+    assert query(Filters()) == {}
+    assert query(Filters(model="a", family=["x*"], dtype=["float32"])) == {
         "$and": [{"config.model": {"$in": ["a"]}}, {"config.precision": {"$in": ["float32"]}}]
     }
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pandas as pd
 
 from rbp_lab.analysis.csv_points import points_from_csv
-from rbp_lab.config.build import call
-from rbp_lab.errors import LabError
+from rbp_lab.config.schemas import Filters, KSpec
+from rbp_lab.errors import LabError, one_of, shown
 from rbp_lab.points import (
     COLUMNS,
     SIZES,
@@ -22,7 +22,7 @@ from rbp_lab.points import (
 from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import list_records
-from rbp_lab.tracking.settings import Tracking, destination
+from rbp_lab.tracking.settings import NO_TRACKING, Tracking, destination
 from rbp_lab.tracking.wandb.pull import pull_runs
 from rbp_lab.tracking.wandb.remote_run import NEEDS_TABLES, RemoteRun, summary_rows
 
@@ -48,14 +48,29 @@ class LoadedRun:
     remote: RemoteRun | None = None
 
 
-def gather(config: Mapping[str, Any]) -> AnalysisInputs:
-    """What ``config`` of ``analyze`` asks for: source (several joined by +), store, project, entity, filters, k, size.
+@dataclass(frozen=True)
+class Selection:
+    """Which points an analysis takes. source: one of ``SOURCES``, or several joined by +; the rest as analyze.yaml."""
+
+    store: str
+    k: KSpec
+    source: str = "local"
+    csv: str | None = None
+    project: str | None = None
+    entity: str | None = None
+    size: str = "non_embedding_params"
+    filters: Filters = field(default_factory=Filters)
+    tracking: Tracking = NO_TRACKING
+
+
+def gather(wanted: Selection) -> AnalysisInputs:
+    """The points and records that ``wanted`` selects.
 
     The same record (key) from several places counts once: the first with its tables, in the order of the sources, the
     newest of one source; values are never averaged. Raises LabError on an unknown source, on runs that must not share
     a table, or when nothing is left.
     """
-    names, size = config["source"].split("+"), config["size"]
+    names, size = wanted.source.split("+"), wanted.size
     for name in names:
         if name == "wandb-offline":
             raise LabError(
@@ -63,24 +78,28 @@ def gather(config: Mapping[str, Any]) -> AnalysisInputs:
                 "measured them: use source=local, or upload them with wandb sync and use source=wandb"
             )
         if name not in SOURCES:
-            raise LabError(f"source must be one of {', '.join(SOURCES)}, or several joined by +; got {name!r}")
+            raise LabError(
+                f"source must be one of {', '.join(SOURCES)}, or several joined by +; got {shown(wanted.source)}"
+            )
     if "csv" in names:
         if len(names) > 1:
             raise LabError(
                 "source=csv cannot be joined with runs: published values and measurements follow protocols that "
                 "rbp_lab cannot compare; analyse them apart"
             )
-        if not config["csv"]:
+        if not wanted.csv:
             raise LabError("source=csv needs the file: csv=PATH")
-        return AnalysisInputs(points_from_csv(config["csv"], size), [], [])
-    if size not in SIZES:
-        raise LabError(f"size must be one of {', '.join(SIZES)}; got {size!r}")
+        return AnalysisInputs(points_from_csv(Path(wanted.csv).expanduser(), size), [], [])
+    one_of("size", size, SIZES)
     notes: list[str] = []
-    found = [r for name in names for r in _load(name, config, notes) if passes_filters(r.header, config["filters"])]
+    there = [run for name in names for run in _load(name, wanted, notes)]
+    found = [run for run in there if passes_filters(run.header, wanted.filters)]
+    if not found and (there or str(wanted.filters)):
+        raise LabError(_nothing_passes(wanted.filters, [run.header for run in there]))
     runs = sorted(deduplicated(found, notes), key=lambda run: _order(run.header))
     records = [run.record for run in runs if run.record is not None]
     remote = [run.remote for run in runs if run.record is None and run.remote is not None]
-    ks = config["k"]["thresholds"]
+    ks = wanted.k.thresholds
     if not remote:
         return AnalysisInputs(points_from_records(records, ks, size), records, notes)
     check_comparable([run.header for run in runs])
@@ -98,18 +117,15 @@ def _order(header: RunHeader) -> tuple[object, ...]:
     return header.dataset.name, header.model.family, header.model.params.non_embedding, header.key
 
 
-def _load(name: str, config: Mapping[str, Any], notes: list[str]) -> list[LoadedRun]:
+def _load(name: str, wanted: Selection, notes: list[str]) -> list[LoadedRun]:
     """The finished runs of one source; of W&B the newest first. What is left out is noted."""
     if name == "local":
-        return [LoadedRun(name, record.header, record) for record in list_records(config["store"])]
-    tracking = config["tracking"] or {}
-    where = destination(call(Tracking, {**tracking, "mode": "online"}, "tracking"))
+        return [LoadedRun(name, record.header, record) for record in list_records(wanted.store)]
+    where = destination(replace(wanted.tracking, mode="online"))
     if where is None or not where.online:
         raise LabError("source=wandb needs a W&B key: run wandb login or set WANDB_API_KEY")
-    project = config["project"] or tracking.get("project") or "rbp-lab"
-    entity = config["entity"] or tracking.get("entity")
-    store, timeout = Store(config["store"]), tracking.get("timeout", 30.0)
-    pulled = pull_runs(where, project, entity, config["filters"], store, timeout)
+    project, entity = wanted.project or wanted.tracking.project, wanted.entity or wanted.tracking.entity
+    pulled = pull_runs(where, project, entity, wanted.filters, Store(wanted.store), wanted.tracking.timeout)
     notes += pulled.notes
     runs = [LoadedRun(name, run.header, run.record, run) for run in pulled.runs]
     return sorted(runs, key=lambda run: str(run.record and run.record.provenance.get("finished", "")), reverse=True)
@@ -159,18 +175,29 @@ def _one_per_measurement(found: list[LoadedRun], notes: list[str]) -> list[Loade
     return list(kept.values())
 
 
-def passes_filters(header: RunHeader, filters: Mapping[str, Any]) -> bool:
-    """Whether a run passes the filters; those by name are applied before runs are compared with each other."""
-    values = {
+def _names(header: RunHeader) -> dict[str, str]:
+    return {
         "model": header.model.name,
         "family": header.model.family,
         "dataset": header.dataset.name,
         "dtype": header.scoring.dtype,
         "key": header.key,
     }
-    return all(matches(value, as_list(filters.get(name))) for name, value in values.items())
 
 
-def as_list(given: Sequence[str] | str | None) -> list[str] | None:
-    """A filter may be one pattern or a list of them."""
-    return [given] if isinstance(given, str) else None if given is None else list(given)
+def passes_filters(header: RunHeader, filters: Filters) -> bool:
+    """Whether a run passes the filters; they are applied before runs are compared with each other."""
+    return all(matches(value, filters.patterns(name)) for name, value in _names(header).items())
+
+
+def _nothing_passes(filters: Filters, headers: Sequence[RunHeader]) -> str:
+    """The sentence for filters that no run passes: the filters, and what each could have matched."""
+    if not headers:
+        return f"there is no finished run that passes {filters}"
+    there = []
+    for name in ("model", "family", "dataset", "dtype", "key"):
+        if filters.patterns(name):
+            values = sorted({_names(header)[name] for header in headers})
+            more = f" and {len(values) - 20} more" if len(values) > 20 else ""
+            there.append(f"{name}: {', '.join(values[:20])}{more}")
+    return f"none of {len(headers)} finished runs passes {filters}; there is {'; '.join(there)}"

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
 
+from rbp_lab.config.build import read
 from rbp_lab.report.terminal import terminal
 from rbp_lab.store.records import list_headers
+
+
+@dataclass(frozen=True)
+class ListRequest:
+    """What ``conf/ls.yaml`` composes."""
+
+    store: str
+    models: list[str]
+    datasets: list[str]
+
+
+def run(config: Mapping[str, Any]) -> None:
+    """``rbp-lab ls``."""
+    request = read(ListRequest, config)
+    listing(request.models, request.datasets, request.store)
 
 
 def listing(models: Sequence[str], datasets: Sequence[str], store: str | Path, console: Console | None = None) -> None:

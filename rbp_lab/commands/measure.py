@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
 
-from rbp_lab.config.build import build, call
+from rbp_lab.config.build import OPEN, read
 from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
 from rbp_lab.measurement.observers import Callback
 from rbp_lab.measurement.run import Job, Outcome, run_job
-from rbp_lab.tracking.settings import Tracking
+from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.wandb.measurement import MeasurementTracker
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """All of a measurement but its model."""
+
+    dataset: Annotated[Any, OPEN]
+    k: KSpec
+    store: str
+    precision: Precision = field(default_factory=Precision)
+    scoring: Scoring = field(default_factory=Scoring)
+    launch: Launch = field(default_factory=Launch)
+    callbacks: dict[str, Annotated[Callback, OPEN]] = field(default_factory=dict)
+    force: bool = False
+    tracking: Tracking = NO_TRACKING
+
+    def job(self, model: Any, config: Mapping[str, Any]) -> Job:
+        """The measurement of ``model``. config: as composed, for worker processes."""
+        return Job(
+            model, self.dataset, self.k, self.precision, self.scoring, self.launch, self.store,
+            (*self.callbacks.values(), *trackers(self.tracking, self.store, config)), self.force, config,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureRequest(MeasureSettings):
+    """What ``conf/measure.yaml`` composes."""
+
+    model: Annotated[Any, OPEN]
+
+
+def run(config: Mapping[str, Any]) -> None:
+    """``rbp-lab measure``: print the outcome's line."""
+    print(measure(config).line(), flush=True)
 
 
 def measure(config: Mapping[str, Any]) -> Outcome:
@@ -19,24 +54,18 @@ def measure(config: Mapping[str, Any]) -> Outcome:
 
 
 def job_from_config(config: Mapping[str, Any]) -> Job:
-    """The job that a plain configuration (nested mappings, as JSON holds them) describes; LabError when it does not."""
-    tracking = call(Tracking, config.get("tracking") or {"mode": "none"}, "tracking")
-    own = tuple(build(node, f"callbacks.{name}") for name, node in (config["callbacks"] or {}).items())
-    return Job(
-        model=build(config["model"], "model"),
-        dataset=build(config["dataset"], "dataset"),
-        k=call(KSpec, config["k"], "k"),
-        precision=call(Precision, config["precision"], "precision"),
-        scoring=call(Scoring, config["scoring"], "scoring"),
-        launch=call(Launch, config["launch"], "launch"),
-        store=config["store"],
-        callbacks=(*own, *trackers(tracking, config)),
-        force=config["force"],
-        config=config,
-    )
+    """The job that a composed configuration describes; LabError when it does not."""
+    request = read(MeasureRequest, config)
+    return request.job(request.model, config)
 
 
-def trackers(tracking: Tracking, config: Mapping[str, Any]) -> tuple[Callback, ...]:
+def measure_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of another command's configuration describes a measurement."""
+    names = {f.name for f in fields(MeasureRequest)}
+    return {name: node for name, node in config.items() if name in names}
+
+
+def trackers(tracking: Tracking, store: str, config: Mapping[str, Any]) -> tuple[Callback, ...]:
     """The callbacks that mirror a measurement, as the group ``tracking`` chooses them."""
-    wandb = () if tracking.mode == "none" else (MeasurementTracker(tracking, config["store"], config),)
-    return (*wandb, *(build(node, f"tracking.trackers.{name}") for name, node in tracking.trackers.items()))
+    wandb = () if tracking.mode == "none" else (MeasurementTracker(tracking, store, config),)
+    return (*wandb, *tracking.trackers.values())

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rbp_lab.config.build import call
+from rbp_lab.config.build import read
 from rbp_lab.errors import LabError
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import read_record
 from rbp_lab.tracking.ledger import Ledger
-from rbp_lab.tracking.settings import Tracking, destination
+from rbp_lab.tracking.settings import NO_TRACKING, Tracking, destination
 from rbp_lab.tracking.wandb.analysis import identity, mirror_analysis
 from rbp_lab.tracking.wandb.measurement import mirror_record
 from rbp_lab.tracking.wandb.names import MEASURE, run_id
@@ -29,20 +29,35 @@ class Missing:
     send: Callable[[], str | None]
 
 
+@dataclass(frozen=True)
+class SyncRequest:
+    """What ``conf/sync.yaml`` composes. force: also what has been mirrored."""
+
+    store: str
+    tracking: Tracking = NO_TRACKING
+    force: bool = False
+
+
+def run(config: Mapping[str, Any]) -> None:
+    """``rbp-lab sync``."""
+    print(sync(config), flush=True)
+
+
 def sync(config: Mapping[str, Any]) -> str:
     """Mirror everything of ``store`` that has not been mirrored to where ``tracking`` points; a line that says so.
 
-    force: also what has been. Raises LabError when W&B cannot be reached or refuses: here it is the user's aim.
+    Raises LabError when W&B cannot be reached or refuses: here it is the user's aim.
     """
-    tracking, store = call(Tracking, config["tracking"], "tracking"), Store(config["store"])
+    request = read(SyncRequest, config)
+    tracking, store, force = request.tracking, Store(request.store), request.force
     where = destination(tracking)
-    if where is None or (not where.online and config["tracking"]["mode"] != "offline"):
+    if where is None or (not where.online and tracking.mode != "offline"):
         raise LabError(
             "no W&B key is configured here, so there is nowhere to mirror to: run wandb login, set WANDB_API_KEY, "
             "or write offline runs with tracking.mode=offline"
         )
     ledger = Ledger(store.root, tracking, where)
-    count, force = 0, config["force"]
+    count = 0
     # Models before records before analyses, so that each finds what it used.
     for item in (i for find in (_trainings, _records, _analyses) for i in find(tracking, store, ledger, force)):
         url = item.send()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
+from rbp_lab.config.build import OPEN, read
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.model import LadderModel
@@ -40,6 +41,23 @@ class TrainedModel:
             f"{self.name}: {'trained' if self.trained else 'found trained'}, S = {size:,}, {tokens:,} tokens, "
             f"last loss {sum(tail) / len(tail):.3f}, {self.record['seconds']:.0f} s, {self.directory}"
         )
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What ``conf/train.yaml`` composes."""
+
+    model: Annotated[Any, OPEN]
+    dataset: Annotated[Any, OPEN]
+    store: str
+    force: bool = False
+    tracking: Tracking = NO_TRACKING
+
+
+def run(config: Mapping[str, Any]) -> None:
+    """``rbp-lab train``."""
+    r = read(TrainRequest, config)
+    print(train(r.model, r.dataset, r.store, force=r.force, tracking=r.tracking, config=config), flush=True)
 
 
 def train(

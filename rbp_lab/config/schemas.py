@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, one_of, shown
 
 DTYPES = ("float32", "bfloat16", "float16")
 LOGITS = ("float32", "model")
 IMPLEMENTATIONS = ("auto", "reference", "tiled", "native", "chunked", "fused")
 CANDIDATES = ("rows", "tokenizer")
 DEVICES = ("auto", "cpu", "cuda")
+LARGEST_K = 2**31 - 1  # ranks and window lengths are kept in 32 bits
+MOST_MB = 2**30
+MOST_PROCESSES = 1024
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,9 @@ class KSpec:
     def __post_init__(self) -> None:
         for name, values in (("thresholds", self.thresholds), ("windows", self.windows)):
             if not values or sorted(set(values)) != list(values) or min(values) < 1:
-                raise LabError(f"k.{name} must be a rising list of integers of at least 1; got {list(values)}")
+                raise LabError(f"k.{name} must be a rising list of integers of at least 1; got {shown(list(values))}")
+            if max(values) > LARGEST_K:
+                raise LabError(f"k.{name} must be at most {LARGEST_K}; got {max(values)}")
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,8 @@ class Precision:
     logits: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise LabError(f"precision.dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
-        if self.logits not in LOGITS:
-            raise LabError(f"precision.logits must be one of {', '.join(LOGITS)}; got {self.logits!r}")
+        one_of("precision.dtype", self.dtype, DTYPES)
+        one_of("precision.logits", self.logits, LOGITS)
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,9 @@ class Launch:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.processes < 1:
-            raise LabError(f"launch.processes must be at least 1; got {self.processes}")
-        if self.device not in DEVICES:
-            raise LabError(f"launch.device must be one of {', '.join(DEVICES)}; got {self.device!r}")
+        if not 1 <= self.processes <= MOST_PROCESSES:
+            raise LabError(f"launch.processes must be 1 to {MOST_PROCESSES}; got {self.processes}")
+        one_of("launch.device", self.device, DEVICES)
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,57 @@ class Scoring:
     def __post_init__(self) -> None:
         if self.batch_tokens < 1:
             raise LabError(f"scoring.batch_tokens must be at least 1; got {self.batch_tokens}")
-        if self.candidates not in CANDIDATES:
-            raise LabError(f"scoring.candidates must be one of {', '.join(CANDIDATES)}; got {self.candidates!r}")
-        if self.implementation not in IMPLEMENTATIONS:
-            raise LabError(
-                f"scoring.implementation must be one of {', '.join(IMPLEMENTATIONS)}; got {self.implementation!r}"
-            )
+        if self.logits_mb is not None and not 0 < self.logits_mb <= MOST_MB:
+            raise LabError(f"scoring.logits_mb must be more than 0 and at most {MOST_MB}; got {shown(self.logits_mb)}")
+        one_of("scoring.candidates", self.candidates, CANDIDATES)
+        one_of("scoring.implementation", self.implementation, IMPLEMENTATIONS)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which runs an analysis takes (node ``filters``): shell patterns, of which one must match; None takes all.
+
+    wandb: for source=wandb, a query of W&B's own (Mongo style), such as {"tags": "paper"}.
+    """
+
+    model: str | list[str] | None = None
+    family: str | list[str] | None = None
+    dataset: str | list[str] | None = None
+    dtype: str | list[str] | None = None
+    key: str | list[str] | None = None
+    wandb: dict[str, Any] | None = None
+
+    def patterns(self, name: str) -> list[str]:
+        """The patterns for ``name``; [] takes everything."""
+        given = getattr(self, name)
+        return [given] if isinstance(given, str) else list(given or ())
+
+    def __str__(self) -> str:
+        given = {name: self.patterns(name) for name in ("model", "family", "dataset", "dtype", "key")}
+        return " and ".join(f"filters.{name}={' or '.join(p)}" for name, p in given.items() if p)
+
+
+@dataclass(frozen=True)
+class FitChoices:
+    """How laws are fitted and shown (group ``fit``).
+
+    confidence: of every interval. figure_ks: the k drawn against S and listed per model. laws: every law, not only the
+    power laws in S.
+    """
+
+    confidence: float = 0.95
+    figure_ks: list[int] = field(default_factory=lambda: [1, 10, 100])
+    laws: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise LabError(f"fit.confidence must lie between 0 and 1; got {shown(self.confidence)}")
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Panels of the workspace (node ``panels``): ks of RBP_k against S, windows and emergence_k of p_{N,k}."""
+
+    ks: list[int]
+    windows: list[int]
+    emergence_k: int

@@ -83,9 +83,7 @@ class PartScaling:
         return frame
 
 
-def part_scalings(
-    table: pd.DataFrame, dataset: str, family: str | None, confidence: float = 0.95
-) -> list[PartScaling]:
+def part_scalings(table: pd.DataFrame, dataset: str, family: str | None, confidence: float = 0.95) -> list[PartScaling]:
     """log|M| = c − α·log S for CE, EE, SA and Conf ([EE]), with R² and |α_M − α_CE|; family POOLED takes all.
 
     A part that changes sign between models has no power law in S: it is refused with a sentence.

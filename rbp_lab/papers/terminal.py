@@ -21,7 +21,10 @@ def papers_table(comparisons: Sequence[Comparison], title: str, dense: bool = Fa
     """
     first = ("model",) if comparisons[0].model else ("law", "family")
     table = Table(
-        title=_literal(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
+        title=_literal(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
         padding=(0, 0 if dense else 1, 0, 0),
     )
     for name in first:

@@ -7,9 +7,10 @@ import netrc
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+from rbp_lab.config.build import OPEN
 from rbp_lab.errors import LabError
 
 MODES = ("auto", "online", "offline", "none")
@@ -37,7 +38,7 @@ class Tracking:
     notes: str | None = None
     seconds: float = 5.0
     timeout: float = 30.0
-    trackers: dict[str, Any] = field(default_factory=dict)
+    trackers: dict[str, Annotated[Any, OPEN]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

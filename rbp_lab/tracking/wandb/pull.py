@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rbp_lab.config.schemas import Filters
 from rbp_lab.errors import LabError
 from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.store.atomic import atomic_directory
@@ -34,16 +34,15 @@ def pull_runs(
     where: Destination,
     project: str,
     entity: str | None,
-    filters: Mapping[str, Any],
+    filters: Filters,
     store: Store,
     timeout: float = 30.0,
 ) -> Pulled:
     """The measurements in a project that pass ``filters``, each with its record when that is there and sound.
 
     filters: as ``analyze`` has them; names without wildcards are asked of the server, the rest is the caller's to
-    apply. ``wandb`` among them is a query of W&B's own (Mongo style), such as {"tags": "paper"}. store: keeps the
-    files, by the digest of the record. A run that cannot be used is left out with a note. Raises LabError when the
-    server does not answer or refuses.
+    apply. store: keeps the files, by the digest of the record. A run that cannot be used is left out with a note.
+    Raises LabError when the server does not answer or refuses.
     """
     path = f"{entity}/{project}" if entity else project
     try:
@@ -68,16 +67,15 @@ def pull_runs(
     return Pulled(tuple(runs), tuple(notes))
 
 
-def query(filters: Mapping[str, Any]) -> dict[str, Any]:
+def query(filters: Filters) -> dict[str, Any]:
     """W&B's filter for what can be asked of the server exactly."""
     asked: list[dict[str, Any]] = []
     for name, theirs in SERVER_SIDE.items():
-        given = filters.get(name)
-        given = [given] if isinstance(given, str) else given
+        given = filters.patterns(name)
         if given and not any(c in pattern for pattern in given for c in "*?["):
-            asked.append({f"config.{theirs}": {"$in": list(given)}})
-    if filters.get("wandb"):
-        asked.append(dict(filters["wandb"]))
+            asked.append({f"config.{theirs}": {"$in": given}})
+    if filters.wandb:
+        asked.append(dict(filters.wandb))
     return {"$and": asked} if asked else {}
 
 

@@ -1,0 +1,74 @@
+"""What became of the jobs of one command line, and how a failure is told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rbp_lab.errors import LabError
+
+# What a disk or its owner can refuse.
+DISK_ERRORS = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EACCES", "EROFS", "EDQUOT", "EPERM", "ENOTDIR", "EEXIST", "EISDIR", "ENAMETOOLONG", "EIO")
+}
+
+
+@dataclass
+class Failures:
+    """jobs: how many began. failed: the name and the sentence of each that did not end well."""
+
+    jobs: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, name: str, error: Exception, store: str | None) -> None:
+        """Tell a failure at once and remember it. name: "" when there is only one job."""
+        message = sentence(error, store)
+        self.failed.append((name, message))
+        say(f"{name}: {message}" if name else message)
+
+    def table(self) -> str:
+        """Every failed job with its sentence; "" when none failed or there was only one job."""
+        if not self.failed or self.jobs < 2:
+            return ""
+        lines = [f"{len(self.failed)} of {self.jobs} jobs failed:"]
+        return "\n".join([*lines, *(f"  {one_line(f'{name}: {message}')}" for name, message in self.failed)])
+
+
+def sentence(error: Exception, store: str | None) -> str:
+    """A failure in words. The traceback of an unexpected one goes to a file below ``store``, or to stderr."""
+    if isinstance(error, LabError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return f"cannot write {error.filename or 'the store'}: {error.strerror}; nothing half-written is left"
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    what = f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+    report = "".join(traceback.format_exception(error))
+    try:
+        if store is None:
+            raise OSError
+        directory = Path(store) / "errors"
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{os.getpid()}.log"
+        path.write_text(report, encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        print(report, file=sys.stderr)
+        return f"{what} (unexpected: a defect of rbp_lab, or of a class of your own)"
+    return f"{what} (unexpected: a defect of rbp_lab, or of a class of your own; the traceback is in {path})"
+
+
+def say(message: str) -> int:
+    """Print an error as one line; returns the exit code of a failure."""
+    print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
+    return 1
+
+
+def one_line(text: str) -> str:
+    """Without line breaks, and with control characters as the escapes that Python writes for them."""
+    text = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

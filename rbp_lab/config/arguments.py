@@ -1,0 +1,71 @@
+"""The words after ``rbp-lab SUBCOMMAND``: Hydra's flags and overrides, in any order."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from rbp_lab.errors import LabError
+
+
+class WrongUsage(LabError):
+    """A command line that cannot be read: exit code 2."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """flags: for Hydra, before the overrides. config_dir: the user's own YAML files, absolute. runs: jobs are run here,
+    rather than a question about the configuration answered or a launcher of another kind used."""
+
+    flags: tuple[str, ...]
+    overrides: tuple[str, ...]
+    config_dir: str | None
+    multirun: bool
+    runs: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise WrongUsage(f"{message}; {self.prog} --help shows what there is")
+
+
+def parse(command: str, words: list[str]) -> Arguments:
+    """The words of one command line; WrongUsage on an unknown flag or a missing value."""
+    parser = _Parser(f"rbp-lab {command}", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    for names in (("-h", "--help"), ("--hydra-help",), ("--resolve",), ("-r", "--run"), ("-m", "--multirun")):
+        parser.add_argument(*names, action="store_true")
+    parser.add_argument("-sc", "--shell-completion", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    parser.add_argument("-i", "--info", nargs="?", const="all")
+    for names in (("-p", "--package"), ("-cn", "--config-name"), ("-cp", "--config-path"), ("-cd", "--config-dir")):
+        parser.add_argument(*names)
+    given = vars(parser.parse_intermixed_args(words))
+    overrides, directory = given.pop("overrides"), given.pop("config_dir")
+    if directory is not None:
+        directory = Path(directory).expanduser().absolute()
+        if not directory.is_dir():
+            raise LabError(f"--config-dir must be a directory with YAML files; there is none at {directory}")
+    flags = []
+    for name, value in given.items():
+        if value:
+            flags += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
+    asks = any(given[name] for name in ("help", "hydra_help", "shell_completion", "cfg", "info"))
+    return Arguments(
+        flags=tuple(flags),
+        overrides=tuple(_home(o) for o in overrides),
+        config_dir=None if directory is None else str(directory),
+        multirun=bool(given["multirun"]),
+        runs=not asks and not any(o.lstrip("+").startswith("hydra/launcher") for o in overrides),
+    )
+
+
+def _home(override: str) -> str:
+    """``~/`` where a path begins becomes the home directory, as a shell does it; not within quotes."""
+    if "'" in override or '"' in override:
+        return override
+    return re.sub(r"(?<=[=,\[])~(?=/|$|,|\])", lambda _: os.path.expanduser("~"), override)
