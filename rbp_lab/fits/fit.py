@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
 from rbp_lab.errors import LabError
-from rbp_lab.fits.forms import FORMS, Form, form_named, predict
-from rbp_lab.fits.power import aicc, fit_power, why_not
+from rbp_lab.fits.floor import Floor, floor_interval, floor_of
+from rbp_lab.fits.forms import FORMS, Form, form_named, is_nested
+from rbp_lab.fits.power import aicc, fit_power, not_falling, why_not
 from rbp_lab.fits.result import FEW_MODELS, NO_LABEL, FitPoints, FitResult, Label, refused
 
 LOSSES = ("log", "linear")
@@ -31,13 +32,13 @@ def fit(
     loss: str = "log",
     confidence: float = 0.95,
     starts: int = 6,
-    leave_out: bool = True,
 ) -> FitResult:
     """The law of one form, by least squares of ln value (loss "log", the default) or of the value itself ("linear").
 
     "power" with the log loss is the paper's ordinary least squares, solved in closed form. Intervals are Wald, t with
-    n − P degrees of freedom; a parameter on its bound (E = 0) has none, and the fit is marked "ridge". Refused with a
-    sentence when n ≤ P, or when the points do not admit a slope. starts: refined starting points.
+    n − P degrees of freedom, but that of the floor E of "power_constant" is by profile likelihood (``floor``); another
+    parameter on its bound has none, and the fit is marked "ridge". Refused with a sentence when n ≤ P, or when the
+    points do not admit a slope. starts: refined starting points.
     """
     shape = form_named(form)
     if loss not in LOSSES:
@@ -48,10 +49,8 @@ def fit(
     if why:
         return refused(form, points, label, why)
     problem = _Problem(shape, points, loss)
-    found = [problem.refine(start) for start in problem.starting_points(starts)]
-    best = min(found, key=lambda result: result.cost)
-    agree = sum(result.cost <= best.cost * (1 + 1e-4) + 1e-20 for result in found)
-    return _result(problem, best, label, confidence, len(found), agree, leave_out)
+    best, tried, agree = problem.solve(starts)
+    return _result(problem, best, label, confidence, tried, agree)
 
 
 def _tokens_missing(form: Form, points: FitPoints) -> str | None:
@@ -111,6 +110,12 @@ class _Problem:
         ranked.sort(key=lambda pair: pair[0])
         return [start for _, start in ranked[:count]]
 
+    def solve(self, starts: int) -> tuple[optimize.OptimizeResult, int, int]:
+        """The best optimum from at most so many starting points, how many were tried, and how many reach it."""
+        found = [self.refine(start) for start in self.starting_points(starts)]
+        best = min(found, key=lambda result: result.cost)
+        return best, len(found), sum(result.cost <= best.cost * (1 + 1e-4) + 1e-20 for result in found)
+
     def refine(self, start: np.ndarray) -> optimize.OptimizeResult:
         inside = np.clip(start, self.low, self.high)
         return optimize.least_squares(
@@ -143,7 +148,6 @@ def _result(
     confidence: float,
     starts: int,
     agree: int,
-    leave_out: bool,
 ) -> FitResult:
     form, points, n = problem.form, problem.points, len(problem.points)
     names, dof = form.parameters, len(problem.points) - len(form.parameters)
@@ -169,12 +173,17 @@ def _result(
     else:
         ridge = True
     log_loss = problem.loss == "log"
+    profiled = log_loss and form.name == "power_constant"
+    if profiled:
+        intervals["E"] = floor_interval(points, params["E"], confidence)
+    slope = intervals.get("alpha") or intervals.get("slope")
     target = np.log(points.value) if log_loss else points.value
     relative = residual if log_loss else residual / points.value
     warnings = [
         code for code, on in (("few_models", n < FEW_MODELS), ("ridge", ridge), ("not_reproduced", 2 * agree < starts))
         if on
     ]  # fmt: skip
+    warnings += not_falling(slope) if slope else ()
     converged = bool(best.success)
     return FitResult(
         form=form.name, points=points, status="ok" if converged else "not_converged", label=label,
@@ -183,9 +192,9 @@ def _result(
         r2=1 - float(residual @ residual) / float(((target - target.mean()) ** 2).sum()),
         r2_space="log10-log10" if log_loss else "linear",
         rmse_percent=100 * math.sqrt(float(relative @ relative) / n), aicc=aicc(residual, len(names)),
-        leave_largest_out=_leave_largest_out(problem) if leave_out else None, warnings=tuple(warnings),
+        leave_largest_out=_leave_largest_out(problem), warnings=tuple(warnings),
         method=f"least squares of {'ln value' if log_loss else 'the value'}, variable projection then refinement, "
-        "t(n−P) Wald intervals", starts=starts, agree=agree,
+        f"t(n−P) Wald intervals{', E by profile likelihood' if profiled else ''}", starts=starts, agree=agree,
     )  # fmt: skip
 
 
@@ -199,68 +208,91 @@ def _largest_correlation(covariance: np.ndarray) -> float:
 
 
 def _leave_largest_out(problem: _Problem) -> float | None:
-    points = problem.points
-    rest = fit(problem.form.name, points.without_largest(), loss=problem.loss, starts=2, leave_out=False)
-    if not rest.params:
+    """Percent by which the form fitted without the largest model misses that model (positive: predicted too high)."""
+    form, points = problem.form, problem.points
+    rest = points.without_largest()
+    if why_not(rest, minimum=len(form.parameters) + 1) or _tokens_missing(form, rest):
         return None
-    tokens = None if points.tokens is None else points.tokens[-1]
-    return 100 * float(predict(rest, points.size[-1], tokens) / points.value[-1] - 1)
+    smaller = _Problem(form, rest, problem.loss)
+    params, _ = smaller.natural(smaller.solve(2)[0].x)
+    tokens = None if points.tokens is None else points.tokens[-1:]
+    return 100 * float(form.evaluate(params, points.size[-1:], tokens)[0] / points.value[-1] - 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Which form the points support. verdict: a sentence. fits: by form. delta_aicc: AICc − that of the power law
-    (positive: the power law is better), empty when the form cannot be tested."""
+    """Which form the points support. verdict: a sentence. fits: by form.
+
+    floor: what the points say of a floor, None when it was not asked or cannot be told. delta_aicc: of forms that are
+    not nested with the power law, AICc − that of the power law (positive: the power law is better). p_value: of forms
+    that contain the power law, the F test of their further parameters (small: the power law is not enough). Both are
+    empty when the form cannot be tested.
+    """
 
     verdict: str
     fits: dict[str, FitResult]
-    delta_aicc: dict[str, float]
+    delta_aicc: dict[str, float] = field(default_factory=dict)
+    p_value: dict[str, float] = field(default_factory=dict)
+    floor: Floor | None = None
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per form: name, AICc difference, R², RMSE, leave-largest-out error, warnings."""
+        """One row per form: AICc difference or p-value, interval of the floor, R², RMSE, leave-largest-out error."""
         rows = [
-            {"form": name, "delta_aicc": self.delta_aicc.get(name), "r2": f.r2, "rmse_percent": f.rmse_percent,
-             "leave_largest_out_percent": f.leave_largest_out, "status": f.status, "warnings": " ".join(f.warnings)}
+            {"form": name, "delta_aicc": self.delta_aicc.get(name), "p_value": self.p_value.get(name),
+             "r2": f.r2, "rmse_percent": f.rmse_percent, "leave_largest_out_percent": f.leave_largest_out,
+             "status": f.status, "warnings": " ".join(f.warnings)}
+            | self._floor_columns(name)
             for name, f in self.fits.items()
         ]  # fmt: skip
         return pd.DataFrame(rows)
 
+    def _floor_columns(self, form: str) -> dict[str, float | None]:
+        names = ("low", "high", "share")
+        mine = self.floor if form == "power_constant" else None
+        return {f"floor_{name}": getattr(mine, name, None) for name in names}
 
-def compare(
-    points: FitPoints,
-    label: Label = NO_LABEL,
-    forms: tuple[str, ...] = ("power", "log_linear", "power_constant"),
-    power: FitResult | None = None,
-) -> Comparison:
-    """The power law against other forms by AICc of ln value. Below 7 models the form is not testable, and it says so.
 
-    A difference beyond 4 counts as support, within ±4 as undecided: a high R² alone is no evidence of a power law
-    (over a decade or two, a straight line in ln S or a floor reach 0.97 as well). power: the power law of these
-    points, fitted here when it is not given.
+def compare(law: FitResult, forms: tuple[str, ...] = ("log_linear", "power_constant")) -> Comparison:
+    """The power law against other forms. Below 7 models the form is not testable, and it says so.
+
+    law: a power law in S; its points, label and confidence are those of the comparison. A form that contains the power
+    law fits at least as well, so it cannot be excluded, only found unnecessary: a floor is judged by its
+    profile-likelihood interval, other parameters by an F test, which is approximate. Forms that are not nested are
+    judged by AICc of ln value; a difference beyond 4 counts as support. A high R² alone is no evidence of a power law:
+    over a decade or two a straight line in ln S or a floor reach 0.97 as well.
     """
-    power = power or fit("power", points, label)
-    fits = {"power": power} | {name: fit(name, points, label, starts=4) for name in forms if name != "power"}
-    if not power.ok:
-        return Comparison(power.message, fits, {})
-    if len(points) < FEW_MODELS:
-        return Comparison(f"form not testable: {len(points)} models, {FEW_MODELS} are needed", fits, {})
-    delta = {
-        name: f.aicc - power.aicc
-        for name, f in fits.items()
-        if name != "power" and f.aicc is not None and power.aicc is not None
+    points, others = law.points, [name for name in dict.fromkeys(forms) if name != "power"]
+    fits = {"power": law} | {
+        name: fit(name, points, law.label, confidence=law.confidence, starts=4) for name in others
     }
-    better = [name for name, d in delta.items() if d < -4]
-    open_ = [name for name, d in delta.items() if -4 <= d <= 4]
-    excluded = [name for name, d in delta.items() if d > 4]
-    parts = []
-    if better:
-        parts.append(f"{_names(better)} fits better than the power law")
-    if open_:
-        parts.append(f"{_names(open_)} cannot be told from the power law")
-    if excluded:
-        parts.append(f"{_names(excluded)} is excluded")
-    return Comparison("; ".join(parts) or "no other form could be fitted", fits, delta)
+    if not law.ok:
+        return Comparison(law.message, fits)
+    if len(points) < FEW_MODELS:
+        return Comparison(f"form not testable: {len(points)} models, {FEW_MODELS} are needed", fits)
+    delta, p_value, parts = {}, {}, []
+    floor = floor_of(fits["power_constant"]) if "power_constant" in fits else None
+    for name in others:
+        other, shown = fits[name], f"{name} ({FORMS[name].formula})"
+        if not other.params:
+            continue
+        if is_nested("power", name):
+            p_value[name] = _f_test(law, other)
+            if name == "power_constant" and floor is not None:
+                parts.append(floor.sentence)
+            else:
+                enough = p_value[name] > 1 - law.confidence
+                parts.append(f"{'no support for' if enough else 'support for'} {shown}, p = {p_value[name]:.2g}")
+        elif other.aicc is not None and law.aicc is not None:
+            delta[name] = other.aicc - law.aicc
+            which = "cannot tell the power law from" if abs(delta[name]) <= 4 else "prefers the power law to"
+            which = f"prefers {shown} to the power law" if delta[name] < -4 else f"{which} {shown}"
+            parts.append(f"AICc {which} (difference {delta[name]:.1f})".replace("-", "−"))
+    return Comparison("; ".join(parts) or "no other form could be fitted", fits, delta, p_value, floor)
 
 
-def _names(names: list[str]) -> str:
-    return " and ".join(f"{name} ({FORMS[name].formula})" for name in names)
+def _f_test(small: FitResult, large: FitResult) -> float:
+    """p-value of the parameters by which a fitted form exceeds one that it contains."""
+    square = {f.form: f.n * max(f.rmse_percent, 1e-10) ** 2 for f in (small, large)}
+    gained = max(square[small.form] - square[large.form], 0.0)
+    extra = len(large.params) - len(small.params)
+    return float(stats.f.sf(gained / extra / (square[large.form] / large.dof), extra, large.dof))

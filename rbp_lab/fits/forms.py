@@ -27,7 +27,8 @@ class Form:
     nonlinear: θ, each with its bounds and a grid to start from. linear: the coefficients c_j; those called log_* are
     amplitudes kept as logarithms (positive), the others are kept as they are (E ≥ 0; "level" and "slope" of any sign).
     shift: how log_* and the location parameters change when S is divided by a scale, (θ, ln scale, ln token scale) ->
-    amounts to add. needs_tokens: takes the training tokens as a second variable.
+    amounts to add. needs_tokens: takes the training tokens as a second variable. contains: the form it becomes when
+    some of its parameters vanish, None when there is none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Form:
     formula: str
     source: str
     needs_tokens: bool = False
+    contains: str | None = None
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -82,14 +84,14 @@ _FORMS = (
         "power_constant", {"alpha": (1e-3, 5.0)}, {"alpha": _EXPONENT}, ("log_a", "E"),
         lambda p, x, z: np.stack([x ** -p["alpha"], _one(x)], axis=1),
         lambda p, s, t: {"log_a": p["alpha"] * s},
-        "E + a·S^−α", "arXiv 2010.14701",
+        "E + a·S^−α", "arXiv 2010.14701", contains="power",
     ),
     Form(
         "rectified", {"beta": (1e-3, 5.0), "log_D": (-20.0, 20.0)},
         {"beta": _EXPONENT[::3], "log_D": np.array([-12.0, -4.0, -1.0, 0.0, 2.0])}, ("log_b", "E"),
         _rectified,
         lambda p, s, t: {"log_b": p["beta"] * s, "log_D": p["beta"] * s},
-        "b/(D + S^β) + E", "arXiv 2402.02314, reduced form",
+        "b/(D + S^β) + E", "arXiv 2402.02314, reduced form", contains="power_constant",
     ),
     Form(
         "broken", {"c0": (1e-3, 5.0), "c1": (-5.0, 5.0), "log_d": (-12.0, 12.0), "f": (0.05, 3.0)},
@@ -98,16 +100,23 @@ _FORMS = (
         _broken,
         lambda p, s, t: {"log_b": p["c0"] * s, "log_d": s},
         "E + b·S^−c0·(1 + (S/d)^(1/f))^(−c1·f)", "arXiv 2210.14891, one break",
+        contains="power_constant",
     ),
     Form(
         "two_term", {"alpha": (1e-3, 5.0), "beta": (1e-3, 5.0)}, {"alpha": _EXPONENT[::3], "beta": _EXPONENT[::3]},
         ("log_a", "log_b", "E"),
         lambda p, x, z: np.stack([x ** -p["alpha"], z ** -p["beta"], _one(x)], axis=1),
         lambda p, s, t: {"log_a": p["alpha"] * s, "log_b": p["beta"] * t},
-        "E + a·S^−α + b·D^−β", "arXiv 2203.15556", needs_tokens=True,
+        "E + a·S^−α + b·D^−β", "arXiv 2203.15556", needs_tokens=True, contains="power_constant",
     ),
 )  # fmt: skip
 FORMS = {form.name: form for form in _FORMS}
+
+
+def is_nested(small: str, large: str) -> bool:
+    """Whether the form ``small`` is a special case of ``large``."""
+    inner = FORMS[large].contains
+    return inner is not None and (inner == small or is_nested(small, inner))
 
 
 def form_named(name: str) -> Form:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
@@ -29,7 +30,7 @@ class Scaling(LawResult):
 def compute(inputs: Inputs) -> Scaling:
     """Fit other forms to the points of every power law in S of a family."""
     mine = [f for f in inputs.fits if f.label.family is not None] if inputs.everything else []
-    forms = {law.label: compare(law.points, law.label, power=law) for law in mine}
+    forms = {law.label: compare(law) for law in mine}
     tables = {"forms": join(_frame(label, found) for label, found in forms.items())} if inputs.everything else {}
     lacks = {} if inputs.records else {
         "ties and single documents": "whether they decide an exponent is only visible in runs"
@@ -65,8 +66,9 @@ def section(result: Scaling) -> Section:
     )
     lead = (
         "Cross-entropy and −log RBP_k fall as powers of model size ([RBP] arXiv 2510.20387, section 4). Beside R² "
-        "stand the root mean square error, the error at the largest model when it is left out of the fit, and ΔAICc of "
-        "two other forms against the power law: above 4 the other form is excluded, below −4 it fits better."
+        "stand the root mean square error, the error at the largest model when it is left out of the fit, the "
+        "upper end of the interval of a floor E in E + a·S^−α, and ΔAICc of a straight line in ln S against the power "
+        "law: above 4 the power law is preferred, below −4 the line."
     )
     return Section(
         "scaling", "RBP_k and cross-entropy against model size", lead,
@@ -88,11 +90,12 @@ def _every_fit(result: Scaling) -> ReportTable:
         }  # fmt: skip
         if result.forms:
             other = result.forms.get(f.label)
-            delta = other.delta_aicc if other else {}
+            floor = other.floor if other else None
             row |= {
-                "ΔAICc log-linear": delta.get("log_linear"), "ΔAICc + constant": delta.get("power_constant"),
+                "ΔAICc log-linear": other.delta_aicc.get("log_linear") if other else None,
+                "floor E ≤, % of smallest": 100 * floor.share if floor and floor.share < math.inf else None,
                 "form": other.verdict if other else None,
             }  # fmt: skip
         rows.append(row | {"warnings": ", ".join(f.warnings), "fit": "ok" if f.ok else f.status})
-    formats = {"R²": 4, "RMSE %": 2, "largest left out %": 1, "ΔAICc log-linear": 1, "ΔAICc + constant": 1}
+    formats = {"R²": 4, "RMSE %": 2, "largest left out %": 1, "ΔAICc log-linear": 1, "floor E ≤, % of smallest": 0}
     return ReportTable("Every fit", pd.DataFrame(rows), formats, folded=len(rows) > 12)
