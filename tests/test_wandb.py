@@ -84,13 +84,43 @@ def test_sync_without_a_key_says_what_to_do(tmp_path, monkeypatch):
         sync(tmp_path, tracking={"mode": "online"})
 
 
-def ladder(directory):
+def ladder(directory, family="ladder"):
     from rbp_lab.ladder.model import LadderModel
 
     return LadderModel(
         name="tiny-1", width=16, directory=str(directory / "models" / "tiny-1"), layers=1, vocabulary=280, tokens=4096,
-        context=32, batch=4,
+        context=32, batch=4, family=family,
     )  # fmt: skip
+
+
+def measure_ladder(store, **changes):
+    model = {"_target_": "rbp_lab.models.HFModel", "path": str(store / "models" / "tiny-1"), "name": "tiny-1",
+             "family": "ladder", "training_tokens": 4096, **changes}  # fmt: skip
+    protocol = {"max_tokens": 32}
+    return measure(measure_config("", store, model=model, dataset__protocol=protocol, tracking=ONLINE))
+
+
+def test_sync_names_a_training_as_it_was_and_goes_on_past_a_damaged_one(server, tmp_path):
+    from rbp_lab.commands.train import train
+
+    train(ladder(tmp_path, family="mine"), MadeUpText(num_documents=60), tmp_path)
+    (tmp_path / "models" / "another").mkdir()
+    (tmp_path / "models" / "another" / "training.json").write_text('{"settings"')
+    with pytest.raises(LabError, match=r"1 results mirrored, 1 could not be read: .*another.training.json is not read"):
+        sync(tmp_path)
+    (run,) = server.lab.runs.values()
+    assert json.loads(run["config"])["family"]["value"] == "mine" and run["group"] == "mine"
+    (card,) = artifacts(server, "model")
+    assert json.loads(card["metadata"])["family"] == "mine" and card["name"] == "model-tiny-1"
+    # A training of before, which kept no family: that of the record that measured the model.
+    path = tmp_path / "models" / "tiny-1" / "training.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in ("name", "family")}))
+    (tmp_path / "models" / "another" / "training.json").unlink()
+    record = measure_ladder(tmp_path, name="theirs", family="measured").record
+    sync(tmp_path, force=True)
+    runs = {run["jobType"]: json.loads(run["config"]) for run in server.lab.runs.values()}
+    assert runs["train"]["family"]["value"] == record.model.family == "measured"
+    assert runs["train"]["model"]["value"] == "theirs"
 
 
 def test_lineage_from_training_to_exponents(server, tmp_path):
@@ -100,9 +130,7 @@ def test_lineage_from_training_to_exponents(server, tmp_path):
 
     source = MadeUpText(num_documents=60)
     train(ladder(tmp_path), source, tmp_path, tracking=Tracking(**ONLINE), config={"here": 1})
-    model = {"_target_": "rbp_lab.models.HFModel", "path": str(tmp_path / "models" / "tiny-1"), "name": "tiny-1",
-             "family": "ladder", "training_tokens": 4096}  # fmt: skip
-    outcome = measure(measure_config("", tmp_path, model=model, dataset__protocol={"max_tokens": 32}, tracking=ONLINE))
+    outcome = measure_ladder(tmp_path)
     analysis = analyze(tmp_path)
     runs = {run["jobType"]: run for run in server.lab.runs.values()}
     assert set(runs) == {"train", "measure", "analysis"} and len(server.lab.runs) == 3

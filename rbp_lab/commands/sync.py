@@ -11,7 +11,7 @@ from typing import Any
 from rbp_lab.config.build import read
 from rbp_lab.errors import LabError
 from rbp_lab.store.layout import Store
-from rbp_lab.store.records import read_record
+from rbp_lab.store.records import list_headers, read_record
 from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking, destination
 from rbp_lab.tracking.wandb.analysis import identity, mirror_analysis
@@ -46,7 +46,8 @@ def run(config: Mapping[str, Any]) -> None:
 def sync(config: Mapping[str, Any]) -> str:
     """Mirror everything of ``store`` that has not been mirrored to where ``tracking`` points; a line that says so.
 
-    Raises LabError when W&B cannot be reached or refuses: here it is the user's aim.
+    Raises LabError when W&B cannot be reached or refuses (here it is the user's aim), and at the end when a result of
+    the store could not be read.
     """
     request = read(SyncRequest, config)
     tracking, store, force = request.tracking, Store(request.store), request.force
@@ -57,14 +58,20 @@ def sync(config: Mapping[str, Any]) -> str:
             "or write offline runs with tracking.mode=offline"
         )
     ledger = Ledger(store.root, tracking, where)
-    count = 0
+    count, damaged = 0, []
     # Models before records before analyses, so that each finds what it used.
     for item in (i for find in (_trainings, _records, _analyses) for i in find(tracking, store, ledger, force)):
-        url = item.send()
+        try:
+            url = item.send()
+        except LabError as error:  # one damaged result does not keep the others from W&B
+            damaged.append(f"{item.what}: {error}")
+            continue
         if where.online and url is None:
             raise LabError(f"{item.what} could not be mirrored; {count} were, and rbp-lab sync goes on from there")
         print(f"{item.what}: {url or 'written offline'}", flush=True)
         count += 1
+    if damaged:
+        raise LabError(f"{count} results mirrored, {len(damaged)} could not be read: {'; '.join(damaged)}")
     return f"{count} results mirrored to {where.server if where.online else store.offline_runs}" + (
         "" if count else "; everything was there already"
     )
@@ -79,27 +86,54 @@ def _records(tracking: Tracking, store: Store, ledger: Ledger, force: bool) -> I
 
 
 def _trainings(tracking: Tracking, store: Store, ledger: Ledger, force: bool) -> Iterator[Missing]:
+    for path in store.trainings():
+        name = path.parent.name
+        try:
+            training = json.loads(path.read_text(encoding="utf-8"))
+            id, digest = training_id(training["settings"], training["corpus"]["fingerprint"]), training_digest(training)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            yield Missing(f"training of {name}", _refuse(f"{path} is not readable ({type(error).__name__}: {error})"))
+            continue
+        if force or not ledger.has(id, digest):
+            yield Missing(
+                f"training of {name}",
+                lambda d=path.parent, t=training, i=id: _mirror_training(tracking, store, ledger, d, t, i),
+            )
+
+
+def _mirror_training(
+    tracking: Tracking, store: Store, ledger: Ledger, directory: Path, training: Mapping[str, Any], id: str
+) -> str | None:
     from rbp_lab.models.hf import HFModel
 
-    for path in store.trainings():
-        training = json.loads(path.read_text(encoding="utf-8"))
-        name, settings = path.parent.name, training["settings"]
-        id = training_id(settings, training["corpus"]["fingerprint"])
-        if not force and ledger.has(id, training_digest(training)):
-            continue
+    where = destination(tracking)
+    if where is None:
+        return None
+    name, family = _names(store, directory, training)
+    model = HFModel(
+        path=str(directory.absolute()), name=name, family=family, training_tokens=training["training_tokens"]
+    )
+    info = model.open().info
+    session = Session(tracking, where, store.root, "; the model is kept: rbp-lab sync can be repeated")
+    session.start(training_spec(name, family, training["settings"], training["corpus"]))
+    mirror_losses(session, training)
+    return finish_training(session, ledger, id, info, training)
 
-        def send(directory: Path = path.parent, training: dict[str, Any] = training, id: str = id) -> str | None:
-            model = HFModel(
-                path=str(directory.absolute()), name=directory.name, family="ladder",
-                training_tokens=training["training_tokens"],
-            )  # fmt: skip
-            where = destination(tracking)
-            session = Session(tracking, where, store.root, "; the model is kept: rbp-lab sync can be repeated")
-            session.start(training_spec(directory.name, "ladder", training["settings"], training["corpus"]))
-            mirror_losses(session, training)
-            return finish_training(session, ledger, id, model.open().info, training)
 
-        yield Missing(f"training of {name}", send)
+def _names(store: Store, directory: Path, training: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and family of a trained model: its training's own, else those of a record that measured it."""
+    name, family = training.get("name"), training.get("family")
+    for header in [] if family else list_headers(store.root):
+        if header["model"]["path"] == str(directory.absolute()):
+            name, family = header["model"]["name"], header["model"]["family"]
+    return str(name or directory.name), str(family or "ladder")
+
+
+def _refuse(message: str) -> Callable[[], None]:
+    def send() -> None:
+        raise LabError(message)
+
+    return send
 
 
 def _analyses(tracking: Tracking, store: Store, ledger: Ledger, force: bool) -> Iterator[Missing]:

@@ -225,6 +225,8 @@ class LadderModel:
         with TrainingProgress(f"train {self.name}", self.steps, self.batch * self.context) as progress:
             losses = train_loop(model, rows, rate_rule(self.width), kind_of, schedule, (progress, *hooks))
         record = {
+            "name": self.name,
+            "family": self.family,
             "settings": self.settings(),
             "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint, "info": corpus.info},
             "non_embedding_parameters": self.non_embedding,
