@@ -226,14 +226,14 @@ def record(tmp_path_factory):
 def test_the_record_has_every_contender_and_where_it_was(record):
     made, shown = record
     ours = [f"ours: {name}" for name in contenders_module.implementations("cpu")[0]]
-    assert "ours: tiled" in ours
+    assert "ours: torch" in ours
     names = {table: [row["name"] for row in made["tables"][table]["contenders"]] for table in ("end_to_end", "head")}
     assert names["end_to_end"] == ["body", "bare", *ours, "naive", "the paper's way", "lm-eval's operations"]
     assert [n for n in names["head"] if n != "F.linear_cross_entropy"] == ["product", *ours, "naive", "the paper's way"]
     assert all(row["status"] == "timed" for t in names for row in made["tables"][t]["contenders"])
     assert made["machine"]["cpu"] and made["machine"]["threads"] == 1 and "torch" in made["machine"]["versions"]
     everyone = {*made["unavailable"], *(name.removeprefix("ours: ") for name in ours)}
-    assert everyone == {"tiled", "native", "chunked", "fused"}
+    assert everyone == {"torch", "numba", "triton-chunked", "triton-fused"}
     for name in (*names["end_to_end"], *names["head"]):
         assert name in shown
 
@@ -301,10 +301,10 @@ def test_memory_is_measured_in_a_process_of_its_own():
         "logits": "float32", "tf32": False,
         "head": {"vocabulary": vocabulary, "width": 32, "bias": False, "scale": 1.0, "softcap": None},
     }  # fmt: skip
-    found = measure_memory(job, ["ours: tiled", "naive", "nobody"])
+    found = measure_memory(job, ["ours: torch", "naive", "nobody"])
     logits = n * vocabulary * 4 / 2**20  # 78 MB
     assert logits < found["naive"] < 4 * logits
-    assert found["ours: tiled"] < 16
+    assert found["ours: torch"] < 16
     assert found["nobody"] == "KeyError: 'nobody'"
 
 

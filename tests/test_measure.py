@@ -18,6 +18,7 @@ from rbp_lab.measurement.loop import measure as measure_plan
 from rbp_lab.measurement.observers import Callback, Observers, RunPlan
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring import NonFiniteLogits, check_finite
+from rbp_lab.scoring.linear import product_for
 from rbp_lab.scoring.reference import score_logits
 from rbp_lab.store.records import list_records
 from tests.conftest import TINY_MODELS, build_tiny_model, build_tiny_tokenizer
@@ -108,7 +109,7 @@ def test_chunks_of_logits_change_nothing_but_rounding():
 def test_running_out_of_memory_halves_the_batch(monkeypatch):
     plan, scorer = make_plan(), Scorer(build_tiny_model("gpt2"), "cpu")
     expected = measure_plan(plan, scorer, run_plan())
-    real, widths = Scorer._score_rows, []
+    real, widths = Scorer._score_head, []
 
     def tight(self, tokens, scored):
         widths.append(len(tokens))
@@ -116,7 +117,7 @@ def test_running_out_of_memory_halves_the_batch(monkeypatch):
             raise torch.OutOfMemoryError("too much")
         return real(self, tokens, scored)
 
-    monkeypatch.setattr(Scorer, "_score_rows", tight)
+    monkeypatch.setattr(Scorer, "_score_head", tight)
     got = measure_plan(plan, scorer, run_plan())
     assert got.stats == expected.stats and got.documents == expected.documents
     assert max(widths) > 3
@@ -140,8 +141,8 @@ def test_the_position_of_a_bad_logit_survives_the_halving(monkeypatch):
         scores = real(self, tokens, scored)
         return spoiled(scores, 2) if (tokens[0].numpy() == blocks.tokens[bad_row]).all() else scores
 
-    real = Scorer._score_rows
-    monkeypatch.setattr(Scorer, "_score_rows", tight)
+    real = Scorer._score_head
+    monkeypatch.setattr(Scorer, "_score_head", tight)
     with pytest.raises(NonFiniteLogits) as error:
         check_finite(scorer(blocks))
     assert error.value.index == blocks.scored[:bad_row].sum() + 2
@@ -180,7 +181,7 @@ def test_a_weight_that_is_not_a_number_ends_the_measurement(fallback):
 def test_pieces_of_hidden_states_give_every_thread_as_many_tiles(monkeypatch, threads):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     for width in (64, 768, 8192):
-        step = rbp_lab.models.scorer._gathered(torch.empty(1, width))
+        step = rbp_lab.models.scorer._positions_at_once(torch.empty(1, width))
         assert step % (256 * threads) == 0 and step > 0
         assert step == 256 * threads or step * width * 4 <= rbp_lab.models.scorer.GATHERED_BYTES
 
@@ -219,11 +220,12 @@ def test_the_next_batch_is_begun_before_one_is_looked_at():
 
 def test_the_implementation_is_known_before_the_run(tiny_model_dir, tmp_path):
     model = build_tiny_model("gpt2")
-    assert Scorer(model, "cpu").implementation in ("native", "tiled")
-    with pytest.raises(LabError, match=r"scoring.implementation=chunked .*(GPU|triton)"):
-        Scorer(model, "cpu", implementation="chunked")
-    outcome = measure(measure_config(tiny_model_dir, tmp_path, scoring__implementation="tiled"))
-    assert outcome.record.provenance["implementation"] == "tiled"
+    assert Scorer(model, "cpu").implementation in ("numba", "torch")
+    with pytest.raises(LabError, match=r"scoring.implementation=triton-chunked .*(GPU|triton)"):
+        Scorer(model, "cpu", implementation="triton-chunked")
+    outcome = measure(measure_config(tiny_model_dir, tmp_path, scoring__implementation="torch"))
+    assert outcome.record.provenance["implementation"] == "torch"
+    assert outcome.record.provenance["product"] == product_for("cpu", torch.float32)
 
 
 def test_a_target_beyond_the_candidates_is_refused():

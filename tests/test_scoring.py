@@ -5,23 +5,32 @@ import math
 import os
 import subprocess
 import sys
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
+from rbp_lab.config.schemas import IMPLEMENTATIONS as CHOICES
+from rbp_lab.config.schemas import OLD_IMPLEMENTATIONS, Scoring
 from rbp_lab.errors import LabError
-from rbp_lab.scoring import LMHead, NonFiniteLogits, choose, missing, product, score_tokens
-from rbp_lab.scoring.product import linear_for, onednn_linear, tile_for, tile_shape
+from rbp_lab.scoring import (
+    IMPLEMENTATIONS,
+    LMHead,
+    NonFiniteLogits,
+    choose,
+    linear,
+    missing,
+    product_of,
+    score_tokens,
+    tiling,
+)
+from rbp_lab.scoring.error_bounds import rounding_bound
+from rbp_lab.scoring.linear import has_onednn, ieee_products, linear_for, onednn_linear, product_for
 from rbp_lab.scoring.reference import reference_logits, score_logits
-from rbp_lab.scoring.rounding import rounding_bound
-from rbp_lab.scoring.threads import _pool, apart
-from rbp_lab.scoring.tiled import score_tiled
+from rbp_lab.scoring.tiling import tile_for, tile_shape
+from rbp_lab.scoring.torch_tiles import score_torch
 
-TILES = tuple(impl for impl in ("tiled", "native") if not missing(impl, "cpu"))
+TILES = tuple(impl for impl in ("torch", "numba") if not missing(impl, "cpu"))
 IMPLS = (*TILES, "reference")
 
 
@@ -127,7 +136,7 @@ def test_low_precision_weights_are_multiplied_in_float32(dtype, impl):
 
 @pytest.mark.parametrize("impl", TILES)
 def test_wide_weights_are_converted_a_few_rows_at_a_time(impl, monkeypatch):
-    monkeypatch.setattr(product, "CONVERTED_BYTES", 300 * (256 * 10 + 64 * 4))
+    monkeypatch.setattr(tiling, "CONVERTED_BYTES", 300 * (256 * 10 + 64 * 4))
     hidden, head, targets = random_case(200, 1000, 64, torch.float16, bias=True)
     assert tile_for(hidden, head, torch.float32, None) == (256, 256)
     assert tile_for(hidden, head, torch.float16, None)[1] > 256  # what is not converted is not held
@@ -149,27 +158,7 @@ def test_model_logits_round_as_the_model_would(impl):
 @pytest.mark.parametrize("tile", [(32, 256), (64, 300), (256, 2048), (512, 5000)])
 def test_tile_shape_changes_nothing_but_rounding(tile):
     hidden, head, targets = random_case(300, 3000, 48, bias=True)
-    assert_matches_reference(score_tiled(hidden, head, targets, tile=tile), hidden, head, targets)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("impl", TILES)
-def test_scores_do_not_depend_on_company(impl, dtype, threads):
-    """A token alone, in part of the batch and in the whole batch has the same bits."""
-    hidden, head, targets = random_case(700, 3000, 96, dtype)
-    whole = score_tokens(hidden, head, targets, impl)
-    assert torch.get_num_threads() == threads
-    torch.set_num_threads(1)
-    assert torch.equal(score_tokens(hidden, head, targets, impl).nll, whole.nll)
-    torch.set_num_threads(threads)
-    assert [_pool(threads).submit(torch.get_num_threads).result() for _ in range(2 * threads)] == [1] * 2 * threads
-    with ThreadPoolExecutor(1) as later:  # the threads of the scores are of one each, others must not become so
-        assert later.submit(torch.get_num_threads).result() == threads
-    for part in (slice(0, 1), slice(5, 6), slice(100, 401), slice(699, 700)):
-        some = score_tokens(hidden[part], head, targets[part], impl)
-        for name in ("nll", "num_greater", "num_equal", "entropy"):
-            assert torch.equal(getattr(some, name), getattr(whole, name)[part]), name
+    assert_matches_reference(score_torch(hidden, head, targets, tile=tile), hidden, head, targets)
 
 
 @pytest.mark.parametrize("impl", TILES)
@@ -195,7 +184,7 @@ def test_any_leading_shape_and_no_token_at_all():
 
 def test_mistakes_are_named():
     hidden, head, targets = random_case(4, 100, 8, num_candidates=50)
-    with pytest.raises(LabError, match="auto, reference, tiled"):
+    with pytest.raises(LabError, match="auto, reference, torch"):
         score_tokens(hidden, head, targets, "fast")
     with pytest.raises(LabError, match="float32, model"):
         score_tokens(hidden, head, targets, logits="bf16")
@@ -229,8 +218,8 @@ def test_a_target_that_rounds_otherwise_in_its_tile_is_not_its_own_rival(monkeyp
     """On some machines the diagonal and the tile round differently; the target's column must not count either way."""
     hidden, head, targets = random_case(70, 500, 16)
     targets[:2] = torch.tensor([0, 499])
-    real = product.target_logits
-    module = importlib.import_module(f"rbp_lab.scoring.{impl}")
+    real = tiling.target_logits
+    module = importlib.import_module(f"rbp_lab.scoring.{IMPLEMENTATIONS[impl][0]}")
     monkeypatch.setattr(module, "target_logits", lambda *a: torch.nextafter(real(*a), torch.tensor(off * math.inf)))
     scores = score_tokens(hidden, head, targets, impl)
     assert_matches_reference(scores, hidden, head, targets)
@@ -285,154 +274,129 @@ def test_sums_are_as_good_as_plain_torch(impl):
     ones = LMHead(logits.T.contiguous())
     exact = score_logits(logits.double(), targets)
     plain = score_logits(logits, targets)
-    parts = [score_tokens(torch.eye(64)[i : i + 1], ones, targets[i : i + 1], impl) for i in range(64)]
+    scores = score_tokens(torch.eye(64), ones, targets, impl)  # products with one term, hence exact
     for name in ("nll", "entropy"):
         true = getattr(exact, name)
-        ours, theirs = (
-            (values - true).abs() for values in (torch.cat([getattr(p, name) for p in parts]), getattr(plain, name))
-        )
+        ours, theirs = ((getattr(each, name) - true).abs() for each in (scores, plain))
         assert (ours <= theirs.max() + 1e-6 * true.abs()).all(), (name, ours.max(), theirs.max())
-    assert all(torch.equal(getattr(p, n)[0], getattr(exact, n)[i]) for i, p in enumerate(parts)
-               for n in ("num_greater", "num_equal"))  # fmt: skip
+    assert torch.equal(scores.num_greater, exact.num_greater) and torch.equal(scores.num_equal, exact.num_equal)
 
 
 def test_the_power_of_two_is_right_to_the_last_bits():
-    native = pytest.importorskip("rbp_lab.scoring.native")
+    cpu_numba = pytest.importorskip("rbp_lab.scoring.cpu_numba")
     d = np.linspace(-87, 88, 20_001, dtype=np.float32)
-    e = np.array([native._power_sums(d[i : i + 1], np.float32(0))[0] for i in range(len(d))])
+    e = np.array([cpu_numba._power_sums(d[i : i + 1], np.float32(0))[0] for i in range(len(d))])
     assert np.abs(e / np.exp(d.astype(np.float64)) - 1).max() < 2.5e-7
-    s, q = native._power_sums(np.array([-200.0, 0.0, 60.5], np.float32), np.float32(0))
+    s, q = cpu_numba._power_sums(np.array([-200.0, 0.0, 60.5], np.float32), np.float32(0))
     assert s == pytest.approx(math.exp(60.5) + 1, rel=1e-6) and q == pytest.approx(60.5 * math.exp(60.5), rel=1e-6)
 
 
-SCORE_TWO_FORMATS = """
+SCORE = """
 import torch
 from rbp_lab.scoring import LMHead, score_tokens
 torch.set_num_threads(1)
-for dtype in (torch.float32, torch.bfloat16):
-    g = torch.Generator().manual_seed(0)
-    hidden, weight = (torch.randn(n, 32, generator=g).to(dtype) for n in (300, 9000))
-    scores = score_tokens(hidden, LMHead(weight), torch.arange(300), "native")
-    print(scores.nll.double().sum().item(), scores.entropy.double().sum().item())
+g = torch.Generator().manual_seed(0)
+hidden, weight = (torch.randn(n, 32, generator=g) for n in (300, 9000))
+scores = score_tokens(hidden, LMHead(weight), torch.arange(300), "numba")
+print(scores.nll.double().sum().item(), scores.entropy.double().sum().item())
 """
 
 
-@pytest.mark.skipif(bool(missing("native", "cpu")), reason=missing("native", "cpu"))
+@pytest.mark.skipif(bool(missing("numba", "cpu")), reason=missing("numba", "cpu"))
 def test_code_from_numbas_cache_gives_the_bits_of_code_just_compiled(tmp_path):
-    command, environment = [sys.executable, "-c", SCORE_TWO_FORMATS], os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command, environment = [sys.executable, "-c", SCORE], os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     compiled, cached = (subprocess.run(command, env=environment, capture_output=True, check=True).stdout for _ in "12")
-    assert list(tmp_path.rglob("*.nbc")) and compiled.count(b"\n") == 2
+    assert list(tmp_path.rglob("*.nbc")) and compiled.count(b"\n") == 1
     assert cached == compiled
 
 
-@pytest.fixture
-def forget_choices():
-    """Forget which product was chosen; call it to forget again, and once more at the end."""
-
-    forget = product._first_of_the_fast.cache_clear
-    forget()
-    yield forget
-    forget()
+def test_every_choice_has_an_implementation_and_every_old_name_a_new_one():
+    assert ("auto", *IMPLEMENTATIONS) == CHOICES
+    assert not set(OLD_IMPLEMENTATIONS) & set(CHOICES) and set(OLD_IMPLEMENTATIONS.values()) < set(CHOICES)
 
 
-def test_the_product_is_chosen_by_its_speed(monkeypatch, forget_choices):
-    assert linear_for("cuda", torch.float32, 8, onednn_linear) is torch.nn.functional.linear
-    assert linear_for("cpu", torch.bfloat16, 8, onednn_linear) is torch.nn.functional.linear
-    default, calls = torch.nn.functional.linear, []
-
-    def slowed(linear, seconds=0.0055):
-        def sluggish(*a):
-            calls.append(linear)
-            until = time.thread_time() + seconds
-            while time.thread_time() < until:
-                pass
-            return linear(*a)
-
-        return sluggish
-
-    slow_default, slow_onednn = slowed(default, 0.005), slowed(onednn_linear)
-
-    def interrupted(*a):
-        """Nearly as fast as the default, on a machine whose other processes take turns with this one."""
-        time.sleep(0.005)
-        return slow_onednn(*a)
-
-    def own(*a):
-        return default(*a)
-
-    slow_own = slowed(own)
-    cases = [
-        ({"F.linear": slow_default}, None, onednn_linear),
-        ({"onednn_linear": slow_onednn}, None, default),
-        ({"F.linear": slow_default, "onednn_linear": slow_onednn}, None, slow_onednn),  # close: never left to noise
-        ({"F.linear": slow_default, "onednn_linear": interrupted}, None, interrupted),
-        ({"F.linear": slow_default, "onednn_linear": slow_onednn}, slow_own, slow_own),
-        ({"F.linear": slow_default, "onednn_linear": slow_onednn}, own, own),
-        ({"F.linear": slow_default}, slow_own, onednn_linear),
-        ({"onednn_linear": slow_onednn}, slow_own, default),
-        ({"_has_onednn": lambda: False}, None, default),
-        ({"_has_onednn": lambda: False, "F.linear": slow_default}, own, own),
-    ]
-    for patches, given, expected in cases:
-        forget_choices()
-        with monkeypatch.context() as patched:
-            for name, value in patches.items():
-                patched.setattr(f"rbp_lab.scoring.product.{name}", value)
-            assert linear_for("cpu", torch.float32, 8, given) is expected
-    assert set(calls) == {default, onednn_linear, own}
+@pytest.mark.parametrize("old", OLD_IMPLEMENTATIONS)
+def test_an_old_name_is_accepted_with_one_line(old, capsys, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    assert Scoring(implementation=old).implementation == OLD_IMPLEMENTATIONS[old]
+    note = f"note: scoring.implementation={old} is now called {OLD_IMPLEMENTATIONS[old]}\n"
+    assert capsys.readouterr().err == note
+    monkeypatch.setenv("RANK", "1")
+    Scoring(implementation=old)
+    assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("threads", [2], indirect=True)
-def test_products_are_compared_on_one_thread(threads, forget_choices):
-    seen = []
+def test_the_product_follows_from_what_torch_has(monkeypatch):
+    known = "onednn" if has_onednn() else "torch"
+    assert product_for("cpu", torch.float32) == known
+    assert (linear_for("cpu", torch.float32) is onednn_linear) == (known == "onednn")
+    assert product_for("cpu", torch.bfloat16) == product_for("cuda", torch.float32) == "torch"
+    assert product_of("numba", "cpu", torch.bfloat16) == product_of("torch", "cpu", torch.float16) == known
+    assert product_of("numba", "cpu", torch.bfloat16, "model") == "torch"
+    assert product_of("triton-fused", "cuda", torch.float32) == "triton"
+    assert product_of("triton-chunked", "cuda", torch.float32) == product_of("torch", "cuda", torch.float32) == "torch"
+    monkeypatch.setattr(linear, "has_onednn", lambda: False)
+    assert product_for("cpu", torch.float32) == "torch"
+    assert linear_for("cpu", torch.float32) is torch.nn.functional.linear
 
-    def own(*_):
-        seen.append(torch.get_num_threads())
 
-    for _ in range(2):
-        linear_for("cpu", torch.float32, 8, own)
-    assert set(seen) == {1} and len(seen) == 1 + product.TIMES  # and once
+@pytest.mark.parametrize("broken", ["not built in", "named otherwise", "called otherwise", "multiplies wrongly"])
+def test_a_onednn_that_is_not_as_expected_is_not_used(monkeypatch, broken):
+    def refuse(*_):
+        raise {"named otherwise": AttributeError, "called otherwise": RuntimeError}[broken]("no such operator")
+
+    if broken == "not built in":
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    elif broken == "multiplies wrongly":
+        monkeypatch.setattr(linear, "onednn_linear", lambda x, weight, bias: torch.zeros(2, 4))
+    else:
+        monkeypatch.setattr(linear, "onednn_linear", refuse)
+    has_onednn.cache_clear()
+    try:
+        assert not has_onednn()
+    finally:
+        monkeypatch.undo()
+        has_onednn.cache_clear()
 
 
-@pytest.mark.parametrize("threads", [2], indirect=True)
-def test_products_are_compared_by_one_thread_for_all(threads, forget_choices):
-    seen, together = [], threading.Barrier(2)
-
-    def own(*_):
-        seen.append(threading.get_ident())
-        time.sleep(0.001)
-
-    def choose_at_once():
-        together.wait()
-        return linear_for("cpu", torch.float32, 8, own)
-
-    assert len(set(apart([choose_at_once] * 2))) == 1
-    assert len(set(seen)) == 1 and len(seen) == 1 + product.TIMES
+@pytest.mark.parametrize("impl", TILES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_onednn_scores_agree_with_the_reference(monkeypatch, impl, dtype):
+    monkeypatch.setattr(linear, "has_onednn", lambda: False)
+    hidden, head, targets = random_case(130, 700, 128, dtype, bias=True)
+    assert_matches_reference(score_tokens(hidden, head, targets, impl), hidden, head, targets)
 
 
 def test_what_cannot_run_here_says_what_it_needs(monkeypatch):
     hidden, head, targets = random_case(4, 100, 8)
-    for impl in ("chunked", "fused"):
+    for impl in ("triton-chunked", "triton-fused"):
         with pytest.raises(LabError, match=f"'{impl}'.*(GPU|triton)"):
             score_tokens(hidden, head, targets, impl)
-    monkeypatch.setattr(importlib.import_module("rbp_lab.scoring"), "find_spec", lambda name: None)
+    for package in ("numba", "triton"):
+        monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed: its import fails
     missing.cache_clear()
-    assert "rbp-lab[fast]" in missing("native", "cpu") and choose("cpu", 64) == "tiled" == choose("cuda", 64)
-    assert "triton" in missing("fused", "cuda")
-    monkeypatch.undo()
-    missing.cache_clear()
+    try:
+        assert "rbp-lab[fast]" in missing("numba", "cpu") and choose("cpu", 64) == "torch" == choose("cuda", 64)
+        assert "triton" in missing("triton-fused", "cuda")
+        with pytest.raises(LabError, match=r"'numba' of the scores needs the package numba"):
+            score_tokens(hidden, head, targets, "numba")
+        assert score_tokens(hidden, head, targets).nll.isfinite().all()
+    finally:
+        monkeypatch.undo()
+        missing.cache_clear()
 
 
 def test_what_auto_means_on_a_gpu(monkeypatch):
     monkeypatch.setattr(importlib.import_module("rbp_lab.scoring"), "missing", lambda impl, device: "")
-    assert [choose("cuda", 512, 16), choose("cuda", 512, 32), choose("cuda", 4096, 16)] == ["fused", *["chunked"] * 2]
+    cases = ((512, 16), (512, 32), (4096, 16))
+    assert [choose("cuda", *case) for case in cases] == ["triton-fused", "triton-chunked", "triton-chunked"]
 
 
 def test_products_are_exact_only_while_they_must_be():
     torch.set_float32_matmul_precision("high")
     try:
         before = torch.backends.cuda.matmul.fp32_precision
-        with product.ieee_products():
+        with ieee_products():
             assert torch.backends.cuda.matmul.fp32_precision == "ieee"
         assert torch.backends.cuda.matmul.fp32_precision == before != "ieee"
     finally:

@@ -16,12 +16,12 @@ import torch
 from rbp_lab.errors import LabError
 from rbp_lab.scoring import LMHead, choose, missing, score_tokens
 from rbp_lab.scoring.reference import reference_logits, score_logits
-from rbp_lab.scoring.tiles import FUSED, MERGE_BLOCK, MERGE_WARPS, NOT_MEASURED, ROW_BLOCK, ROW_WARPS, fused_tile
+from rbp_lab.scoring.triton_tiles import FUSED, MERGE_BLOCK, MERGE_WARPS, NOT_MEASURED, ROW_BLOCK, ROW_WARPS, fused_tile
 from tests.test_scoring import assert_matches_reference
 
 ROOT = Path(__file__).parent.parent
 pytest.importorskip("triton", reason="the Triton implementations need triton")
-IMPLS = ("chunked", "fused")
+IMPLS = ("triton-chunked", "triton-fused")
 # Products of 16-bit operands, and copies, in operations and bytes a second: measured on an H200, for the roofline.
 H200_FLOPS, H200_BYTES = 790e12, 4.3e12
 
@@ -59,13 +59,13 @@ def test_scoring_imports_triton_only_when_asked():
     code = (
         "import sys, torch, rbp_lab.scoring as s\n"
         "s.score_tokens(torch.zeros(1, 2), s.LMHead(torch.eye(2)), torch.zeros(1, dtype=torch.long))\n"
-        "print('rbp_lab.scoring.kernels' in sys.modules)\n"
+        "print('rbp_lab.scoring.triton_kernels' in sys.modules)\n"
     )
     assert python("-c", code).stdout.strip() == "False"
 
 
 def test_the_buffer_of_a_chunk_keeps_the_budget():
-    from rbp_lab.scoring.chunked import MOST_TOKENS, chunk_tokens
+    from rbp_lab.scoring.triton_chunked import MOST_TOKENS, chunk_tokens
 
     for candidates in (300, 50277, 50304, 151936, 256000):
         for budget in (1 << 21, 64 << 20, 512 << 20):
@@ -163,7 +163,7 @@ FUSED_CASES = [
 def test_the_fused_kernel_compiles_for_sm_90_without_spills(variant, index, compiler, capsys):
     import triton.language as tl
 
-    from rbp_lab.scoring.kernels import fused_kernel
+    from rbp_lab.scoring.triton_kernels import fused_kernel
 
     absent, operand, rounding = VARIANTS[variant]
     tile = FUSED[32 if operand == "fp32" else 16][index][2]
@@ -180,7 +180,7 @@ def test_the_fused_kernel_compiles_for_sm_90_without_spills(variant, index, comp
 
 @pytest.mark.parametrize("absent,logits", [(STEPS | BRACKET, "*fp32"), (set(), "*fp32"), (STEPS | BRACKET, "*bf16")])
 def test_the_reading_kernel_compiles_for_sm_90_without_spills(absent, logits, compiler, capsys):
-    from rbp_lab.scoring.kernels import row_kernel
+    from rbp_lab.scoring.triton_kernels import row_kernel
 
     dtypes = {"logits": logits, "bias": "*bf16"}
     registers, spills = registers_and_spills(row_kernel, {"BLOCK": ROW_BLOCK}, absent, dtypes, ROW_WARPS, 3, capsys)
@@ -192,7 +192,7 @@ def test_the_reading_kernel_compiles_for_sm_90_without_spills(absent, logits, co
 
 @pytest.mark.parametrize("absent", [BRACKET, set()])
 def test_the_merging_kernel_compiles_for_sm_90_without_spills(absent, compiler, capsys):
-    from rbp_lab.scoring.kernels import merge_kernel
+    from rbp_lab.scoring.triton_kernels import merge_kernel
 
     _, spills = registers_and_spills(merge_kernel, {"TOKENS": MERGE_BLOCK}, absent, {}, MERGE_WARPS, 3, capsys)
     assert spills == 0
@@ -259,17 +259,17 @@ def test_a_targets_logit_has_the_bits_of_its_tile(dtype, width):
     """A head whose rows are all one row: each candidate of each tile must tie, bit for bit, with the target's logit."""
     hidden, head, targets = gpu_case(300, 50304, width, dtype, softcap=30.0, scale=0.7)
     same = LMHead(head.weight[:1].repeat(50304, 1), softcap=30.0, scale=0.7)
-    scores = score_tokens(hidden, same, targets, "fused")
+    scores = score_tokens(hidden, same, targets, "triton-fused")
     assert (scores.num_equal == 50303).all() and (scores.num_greater == 0).all()
 
 
 @gpu
 @pytest.mark.parametrize("impl", IMPLS)
 def test_no_synchronisation_and_the_same_bits_each_time(impl):
-    from rbp_lab.scoring.chunked import score_chunked
-    from rbp_lab.scoring.fused import score_fused
+    from rbp_lab.scoring.triton_chunked import score_triton_chunked
+    from rbp_lab.scoring.triton_fused import score_triton_fused
 
-    score = {"chunked": score_chunked, "fused": score_fused}[impl]
+    score = {"triton-chunked": score_triton_chunked, "triton-fused": score_triton_fused}[impl]
     case = gpu_case(5000, 50304, 256)
     with torch.inference_mode():
         first = score(*case)
@@ -304,7 +304,7 @@ def test_time_beside_the_torch_path_and_the_roofline(vocab, width, capsys):
     """Printed, not judged but for one thing: what a GPU takes by default is not slower than plain torch there."""
     tokens, rounds = 16384, 5
     case = gpu_case(tokens, vocab, width)
-    times: dict[str, list[float]] = {"tiled": [], "chunked": [], "fused": []}
+    times: dict[str, list[float]] = {"torch": [], "triton-chunked": [], "triton-fused": []}
     for turn in range(rounds + 1):
         for impl, taken in times.items():
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -320,5 +320,5 @@ def test_time_beside_the_torch_path_and_the_roofline(vocab, width, capsys):
         print(f"  an H200's roofline: product {product:.0f}, and logits written and read once {once:.0f}")
         for impl, taken in times.items():
             print(f"  {impl}: {min(taken):.0f}, {sorted(taken)[rounds // 2]:.0f}")
-    assert min(times[choose("cuda", width)]) <= min(times["tiled"])
-    assert not missing("chunked", "cuda")
+    assert min(times[choose("cuda", width)]) <= min(times["torch"])
+    assert not missing("triton-chunked", "cuda")

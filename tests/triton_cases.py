@@ -22,16 +22,18 @@ import triton.language as tl
 
 from rbp_lab.errors import LabError
 from rbp_lab.scoring import LMHead, NonFiniteLogits, check_finite, score_tokens
-from rbp_lab.scoring.chunked import score_chunked
-from rbp_lab.scoring.fused import score_fused
-from rbp_lab.scoring.kernels import _tanh
+from rbp_lab.scoring.error_bounds import rounding_bound
 from rbp_lab.scoring.reference import reference_logits, score_logits
-from rbp_lab.scoring.tiles import Tile
+from rbp_lab.scoring.triton_chunked import score_triton_chunked
+from rbp_lab.scoring.triton_fused import score_triton_fused
+from rbp_lab.scoring.triton_kernels import _tanh
+from rbp_lab.scoring.triton_tiles import Tile
 from rbp_lab.scoring.types import TokenScores
 from tests.test_scoring import assert_matches_reference, random_case
 
-IMPLS = ("chunked", "fused")
-SMALL = Tile(16, 32, 16, 4, 2)
+SCORE = {"triton-chunked": score_triton_chunked, "triton-fused": score_triton_fused}
+IMPLS = tuple(SCORE)
+SMALL = Tile(16, 32, 32, 4, 2)
 # what a failing case raises: pytest's own failures are no Exception
 FAILURES = (Exception, pytest.fail.Exception)
 CASES: dict[str, Callable[[str], None]] = {}
@@ -61,10 +63,10 @@ def on(device, hidden, head, targets):
 
 def run(impl, hidden, head, targets, **options) -> TokenScores:
     """An implementation called directly; in small tiles where the kernel is interpreted."""
-    if impl == "fused" and not hidden.is_cuda:
+    if impl == "triton-fused" and not hidden.is_cuda:
         options.setdefault("tile", SMALL)
     with torch.inference_mode():
-        return check_finite({"chunked": score_chunked, "fused": score_fused}[impl](hidden, head, targets, **options))
+        return check_finite(SCORE[impl](hidden, head, targets, **options))
 
 
 def assert_same(one: TokenScores, other: TokenScores, names=("nll", "num_greater", "num_equal", "entropy")):
@@ -90,7 +92,7 @@ OPTIONS += ({"bias": True, "scale": 2.0, "softcap": 5.0, "num_candidates": 61},)
 @case(options=OPTIONS)
 def matches_the_reference(device, options):
     for impl in IMPLS:
-        for i, shape in enumerate(((1, 255, 7), (17, 97, 33), (3, 128, 16))):
+        for i, shape in enumerate(((1, 100, 7), (17, 75, 33), (3, 96, 32))):
             hidden, head, targets = on(device, *random_case(*shape, seed=i, **options))
             assert_matches_reference(run(impl, hidden, head, targets), hidden, head, targets)
 
@@ -102,7 +104,7 @@ def many_blocks_of_the_vocabulary(device, impl):
     wave = torch.arange(3300, device=device) / 3300
     for slope in (20.0, -20.0, 0.0):
         tilted = LMHead(head.weight, head.bias + slope * wave)
-        options = {"tile": Tile(16, 128, 16, 4, 2), "splits": 3} if impl == "fused" else {}
+        options = {"tile": Tile(16, 128, 16, 4, 2), "splits": 3} if impl == "triton-fused" else {}
         assert_matches_reference(run(impl, hidden, tilted, targets, **options), hidden, tilted, targets)
 
 
@@ -136,26 +138,26 @@ def ranks_ties_and_values_by_hand(device, impl):
 
 
 TILINGS = [
-    ("fused", {"tile": Tile(16, 16, 16, 4, 2), "splits": 1}),
-    ("fused", {"tile": Tile(16, 64, 32, 4, 2), "splits": 3}),
-    ("fused", {"tile": Tile(64, 64, 16, 8, 2), "splits": 8}),
-    ("fused", {"tile": Tile(32, 32, 64, 4, 2), "splits": 100}),
-    ("fused", {"tile": SMALL, "budget": 16 * 4 * (7 * 8 + 1)}),  # one block of tokens a launch
-    ("chunked", {}),
-    ("chunked", {"budget": 4 * 320}),  # one token a chunk
-    ("chunked", {"budget": 4 * 320 * 7}),
+    ("triton-fused", {"tile": Tile(16, 16, 16, 4, 2), "splits": 1}),
+    ("triton-fused", {"tile": Tile(16, 64, 32, 4, 2), "splits": 3}),
+    ("triton-fused", {"tile": Tile(64, 64, 16, 8, 2), "splits": 8}),
+    ("triton-fused", {"tile": Tile(32, 32, 64, 4, 2), "splits": 100}),
+    ("triton-fused", {"tile": SMALL, "budget": 16 * 4 * (7 * 8 + 1)}),  # one block of tokens a launch
+    ("triton-chunked", {}),
+    ("triton-chunked", {"budget": 4 * 160}),  # one token a chunk
+    ("triton-chunked", {"budget": 4 * 160 * 7}),
 ]
 
 
-@case(options=({}, {"bias": True, "num_candidates": 250}))
+@case(options=({}, {"bias": True, "num_candidates": 141}))
 def counts_are_exact_whatever_the_tiling(device, options):
     """Products of small whole numbers are exact: every count, ties and bracket included, has one right value."""
-    hidden, head, targets = whole_numbers(18, 301, 20, device, **options)
+    hidden, head, targets = whole_numbers(18, 157, 20, device, **options)
     rows = head.candidates
     z = hidden @ head.weight[:rows].T + (0 if head.bias is None else head.bias[:rows])
     delta = torch.arange(18, device=device) % 4 * 0.5  # also 0, and values that fall on other logits
     exact = score_logits(z, targets, delta)
-    assert exact.num_equal.float().mean() > 3 and (exact.surely_greater < exact.num_greater).any()
+    assert exact.num_equal.float().mean() > 2 and (exact.surely_greater < exact.num_greater).any()
     for impl, how in TILINGS:
         scores = run(impl, hidden, head, targets, delta=delta, **how)
         assert_same(scores, exact, ("num_greater", "num_equal", "surely_greater", "maybe_greater"))
@@ -179,7 +181,7 @@ def the_bracket_is_the_dispatchers(device, impl):
 @case(impl=IMPLS)
 def non_finite_logits_are_an_error_with_their_position(device, impl):
     """Wherever they stand: first or last candidate, the target's own logit, the bias, and both infinities and NaN."""
-    vocab, n, spoilt = (40, 20, 17) if impl == "fused" else (40, 4, 2)
+    vocab, n, spoilt = (33, 17, 16) if impl == "triton-fused" else (33, 3, 2)
     targets = torch.full((n,), 2, device=device)
     head, zeros = torch.eye(vocab, device=device), torch.zeros(n, vocab, device=device)
     for bad in (math.nan, math.inf, -math.inf):
@@ -240,15 +242,15 @@ def any_strides(device, impl):
 def model_logits_round_after_every_step(device, dtype):
     """Products exact in float32, so that the model's rounding is all there is: the same logits, hence the same ties."""
     for options in ({"bias": True}, {"scale": 0.3}, {"softcap": 5.0}, {"bias": True, "scale": 0.3, "softcap": 5.0}):
-        hidden, head, targets = whole_numbers(18, 120, 16, device, most=40, dtype=dtype, **options)
+        hidden, head, targets = whole_numbers(17, 60, 16, device, most=40, dtype=dtype, **options)
         hidden = hidden / 1024
         own = head.transform(F.linear(hidden, head.weight, head.bias)).float()
-        exact, wide = score_logits(own, targets), run("fused", hidden, head, targets)
+        exact, wide = score_logits(own, targets), run("triton-fused", hidden, head, targets)
         assert (wide.nll != exact.nll).float().mean() > 0.5  # or the case would say nothing
         for impl in IMPLS:
             scores = run(impl, hidden, head, targets, logits="model")
-            # a tanh may round to the neighbour, and one logit of 120 then moves by one
-            share = 1.0 if impl == "chunked" or "softcap" not in options else 0.9
+            # a tanh may round to the neighbour, and one logit then moves by one
+            share = 1.0 if impl == "triton-chunked" or "softcap" not in options else 0.9
             assert torch.allclose(scores.nll, exact.nll, atol=1e-5 if share == 1.0 else 0.02), (impl, options)
             for name in ("num_greater", "num_equal"):
                 same = (getattr(scores, name) == getattr(exact, name)).float().mean()
@@ -261,23 +263,45 @@ def model_logits_of_float32_round_no_further(device, impl):
     assert_matches_reference(run(impl, hidden, head, targets, logits="model"), hidden, head, targets)
 
 
+PARTS = (slice(5, 6), slice(7, 20), slice(19, 20))
+
+
 @case(impl=IMPLS)
-def scores_do_not_depend_on_company(device, impl):
-    hidden, head, targets = on(device, *random_case(30, 90, 24))
-    whole = run(impl, hidden, head, targets)
-    assert_same(run(impl, hidden, head, targets), whole)
-    for part in (slice(5, 6), slice(10, 30), slice(29, 30)):
+def scores_are_batch_invariant(device, impl):
+    """The same bits alone, in part of a batch and in all of it, where products are exact or made by the kernel itself.
+
+    The interpreter multiplies by numpy's BLAS, which may round a row by where it stands in its block.
+    """
+    cases = [whole_numbers(20, 60, 128, device, bias=True)]
+    if device != "cpu":
+        cases.append(on(device, *random_case(20, 60, 128)))
+    for hidden, head, targets in cases:
+        whole = run(impl, hidden, head, targets)
+        assert whole.entropy.mean() > 0.1  # or the sums would say nothing
+        assert_same(run(impl, hidden, head, targets), whole)
+        for part in PARTS:
+            some = run(impl, hidden[part], head, targets[part])
+            assert_same(some, whole.map(lambda values, part=part: values[part]))
+
+
+@case(impl=IMPLS)
+def scores_of_every_batch_are_within_rounding(device, impl):
+    hidden, head, targets = on(device, *random_case(20, 60, 128))
+    exact = score_logits(reference_logits(hidden, head), targets, rounding_bound(hidden, head))
+    for part in (slice(0, 20), *PARTS):
         some = run(impl, hidden[part], head, targets[part])
-        assert_same(some, whole.map(lambda values, part=part: values[part]))
+        assert (some.nll - exact.nll[part]).abs().max() < 2e-5
+        assert (exact.surely_greater[part] <= some.num_greater).all()
+        assert (some.num_greater + some.num_equal <= exact.maybe_greater[part]).all()
 
 
 @case(impl=IMPLS)
 def the_targets_own_column_never_counts(device, impl):
     """Equal rows: every other candidate ties with the target, and the target with nobody."""
-    hidden, weight = torch.ones(50, 31, device=device), torch.ones(1, 31, device=device)
-    targets = torch.arange(50, device=device) * 2
-    scores = run(impl, hidden, LMHead(weight.repeat(101, 1)), targets)
-    assert (scores.num_equal == 100).all() and (scores.num_greater == 0).all()
+    hidden, weight = torch.ones(20, 31, device=device), torch.ones(1, 31, device=device)
+    targets = torch.arange(20, device=device) * 3
+    scores = run(impl, hidden, LMHead(weight.repeat(59, 1)), targets)
+    assert (scores.num_equal == 58).all() and (scores.num_greater == 0).all()
     alone = run(impl, hidden, LMHead(weight), targets * 0)
     assert (alone.num_equal == 0).all() and (alone.num_greater == 0).all()
     assert (alone.nll == 0).all() and (alone.entropy == 0).all()
@@ -288,7 +312,7 @@ def mistakes_are_named(device, impl):
     hidden, head, targets = on(device, *random_case(4, 100, 8))
     with pytest.raises(LabError, match="byte budget"):
         run(impl, hidden, head, targets, budget=100)
-    if impl == "fused":
+    if impl == "triton-fused":
         with pytest.raises(LabError, match="float64"):
             run(impl, hidden.double(), head, targets)
 

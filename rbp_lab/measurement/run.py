@@ -200,6 +200,7 @@ def measure_share(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
             ran = {
                 "head": describe_head(scorer.plan),
                 "implementation": scorer.implementation,
+                "product": scorer.product,
                 "attention": getattr(network.config, "_attn_implementation", None),
                 "rows": asdict(rules),
                 "notes": list(notes),

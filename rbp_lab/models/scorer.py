@@ -6,32 +6,28 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from rbp_lab.data.windows import TokenBlocks
 from rbp_lab.errors import LabError
-from rbp_lab.models.copies import copy_of, may_be_copied
 from rbp_lab.models.head import HeadPlan, intercept, probe_head
-from rbp_lab.scoring import LMHead, TokenScores, choose, missing, score_tokens
-from rbp_lab.scoring.product import Linear
+from rbp_lab.scoring import LMHead, TokenScores, choose, missing, product_of, score_tokens
 from rbp_lab.scoring.reference import score_logits
-from rbp_lab.scoring.threads import apart
 
 GATHERED_BYTES = 4 << 20  # of hidden states held a second time on a CPU
-# Tokens of a thread's rows, from which on threads take rows of their own: fewer do not fill a tile of the logits.
-ROWS_APART = 256
-# Tokens that such a thread takes through the model at a time. Of 16 rows of 512 on two threads a 160m model's
-# activations took 151 MB so and 398 MB all at once, and no more time; with half as many 14m was 6 % slower.
-PIECE = 1024
 
 
 class Scorer:
     """Scores batches with one model; ``plan`` says how its output layer is handled.
 
     The hidden states are caught where they enter the output layer and scored there, tile by tile, so that the logits
-    of a batch never exist. A model whose output layer is not understood falls back to its own logits, a few rows at
-    a time; ``plan.reason`` says why. On a CPU each of torch's threads takes rows of its own through the whole model
-    where there are enough of them and the model allows it. When a batch does not fit a GPU's memory it is split in two
-    and tried again. ``implementation`` is what "auto" came to. LabError when the one asked for cannot run here.
+    of a batch never exist. A model whose output layer is not understood falls back to its own logits, a row at a time;
+    ``plan.reason`` says why. On a CPU each row has a forward pass of its own: how a product rounds depends on its
+    shape, and so a row's scores do not depend on its batch. On a GPU a batch is one forward pass, and one that does not
+    fit its memory is split in two and tried again: there scores from different batches agree to rounding.
+
+    implementation: what "auto" came to. product: whose product computes the logits ("onednn", "torch", "triton").
+    LabError when the implementation asked for cannot run here.
     """
 
     def __init__(
@@ -45,13 +41,15 @@ class Scorer:
         implementation: str = "auto",
     ):
         self._model, self._device = model, device
-        self._copies: list[torch.nn.Module] = []  # one for each thread, once they are needed
         self._num_candidates, self._logits = num_candidates, logits
         self._budget = budget
-        self._may_copy = torch.device(device).type == "cpu" and may_be_copied(model)
         self._rows = model.get_input_embeddings().weight.shape[0]
         self.plan: HeadPlan = probe_head(model, _probe_ids(self._rows).to(device))
-        self.implementation = _chosen(implementation, model, device) if self.plan.kind == "head" else "full logits"
+        self.implementation, self.product = "full logits", "torch"
+        if self.plan.kind == "head":
+            weight = model.get_output_embeddings().weight
+            self.implementation = _chosen(implementation, weight, device)
+            self.product = product_of(self.implementation, torch.device(device).type, weight.dtype, logits)
 
     def __call__(self, blocks: TokenBlocks) -> TokenScores:
         """Scores of the batch's scored positions in row-major order [n], on the device and not yet checked.
@@ -66,7 +64,7 @@ class Scorer:
 
     def _score(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
         try:
-            return self._score_rows(tokens, scored) if self.plan.kind == "head" else self._score_logits(tokens, scored)
+            return self._score_head(tokens, scored) if self.plan.kind == "head" else self._score_logits(tokens, scored)
         except torch.OutOfMemoryError:
             if len(tokens) == 1:
                 raise
@@ -74,59 +72,36 @@ class Scorer:
         half = len(tokens) // 2
         return TokenScores.join([self._score(tokens[:half], scored[:half]), self._score(tokens[half:], scored[half:])])
 
-    def _score_rows(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
-        """As many rows for each of torch's threads; those left over, or all, by the threads inside torch's operations.
-
-        On two threads 14m and 160m models took 0.91 to 0.94 of the time apart, in float32 and bfloat16.
-        """
-        threads = torch.get_num_threads()
-        share = len(tokens) // threads
-        if not self._may_copy or share * tokens.shape[1] < ROWS_APART:
-            return self._score_head(self._model, tokens, scored)
-        if len(self._copies) < threads:
-            linear = _layer_product(self._model, self.implementation)
-            self._copies = [copy_of(self._model, linear) for _ in range(threads)]
-        rest = share * threads
-        found = apart(
-            [
-                partial(self._score_share, model, tokens[first : first + share], scored[first : first + share])
-                for model, first in zip(self._copies[:threads], range(0, rest, share), strict=True)
-            ]
-        )
-        if rest < len(tokens):
-            found.append(self._score_head(self._model, tokens[rest:], scored[rest:]))
-        return TokenScores.join(found)
-
-    def _score_share(self, model: torch.nn.Module, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
-        rows = max(1, PIECE // tokens.shape[1])
-        pieces = zip(tokens.split(rows), scored.split(rows), strict=True)
-        return TokenScores.join([self._score_head(model, *piece) for piece in pieces])
-
-    def _score_head(self, model: torch.nn.Module, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
+    def _score_head(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
         """tokens [B,T] and scored [B,T−1] are on the host: what is to be picked is known without asking the device."""
-        row, column = scored.nonzero(as_tuple=True)
-        picked = row * tokens.shape[1] + column  # of the hidden states [B·T,D]
-        targets = tokens[row, column + 1]
-        caught: list[TokenScores] = []
+        targets = tokens[:, 1:][scored]
+        waiting: list[torch.Tensor] = []  # hidden states of scored positions that are not scored yet
+        found: list[TokenScores] = []
 
-        def at_head(hidden: torch.Tensor, head: LMHead) -> None:
+        def at_head(hidden: torch.Tensor, head: LMHead, keep: torch.Tensor, last: bool) -> None:
             limited = LMHead(head.weight, head.bias, head.scale, head.softcap, self._num_candidates)
-            states = hidden.reshape(-1, hidden.shape[-1])
-            step = _gathered(states)
-            for i in range(0, max(1, len(picked)), step):
-                index, wanted = (_to(values[i : i + step], hidden.device) for values in (picked, targets))
-                caught.append(
-                    score_tokens(
-                        states.index_select(0, index), limited, wanted, self.implementation, self._budget,
-                        self._logits, check=False,
-                    )
-                )  # fmt: skip
+            picked = F.pad(keep, (0, 1)).reshape(-1).nonzero()[:, 0]
+            waiting.append(hidden.reshape(-1, hidden.shape[-1]).index_select(0, _to(picked, hidden.device)))
+            states = torch.cat(waiting)
+            step = _positions_at_once(states)
+            while len(states) >= step or (last and (len(states) or not found)):
+                done = sum(len(scores.nll) for scores in found)
+                now, states = states[:step], states[step:]
+                labels = _to(targets[done : done + len(now)], hidden.device)
+                found.append(
+                    score_tokens(now, limited, labels, self.implementation, self._budget, self._logits, check=False)
+                )
+            waiting[:] = [states]
 
         # No attention mask: rows are padded on the right and attention is causal, so no scored position sees padding,
         # and the mask-free kernels are faster and the same for every batch.
-        with intercept(model, self.plan, at_head):
-            model(input_ids=_to(tokens, self._device), use_cache=False)
-        return TokenScores.join(caught)
+        rows = len(tokens) if torch.device(self._device).type != "cpu" else 1  # of a forward pass
+        for first in range(0, len(tokens), rows):
+            at = slice(first, first + rows)
+            last = at.stop >= len(tokens)
+            with intercept(self._model, self.plan, partial(at_head, keep=scored[at], last=last)):
+                self._model(input_ids=_to(tokens[at], self._device), use_cache=False)
+        return TokenScores.join(found)
 
     def _score_logits(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
         parts: list[TokenScores] = []
@@ -137,27 +112,13 @@ class Scorer:
         return TokenScores.join(parts)
 
 
-def _chosen(implementation: str, model: torch.nn.Module, device: str) -> str:
+def _chosen(implementation: str, weight: torch.Tensor, device: str) -> str:
     kind = torch.device(device).type
     if implementation == "auto":
-        weight = model.get_output_embeddings().weight
         return choose(kind, weight.shape[1], weight.element_size() * 8)
     if why := missing(implementation, kind):
         raise LabError(f"scoring.implementation={implementation} {why}")
     return implementation
-
-
-def _layer_product(model: torch.nn.Module, implementation: str) -> Linear | None:
-    """What multiplies in the layers of a thread's copy, None for torch's default.
-
-    A product that is closer to the exact sums as well as faster; oneDNN's, faster too, is further from them.
-    """
-    weight = model.get_output_embeddings().weight
-    if implementation != "native" or weight.dtype is not torch.float32:
-        return None
-    from rbp_lab.scoring import avx512, native
-
-    return avx512.linear if native.float32_linear(weight.shape[1]) is avx512.linear else None
 
 
 def _to(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
@@ -167,10 +128,10 @@ def _to(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
     return values.pin_memory().to(device, non_blocking=True)
 
 
-def _gathered(states: torch.Tensor) -> int:
-    """How many hidden states are picked at a time: on a CPU a few megabytes of them, as many tiles for each thread."""
+def _positions_at_once(states: torch.Tensor) -> int:
+    """Hidden states scored in one call: on a CPU a few megabytes of them, as many tiles for each thread."""
     if states.device.type != "cpu":
-        return len(states)
+        return max(1, len(states))
     tiles = 256 * torch.get_num_threads()
     return max(1, GATHERED_BYTES // (tiles * states.shape[-1] * states.element_size())) * tiles
 

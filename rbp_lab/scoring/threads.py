@@ -1,7 +1,7 @@
-"""Threads that share nothing: each works on its part of the positions, or of a batch's rows, from end to end.
+"""Independent threads for scoring: each works through its own slice of the positions with single-threaded operations.
 
-The threads inside torch's operations meet at the end of every one of them, and a tile takes a dozen operations of a
-fraction of a millisecond: at D = 128 on two threads the tiles of plain torch took 186 µs a token so, and 126 µs apart.
+Threads inside torch's operations wait for each other at the end of every operation, and a tile takes a dozen short
+ones; see tests/benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -17,24 +17,23 @@ import torch
 
 from rbp_lab.scoring.types import TokenScores
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-def apart(calls: Sequence[Callable[[], Found]]) -> list[Found]:
-    """What the calls return, in their order, each of torch's threads making one call at a time.
+def run_per_thread(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Run ``calls`` concurrently, at most one per intra-op thread of torch, and return their results in order.
 
-    In a call torch's operations are of one thread and keep no gradients; so is a call of ``apart`` from there. The
-    first error is raised once no call is left running.
+    Within a call torch uses one thread and keeps no gradients. The first error is raised after all calls have ended.
     """
 
-    def alone(call: Callable[[], Found]) -> Found:
+    def run(call: Callable[[], Result]) -> Result:
         with torch.inference_mode():  # of this thread
             return call()
 
     threads = torch.get_num_threads()
     if threads == 1:
-        return [alone(call) for call in calls]
-    running = [_pool(threads).submit(alone, call) for call in calls]
+        return [run(call) for call in calls]
+    running = [_pool(threads).submit(run, call) for call in calls]
     wait(running)
     return [each.result() for each in running]
 
@@ -46,20 +45,22 @@ def by_positions(
     delta: torch.Tensor | None,
     whole: int,
 ) -> TokenScores:
-    """``score(hidden, targets, delta)``, each of torch's threads working on a slice of the positions.
+    """``score(hidden, targets, delta)`` with the positions divided among torch's intra-op threads.
 
-    All slices but the last are of a multiple of ``whole`` positions: what is multiplied at a time, and padded else.
+    Every slice but the last is a multiple of ``whole`` positions, the tokens of a tile, so that tiles begin where they
+    would on one thread.
     """
     n, threads = len(targets), torch.get_num_threads()
     parts = -(-n // whole)
     share = -(-parts // min(threads, parts)) * whole
     slices = [slice(first, first + share) for first in range(0, n, share)]
     calls = [partial(score, hidden[at], targets[at], None if delta is None else delta[at]) for at in slices]
-    return TokenScores.join(apart(calls))
+    return TokenScores.join(run_per_thread(calls))
 
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
+    """``threads`` Python threads in which torch's operations use one thread each."""
     together = Barrier(threads + 1)
 
     def begin() -> None:

@@ -12,8 +12,8 @@ import torch
 from rbp_lab.data.windows import TokenBlocks
 from rbp_lab.models.head import HeadPlan, full_logits, intercept, probe_head
 from rbp_lab.scoring import LMHead, TokenScores
+from rbp_lab.scoring.error_bounds import rounding_bound
 from rbp_lab.scoring.reference import reference_logits, score_logits
-from rbp_lab.scoring.rounding import rounding_bound
 
 Call = Callable[[], object]
 # Positions that are checked, spread over the batch; the reference holds so many rows of float64 logits.

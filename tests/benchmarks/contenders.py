@@ -44,10 +44,10 @@ def implementations(device: str) -> tuple[list[str], dict[str, str]]:
     can: list[str] = []
     cannot: dict[str, str] = {}
     for impl in IMPLEMENTATIONS:
-        if impl in ("auto", "reference"):
+        if impl == "reference":
             continue
         why = missing(impl, device)
-        if not why and device != "cuda" and impl in ("chunked", "fused"):
+        if not why and device != "cuda" and impl.startswith("triton"):
             why = "runs here in Triton's interpreter only, which is for tests"
         if why:
             cannot[impl] = why

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from rbp_lab.errors import LabError
-from rbp_lab.scoring.kernels import on_device, outputs, row_kernel
-from rbp_lab.scoring.product import ieee_products
-from rbp_lab.scoring.tiles import ROW_BLOCK, ROW_WARPS
+from rbp_lab.scoring.linear import ieee_products
+from rbp_lab.scoring.triton_kernels import on_device, outputs, row_kernel
+from rbp_lab.scoring.triton_tiles import ROW_BLOCK, ROW_WARPS
 from rbp_lab.scoring.types import LMHead, TokenScores
 
 DEFAULT_BUDGET = 512 << 20
@@ -24,7 +24,7 @@ MOST_TOKENS = 2048
 ALIGN = 32
 
 
-def score_chunked(
+def score_triton_chunked(
     hidden: torch.Tensor,
     head: LMHead,
     targets: torch.Tensor,

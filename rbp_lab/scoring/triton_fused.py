@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 
 from rbp_lab.errors import LabError
-from rbp_lab.scoring.kernels import fused_kernel, merge_kernel, on_device, outputs
-from rbp_lab.scoring.tiles import MERGE_BLOCK, MERGE_WARPS, Tile, fused_tile
+from rbp_lab.scoring.triton_kernels import fused_kernel, merge_kernel, on_device, outputs
+from rbp_lab.scoring.triton_tiles import MERGE_BLOCK, MERGE_WARPS, Tile, fused_tile
 from rbp_lab.scoring.types import LMHead, TokenScores
 
 DEFAULT_BUDGET = 64 << 20
@@ -22,7 +22,7 @@ SPLITS = 8
 DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
 
-def score_fused(
+def score_triton_fused(
     hidden: torch.Tensor,
     head: LMHead,
     targets: torch.Tensor,

@@ -1,7 +1,6 @@
-"""Scoring by tiles on a CPU, each tile reduced in one reading by code that numba compiles for this machine.
+"""Implementation "numba": scores by tiles on a CPU, each tile reduced in one reading by code that numba compiles.
 
-The product is ours where the processor has AVX-512 (see avx512); what follows it costs a seventh of a float32 product
-at D = 128, and less at larger widths.
+The tiles and their logits are those of the implementation "torch"; only the reduction differs.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numba import float32, int32, njit
 
-from rbp_lab.scoring import avx512
-from rbp_lab.scoring.product import Linear, each_tile, linear_for, operand_dtype, target_logits, tile_for
+from rbp_lab.scoring.linear import Linear, linear_for
 from rbp_lab.scoring.threads import by_positions
+from rbp_lab.scoring.tiling import each_tile, operand_dtype, target_logits, tile_for
 from rbp_lab.scoring.types import LMHead, TokenScores
 
 # Sums may be taken in any order, as vectors need; NaN and infinity keep their meaning.
@@ -27,7 +25,7 @@ LOWEST, HIGHEST = np.float32(-87.0), np.float32(88.0)  # exp of anything beyond 
 TOO_LARGE = np.float32(1e26)  # a sum this large: the reference is so far below the largest logit that it must move
 
 
-def score_native(
+def score_numba(
     hidden: torch.Tensor,
     head: LMHead,
     targets: torch.Tensor,
@@ -37,28 +35,14 @@ def score_native(
     delta: torch.Tensor | None = None,
     tile: tuple[int, int] | None = None,
 ) -> TokenScores:
-    """Scores of ``targets`` [n] from ``hidden`` [n,D] on the CPU; extra memory is one tile of float32 a thread.
+    """Scores of ``targets`` [n] from ``hidden`` [n,D] on the CPU; holds one float32 tile for each thread.
 
-    The arguments are those of score_tiled.
+    The arguments are those of score_torch.
     """
-    width, operands, linear = hidden.shape[-1], operand_dtype(hidden, logits), F.linear
-    given = {x.dtype for x in (hidden, head.weight, head.bias) if x is not None}
-    if logits == "float32" and given == {torch.bfloat16} and avx512.multiplies(torch.bfloat16, width):
-        linear, operands = avx512.linear, torch.bfloat16
-    elif operands is torch.float32:
-        linear = float32_linear(width)
-    ours = linear is avx512.linear
-    if tile is None:
-        tokens, rows = tile_for(hidden, head, operands, budget)
-        # More tokens for each time it arranges the weights: at D = 768 they take 0.93 to 0.98 of the time so.
-        tile = (2 * tokens, rows // 2) if ours else (tokens, rows)
-    score = partial(_score, head=head, tile=tile, operands=operands, linear=linear)
-    return by_positions(score, hidden, targets, delta, avx512.TOKENS if ours else tile[0])
-
-
-def float32_linear(width: int) -> Linear:
-    """``linear_for``'s choice in float32 on this CPU, with the product of ``avx512`` to choose from."""
-    return linear_for("cpu", torch.float32, width, avx512.linear if avx512.multiplies(torch.float32, width) else None)
+    operands = operand_dtype(hidden.dtype, logits)
+    tile = tile or tile_for(hidden, head, operands, budget)
+    score = partial(_score, head=head, tile=tile, operands=operands, linear=linear_for("cpu", operands))
+    return by_positions(score, hidden, targets, delta, tile[0])
 
 
 def _score(
@@ -84,7 +68,7 @@ def _score(
         if delta is not None:
             count_bracket(z, t[at], delta[at].numpy(), counts[2, at], counts[3, at])
 
-    each_tile(hidden, head, tile, operands, linear, reduce, padded=linear is not avx512.linear)
+    each_tile(hidden, head, tile, operands, linear, reduce)
     counts[1::2] -= 1  # the targets themselves
     with np.errstate(invalid="ignore", divide="ignore"):  # not finite: said by the caller
         log_mass = np.log(mass)
@@ -112,8 +96,8 @@ def _exp(d):  # type: ignore[no-untyped-def]
     return p * np.int32((int32(k) + int32(127)) << int32(23)).view(np.float32)
 
 
-# Inlined: as a function of its own it exists twice, alone and within its caller's code, with sums in different orders,
-# and whether the caller's code was compiled or came from numba's cache decided which of the two ran.
+# Inlined: as a function of its own it would exist twice, alone and within its caller, with sums in different orders,
+# and which of the two ran would depend on whether the caller was compiled or came from numba's cache.
 @njit(nogil=True, cache=True, fastmath=FAST, inline="always")
 def _power_sums(row, reference):  # type: ignore[no-untyped-def]
     """(Σ exp(d), Σ d·exp(d)) over d = row − reference, in one reading; NaN and infinity survive in the second sum."""
@@ -128,10 +112,11 @@ def _power_sums(row, reference):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, fastmath=FAST)
 def reduce_tile(z, t, top, mass, moment, greater, equal):  # type: ignore[no-untyped-def]
-    """Merge a tile of logits z [m,R] into the state of its rows: top float32, mass and moment float64 (relative to
-    top), greater and equal int32: how many logits are greater than t [m], and equal.
+    """Merge a tile of logits z [m,R] into the state of its rows.
 
-    top is a reference, not always the maximum: the first tile sets it, and only logits far above move it.
+    top float32 [m]: the reference of the sums, set by the first tile and moved only by logits far above it. mass and
+    moment float64 [m]: Σ exp(z − top) and Σ (z − top) exp(z − top). greater and equal int32 [m]: how many logits are
+    greater than t [m] and equal to it.
     """
     m, rows = z.shape
     for i in range(m):
@@ -177,10 +162,10 @@ def count_bracket(z, t, delta, surely, maybe):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def place_targets(z, t, own):  # type: ignore[no-untyped-def]
-    """Put the target's logit t [m] where it is in z [m,R]: in column own [m], outside 0…R−1 for not here.
+    """Write the target's logit t [m] to column own [m] of z [m,R]; a column outside 0…R−1 is in another tile.
 
-    The target leaves the counts by its index: its logit may differ from the tile's by a rounding, and so it is never
-    greater than itself and always equal, once over all tiles.
+    The target's logit may differ from the tile's by a rounding. Written there, it is never greater than itself and
+    equal to itself exactly once over all tiles.
     """
     m, rows = z.shape
     for i in range(m):

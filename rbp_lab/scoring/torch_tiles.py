@@ -1,7 +1,7 @@
-"""Scoring by tiles of the logits in plain torch, on any device, without ever holding a row of logits.
+"""Implementation "torch": scores by tiles of the logits in plain torch, on any device, no row of logits ever whole.
 
-Each tile is reduced to five numbers a token while it is in cache and then forgotten. Running log-sum-exp and entropy
-are merged by the usual rescaling to the larger maximum.
+Each tile is reduced to five numbers a token while it is in cache. The log-sum-exp and entropy of tiles are merged by
+rescaling to the larger maximum.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from functools import partial
 
 import torch
 
-from rbp_lab.scoring.product import Linear, each_tile, ieee_products, linear_for, operand_dtype, target_logits, tile_for
+from rbp_lab.scoring.linear import Linear, ieee_products, linear_for
 from rbp_lab.scoring.threads import by_positions
+from rbp_lab.scoring.tiling import each_tile, operand_dtype, target_logits, tile_for
 from rbp_lab.scoring.types import LMHead, TokenScores
 
 LOG2_E = 1 / math.log(2)
 EMPTY = -1e4  # stands for −inf where it is multiplied by a mass of 0; exp of it is 0
 
 
-def score_tiled(
+def score_torch(
     hidden: torch.Tensor,
     head: LMHead,
     targets: torch.Tensor,
@@ -29,15 +30,14 @@ def score_tiled(
     delta: torch.Tensor | None = None,
     tile: tuple[int, int] | None = None,
 ) -> TokenScores:
-    """Scores of ``targets`` [n] from ``hidden`` [n,D]; extra memory is three tiles of float32, for each
-    thread on a CPU.
+    """Scores of ``targets`` [n] from ``hidden`` [n,D]; holds three float32 tiles, on a CPU for each thread.
 
-    tile: (tokens, vocabulary rows), by default what ``budget`` allows. delta: δ [n] of the bracket. The rest as in
-    score_tokens.
+    tile: (tokens, vocabulary rows), by default what ``budget`` allows. delta: δ [n] of the bracket. The other arguments
+    are those of score_tokens.
     """
-    operands = operand_dtype(hidden, logits)
+    operands = operand_dtype(hidden.dtype, logits)
     tile = tile or tile_for(hidden, head, operands, budget)
-    linear = linear_for(hidden.device.type, operands, hidden.shape[-1])
+    linear = linear_for(hidden.device.type, operands)
     score = partial(_score, head=head, tile=tile, operands=operands, linear=linear)
     with ieee_products():
         if hidden.device.type == "cpu":
