@@ -17,6 +17,8 @@ _REASONS = (
     ("RepositoryNotFoundError", "the hub has no such public repository; check the id, or log in with `hf auth login`"),
     ("DatasetNotFoundError", "the hub has no such public data set; check the id, or log in with `hf auth login`"),
     ("OfflineModeIsEnabled", "it is not in the local cache and HF_HUB_OFFLINE is set; unset it or download it first"),
+    ("ProxyError", "the proxy does not let the request through; check HTTPS_PROXY"),
+    ("TimeoutException", "the hub did not answer in time; check the network and try again"),
     ("LocalEntryNotFoundError", "the hub cannot be reached and it is not in the local cache; check the network"),
     ("EntryNotFoundError", "the repository lacks a file that is needed"),
     ("ConnectError", "the hub cannot be reached; check the network, or give a local path"),
@@ -24,6 +26,16 @@ _REASONS = (
     ("HfHubHTTPError", "the hub answered with an error"),
     ("JSONDecodeError", "a file that should be JSON is not"),
 )
+# Errors that say more than the status of the answer they stand for; a file that is not there is a 404 as well.
+_SPECIFIC = frozenset({"GatedRepoError", "RevisionNotFoundError", "RepositoryNotFoundError", "DatasetNotFoundError",
+                       "OfflineModeIsEnabled", "EntryNotFoundError"})  # fmt: skip
+# What a status of the hub means, where no error of the hub's library says it better.
+_STATUS = {
+    401: "the hub does not accept the token; log in again with `hf auth login`",
+    403: "the hub forbids access to it (403): check what the token of `hf auth login` may read",
+    404: "the hub has nothing at this address (404); check the id, and HF_ENDPOINT when it is set",
+    429: "the hub allows no more requests for now (429): wait some minutes, or log in with `hf auth login`",
+}
 
 
 def explain(error: BaseException) -> str:
@@ -38,16 +50,37 @@ def explain(error: BaseException) -> str:
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     if "trust_remote_code" in str(error):
         return "it ships its own code; read that code, then set trust_remote_code=true"
-    if "backend tokenizer" in str(error):
-        return "its files are missing, or need a package that is not installed (sentencepiece, tiktoken)"
+    if any(word in str(error) for word in ("backend tokenizer", "`tiktoken`", "SentencePiece library", "protobuf")):
+        return (
+            "its vocabulary files are missing, or need a package that is not installed: for tokenizer.model, "
+            "spiece.model and the like pip install sentencepiece protobuf, for others pip install tiktoken"
+        )
+    status = _status(error)
     for name, words in _REASONS:
         if any(name in mro for mro in names):
+            if status is not None and name not in _SPECIFIC:
+                return status
             if name in {"LocalEntryNotFoundError", "ConnectionError"} and offline:
                 return dict(_REASONS)["OfflineModeIsEnabled"]
             if name in {"EntryNotFoundError", "HfHubHTTPError", "JSONDecodeError"}:
                 return f"{words} ({first_line(error)})"
             return words
     return first_line(error)
+
+
+def _status(error: BaseException) -> str | None:
+    """The sentence for the HTTP status along the chain of causes, None when no server answered with a failure."""
+    seen: BaseException | None = error
+    for _ in range(10):
+        if seen is None:
+            break
+        code = getattr(getattr(seen, "response", None), "status_code", None)
+        if code in _STATUS:
+            return _STATUS[code]
+        if isinstance(code, int) and code >= 500:
+            return f"the hub is out of order at the moment ({code}); try again later"
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def first_line(error: BaseException) -> str:

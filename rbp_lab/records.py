@@ -21,7 +21,7 @@ RECORD_VERSION = 1
 class ParamCounts:
     """Parameter counts of a causal LM; a tensor shared by several modules counts once.
 
-    total: every parameter.
+    total: every parameter of the text model; towers for pictures and sound do not count.
     embedding: token and learned position embeddings.
     head: the output projection, 0 when it is tied to the token embedding (already in ``embedding``).
     non_embedding: total − embedding − head, the model size S of [RBP] (arXiv 2510.20387, section 4).

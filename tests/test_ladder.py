@@ -287,6 +287,8 @@ def test_held_out_text_and_foreign_models_are_not_trained(tmp_path):
         ({"seed": -1}, "seed must be 0 or more"),
         ({"name": "a/b"}, "may not be empty or a path"),
         ({"name": ""}, "may not be empty or a path"),
+        ({"name": "a$b"}, "may not contain"),
+        ({"name": "x" * 300}, "too long"),
     ],
 )
 def test_settings_out_of_range_are_said(tmp_path, changes, words):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from rbp_lab.models import HFModel
 from rbp_lab.store.records import list_records
 from tests import hub_server
 from tests.conftest import build_tiny_tokenizer, save_tiny_model
-from tests.sources import measure_config
+from tests.sources import MadeUpText, measure_config
 
 
 def copy_of(directory: Path, where: Path) -> Path:
@@ -249,6 +250,57 @@ def test_an_adapter_is_refused_with_the_way_out(files, base, tiny_model_dir, tmp
             (model / name).unlink()
     with pytest.raises(LabError, match=r"holds an adapter \(adapter_.*merge it into its base model with peft"):
         measure(measure_config(model, tmp_path / "store"))
+
+
+def with_tokens(directory: Path, count: int) -> Path:
+    """Add tokens to the tokenizer until its last id is count − 1; the head has 384 rows."""
+    tokenizer = build_tiny_tokenizer()
+    tokenizer.add_tokens([f"<more-{i}>" for i in range(count - 300)], special_tokens=True)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def test_ids_beyond_the_head_that_no_text_yields_are_a_note(tiny_model_dir, tmp_path, capsys):
+    plain = measure(measure_config(tiny_model_dir, tmp_path / "store")).record
+    model = with_tokens(copy_of(tiny_model_dir, tmp_path / "model"), 386)
+    for candidates in ("rows", "tokenizer"):
+        config = measure_config(model, tmp_path / "store", scoring__candidates=candidates)
+        record = measure(config).record
+        assert (record.model.vocab_rows, record.model.tokenizer_size) == (384, 386)
+        assert record.stats == plain.stats, "every row competes in both, because the tokenizer names them all"
+        (note,) = record.provenance["notes"]
+        assert note == (
+            "the head has 384 rows, so no text may contain the tokens beyond (384 '<more-84>', 385 '<more-85>')"
+        )
+        assert capsys.readouterr().err.count(note) == 1
+
+
+@dataclass(frozen=True)
+class WithToken(MadeUpText):
+    """MadeUpText whose fifth text holds one added token of the tokenizer."""
+
+    def corpus(self):
+        corpus = super().corpus()
+        texts = (*corpus.texts[:4], corpus.texts[4] + " <more-85>", *corpus.texts[5:])
+        return replace(corpus, texts=texts, fingerprint="other")
+
+
+def test_an_id_beyond_the_head_in_a_text_is_refused_with_document_and_token(tiny_model_dir, tmp_path):
+    model = with_tokens(copy_of(tiny_model_dir, tmp_path / "model"), 386)
+    dataset = {"_target_": "tests.test_model_identity.WithToken", "protocol": {"windows": "rolling", "max_tokens": 64}}
+    with pytest.raises(LabError, match=r"token \d+ of document 'text-4' has id 385 \('<more-85>'\), but the head"):
+        measure(measure_config(model, tmp_path / "store", dataset=dataset))
+
+
+def test_a_separator_beyond_the_head_is_refused(tiny_model_dir, tmp_path):
+    model = copy_of(tiny_model_dir, tmp_path / "model")
+    tokenizer = build_tiny_tokenizer()
+    tokenizer.add_tokens([f"<more-{i}>" for i in range(85)])
+    tokenizer.eos_token = "<more-84>"
+    tokenizer.save_pretrained(model)
+    config = measure_config(model, tmp_path / "store", dataset__protocol={"windows": "packed", "max_tokens": 64})
+    with pytest.raises(LabError, match=r"the token between packed documents has id 384"):
+        measure(config)
 
 
 def test_code_of_another_repository_is_refused(tiny_model_dir, tmp_path):

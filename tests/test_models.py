@@ -68,10 +68,36 @@ def test_the_generic_model_takes_every_field_and_names_itself():
         ("owner/model", "refs/pr/1", "model@refs-pr-1"),
         ("/some/where/my model/", None, "my-model"),
         ("..", None, Path("..").resolve().name),
+        ("/some/where/$(rm)[1]\x1b[0m", None, "rm-1-0m"),
+        ("/some/where/" + "x" * 250, None, "x" * 120),
+        ("/some/where/" + "模" * 80, None, "模" * 40),
     ],
 )
 def test_names_are_safe_for_directories(path, revision, name):
     assert HFModel(path=path, revision=revision).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "shown"),
+    [
+        ("pythia-14m", "step1000", "pythia-14m@step1000"),
+        ("pythia-14m", None, "pythia-14m"),
+        ("pythia-14m-step1000", "step1000", "pythia-14m-step1000"),
+        ("pythia-14m@step1000", "step1000", "pythia-14m@step1000"),
+        ("pythia-step10000", "step1000", "pythia-step10000@step1000"),
+        ("domain-7b", "main", "domain-7b@main"),
+        ("mine", "refs/pr/1", "mine@refs-pr-1"),
+    ],
+)
+def test_a_revision_shows_in_the_name_once(name, revision, shown):
+    source = HFModel(path="EleutherAI/pythia-14m", name=name, revision=revision)
+    assert source.name == shown == HFModel(path="EleutherAI/pythia-14m", name=shown, revision=revision).name
+
+
+def test_two_checkpoints_of_a_named_model_have_two_names():
+    configs = [compose("pythia-14m", f"model.revision=step{i}") for i in (1000, 2000)]
+    names = [HFModel(**{k: v for k, v in config.items() if k != "_target_"}).name for config in configs]
+    assert names == ["pythia-14m@step1000", "pythia-14m@step2000"]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +106,19 @@ def test_names_are_safe_for_directories(path, revision, name):
         ({"path": " "}, "model.path is empty"),
         ({"path": "a/b", "name": "a/b"}, "may not be empty or a path; got 'a/b'"),
         ({"path": "a/b", "name": ".."}, "may not be empty or a path"),
+        ({"path": "a/b", "name": "cost$"}, r"model.name .* may not contain '\$'; got 'cost\$'"),
+        ({"path": "a/b", "name": "a[1]"}, r"may not contain '\['"),
+        ({"path": "a/b", "name": "red\x1b[31m"}, r"may not contain '\\x1b'"),
+        ({"path": "a/b", "name": "two\nlines"}, r"may not contain '\\n'"),
+        ({"path": "a/b", "name": "\u202egpt"}, r"may not contain '\\u202e'"),
+        ({"path": "a/b", "name": "x" * 300}, "model.name has 300 characters, which is too long"),
+        ({"path": "a/b", "name": "模" * 100}, "model.name has 100 characters, which is too long"),
+        ({"path": "a/b", "name": " "}, "may not be empty"),
+        ({"path": "a/b", "name": 70}, "model.name must be text; got 70; quote it"),
+        ({"path": "a/b", "revision": 1000}, "model.revision must be text; got 1000; quote it"),
+        ({"path": None}, "model.path is empty"),
+        ({"path": "a/b", "family": "x$y"}, r"model.family is a label and may not contain '\$'"),
+        ({"path": "a/b", "family": ""}, "model.family may not be empty"),
         ({"path": "a/b", "dtype": "fp32"}, "must be one of float32, bfloat16, float16, or null; got 'fp32'"),
         ({"path": "/nowhere", "revision": "main"}, "is for hub ids"),
     ],
@@ -177,6 +216,43 @@ def headless(directory):
     AutoModel.from_pretrained(directory).save_pretrained(directory)
 
 
+def write(name, text):
+    return lambda directory: (directory / name).write_text(text)
+
+
+def cut(path: Path, end: int) -> None:
+    path.write_bytes(path.read_bytes()[:end])
+
+
+def append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def gguf_only(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    (directory / "m.gguf").write_bytes(b"GGUF" + bytes(20))
+
+
+def gguf_alone(directory: Path) -> None:
+    gguf_only(directory)
+    (directory / "config.json").unlink()
+
+
+def write_index(text: str):
+    def change(directory: Path) -> None:
+        (directory / "model.safetensors").unlink()
+        (directory / "model.safetensors.index.json").write_text(text)
+
+    return change
+
+
+def sentencepiece_only(directory: Path) -> None:
+    remove("tokenizer.json", "tokenizer_config.json")(directory)
+    (directory / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPTSw3Tokenizer"}')
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 12345\n"
 CODE = {"auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}, "model_type": "own"}
 BROKEN = {
     "no config": (remove("config.json"), "has no config.json"),
@@ -187,6 +263,19 @@ BROKEN = {
     "own code": (rewrite_config(**CODE), "ships its own code.*set trust_remote_code=true"),
     "no head": (headless, r"lacks weights or has them in another shape \((embed_out|lm_head).weight\)"),
     "other shape": (rewrite_config(intermediate_size=65), r"in another shape \(.*mlp.*\).*would be random"),
+    "pointer to weights": (write("model.safetensors", LFS), r"model\.safetensors is a Git LFS pointer.*git lfs pull"),
+    "pointer to tokenizer": (write("tokenizer.json", LFS), r"tokenizer\.json is a Git LFS pointer"),
+    "pointer to config": (write("config.json", LFS), r"config\.json is a Git LFS pointer"),
+    "gguf only": (gguf_only, r"holds no weights but a GGUF file \(m\.gguf\).*gguf_file"),
+    "gguf without config": (gguf_alone, r"holds no weights but a GGUF file \(m\.gguf\).*gguf_file"),
+    "one byte short": (lambda d: cut(d / "model.safetensors", -1), "do not agree with its own header"),
+    "one byte long": (lambda d: append(d / "model.safetensors"), "do not agree with its own header"),
+    "empty weights": (write("model.safetensors", ""), "its 0 bytes do not agree with its own header"),
+    "no index": (write_index("not json"), "is not a weight index"),
+    "index of nothing": (write_index('{"weight_map": [1]}'), "is not a weight index"),
+    "index of numbers": (write_index('{"weight_map": {"a": 1}}'), "is not a weight index"),
+    "index elsewhere": (write_index('{"weight_map": {"a": "../x.safetensors"}}'), "which is not in"),
+    "sentencepiece": (sentencepiece_only, "pip install sentencepiece"),
     "cut off": (lambda d: (d / "model.safetensors").write_bytes(b"half"), "is damaged or incomplete: its 4 bytes"),
 }
 
@@ -198,6 +287,58 @@ def test_an_unusable_model_is_one_sentence(case, tiny_model_dir, tmp_path):
     with pytest.raises(LabError, match=message) as caught:
         source.open().load(torch.float32, "cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_of_the_weights_header_is_refused_or_another_model(tiny_gpt2_dir, tmp_path):
+    """Every way in which the header's JSON can lose a bit, at places spread over it."""
+    model = edited(tiny_gpt2_dir, tmp_path, lambda d: None)
+    weights = model / "model.safetensors"
+    whole = weights.read_bytes()
+    own = HFModel(path=str(model)).open()
+    logits = full_logits(own.load(torch.float32, "cpu").network, IDS)
+    length = int.from_bytes(whole[:8], "little")
+    for at in range(0, 8 + length, 8 + length >> 4):
+        weights.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 7)]) + whole[at + 1 :])
+        try:
+            opened = HFModel(path=str(model)).open()
+            loaded = opened.load(torch.float32, "cpu")
+        except LabError as error:
+            assert "\n" not in str(error)
+            continue
+        assert opened.info.fingerprint != own.info.fingerprint
+        torch.testing.assert_close(full_logits(loaded.network, IDS), logits)
+
+
+def test_a_gguf_file_is_told_from_a_hub_id(tmp_path, monkeypatch):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(20))
+    (tmp_path / "m.bin").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    for path in ("m.gguf", str(tmp_path / "m.gguf")):
+        with pytest.raises(LabError, match=r"m\.gguf is a GGUF file; convert it to a directory first"):
+            HFModel(path=path).open()
+    with pytest.raises(LabError, match=r"m\.bin is a file; model\.path must be the directory"):
+        HFModel(path="m.bin").open()
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/model", "x" * 5000, "a\0b/c/d", "https://huggingface.co/gpt2"])
+def test_odd_paths_are_no_model_directory(path):
+    with pytest.raises(LabError, match="no model directory"):
+        HFModel(path=path, name="odd").open()
+
+
+def test_tensors_that_no_layer_uses_are_listed_and_known_buffers_are_not(tiny_model_dir, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    model = edited(tiny_model_dir, tmp_path, lambda d: None)
+    tensors = load_file(model / "model.safetensors")
+    tensors["gpt_neox.layers.0.attention.rotary_emb.inv_freq"] = torch.zeros(4)
+    tensors["gpt_neox.layers.0.attention.masked_bias"] = torch.zeros(1)
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    assert HFModel(path=str(model)).open().load(torch.float32, "cpu").notes == ()
+    save_file(tensors | {"mtp.weight": torch.zeros(2), "value_head": torch.zeros(2)}, model / "model.safetensors",
+              metadata={"format": "pt"})  # fmt: skip
+    (note,) = HFModel(path=str(model)).open().load(torch.float32, "cpu").notes
+    assert note == "2 tensors of the checkpoint are used by no layer: mtp.weight, value_head"
 
 
 def test_a_missing_directory_is_told_from_a_hub_id(tmp_path):

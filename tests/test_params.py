@@ -72,6 +72,43 @@ def test_untied_head_is_counted_apart_with_its_bias():
     assert phi.embedding == 384 * 32
 
 
+_TEXT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "intermediate_size": 64, "vocab_size": 384, "head_dim": 8}  # fmt: skip
+_SIGHT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+# Model type → its settings, and the type and settings of the same text model alone.
+WITH_OTHER_SENSES = {
+    "gemma3": ({"text_config": _TEXT, "vision_config": _SIGHT}, ("gemma3_text", _TEXT)),
+    "got_ocr2": (
+        {"text_config": _TEXT | {"model_type": "qwen2"}, "vision_config": _SIGHT | {"mlp_dim": 32}},
+        ("qwen2", _TEXT | {"tie_word_embeddings": True}),
+    ),
+    "fuyu": ({"text_config": _TEXT | {"model_type": "persimmon"}}, ("persimmon", _TEXT)),
+    "moss_transcribe_diarize": (
+        {"text_config": _TEXT | {"model_type": "qwen3"}, "audio_config": {"d_model": 16, "encoder_layers": 1,
+         "encoder_attention_heads": 2, "encoder_ffn_dim": 32}},
+        ("qwen3", _TEXT | {"tie_word_embeddings": True}),
+    ),
+    "phi4_multimodal": (_TEXT | {"vision_config": _SIGHT, "pad_token_id": 0}, ("phi3", _TEXT | {"pad_token_id": 0})),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WITH_OTHER_SENSES)
+def test_only_the_text_model_counts(kind):
+    settings, (text_kind, text_settings) = WITH_OTHER_SENSES[kind]
+    model = empty_model(config_of(kind, settings))
+    counted, text = count_parameters(model), count_params(config_of(text_kind, text_settings))
+    assert counted.non_embedding == text.non_embedding > 0
+    assert (counted.embedding, counted.head) == (text.embedding, text.head)
+    assert counted.total < sum(one.numel() for one in model.parameters()), "there is nothing to leave out"
+
+
+def test_a_picture_encoder_inside_a_flat_text_model_does_not_count():
+    git = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+           "vocab_size": 384, "max_position_embeddings": 40}  # fmt: skip
+    sizes = {count_params(config_of("git", git | {"vision_config": _SIGHT | {"hidden_size": d}})) for d in (16, 48)}
+    assert len(sizes) == 1
+
+
 @pytest.mark.parametrize("name", sorted(TINY_MODELS))
 def test_counts_from_the_config_equal_counts_of_the_built_model(name):
     model = build_tiny_model(name)

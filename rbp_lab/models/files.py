@@ -193,13 +193,15 @@ def _refuse_pointer(path: Path) -> None:
 
 def check_directory(directory: Path) -> None:
     """Raise LabError unless the directory exists with a config and weights and holds no adapter."""
-    if directory.is_file():
+    if os.path.isfile(directory):
         with directory.open("rb") as stream:
             if stream.read(4) == b"GGUF":
                 raise LabError(_about_gguf(f"{directory} is a GGUF file"))
         raise LabError(f"{directory} is a file; model.path must be the directory that save_pretrained wrote")
-    if not directory.is_dir():
-        raise LabError(f"no model directory {directory}; check model.path, or give a hub id such as owner/model")
+    if not os.path.isdir(directory):  # unlike Path.is_dir, false for what no file system can name
+        raise LabError(
+            f"no model directory {str(directory)[:200]}; check model.path, or give a hub id such as owner/model"
+        )
     adapter = next((name for name in _ADAPTER if (directory / name).exists()), None)
     if adapter is not None:
         raise LabError(about_adapter(str(directory), adapter))

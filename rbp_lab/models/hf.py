@@ -74,7 +74,8 @@ class HFModel:
     @property
     def is_local(self) -> bool:
         """Whether path means a directory: it exists, or it cannot be a hub id."""
-        return os.path.exists(self._directory) or not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", self.path)
+        hub_id = len(self.path) <= 96 and re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", self.path)
+        return os.path.exists(self._directory) or not hub_id
 
     @property
     def _directory(self) -> Path:
