@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,6 +21,7 @@ from rbp_lab.data.windows import BlockPlan, TokenizedCorpus, plan_blocks
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import Runtime, choose_device
 from rbp_lab.measurement.observers import Callback, Measurement, Observers, RunPlan
+from rbp_lab.measurement.pool import launch
 from rbp_lab.models.source import ModelSource, OpenModel
 from rbp_lab.records import DatasetInfo, ModelInfo, RunHeader, RunRecord, ScoringSpec, record_key
 from rbp_lab.store.layout import Store
@@ -83,7 +80,7 @@ def run_job(job: Job) -> Outcome:
         path = measure_share(job, corpus, identity, Runtime(device=choose_device(job.launch.device)))
     else:
         choose_device(job.launch.device)
-        _launch(job.config, identity.key, job.launch.processes, Store(job.store))
+        launch(job.config, identity.key, job.launch.processes, Store(job.store))
         path = record_path(job.store, identity.key)
     return Outcome(read_record(path), path, measured=True)
 
@@ -276,28 +273,3 @@ def _record(
             "transformers": transformers.__version__,
         },
     )
-
-
-def _launch(config: Mapping[str, Any], key: str, processes: int, store: Store) -> None:
-    """Start the processes with torch's launcher; they see plain JSON, never the command line.
-
-    key: of the record to make; a process that finds another model or text stops.
-    """
-    store.jobs.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="job-", dir=store.jobs) as directory:
-        job = Path(directory) / "job.json"
-        job.write_text(json.dumps({"config": config, "key": key}))
-        log = Path(directory) / "launcher.log"
-        threads = max(1, (os.cpu_count() or 1) // processes)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command += ["-m", "rbp_lab.measurement.worker", str(job)]
-        with open(log, "w") as stderr:  # the launcher's own report; a user's mistake comes back in error.txt
-            code = subprocess.run(
-                command, stderr=stderr, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, check=False
-            ).returncode
-        if code:
-            error = Path(directory) / "error.txt"
-            if error.is_file():
-                raise LabError(error.read_text().strip())
-            tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-40:])
-            raise RuntimeError(f"measuring in {processes} processes failed with exit code {code}:\n{tail}")

@@ -1,6 +1,7 @@
 """One of several measuring processes: ``python -m torch.distributed.run … -m rbp_lab.measurement.worker JOB.json``."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +9,14 @@ from pathlib import Path
 from rbp_lab.commands.measure import job_from_config
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import distributed
+from rbp_lab.measurement.pool import write_failure
 from rbp_lab.measurement.run import identify, measure_share
 
 
 def run_worker(arguments: Sequence[str]) -> int:
     """Measure this process's share of the job in the file that ``arguments`` names; returns the exit code."""
-    (path,) = arguments
-    work = json.loads(Path(path).read_text())
+    path = Path(arguments[0])
+    work = json.loads(path.read_text())
     try:
         job = job_from_config(work["config"])
         with distributed(job.launch.device) as runtime:
@@ -23,8 +25,8 @@ def run_worker(arguments: Sequence[str]) -> int:
             if identity.key != work["key"]:
                 raise LabError("the model or the text changed while the processes started; run again")
             measure_share(job, corpus, identity, runtime)
-    except LabError as error:
-        (Path(path).parent / "error.txt").write_text(str(error))
+    except Exception as error:
+        write_failure(path, error, int(os.environ["RANK"]))
         return 1
     return 0
 
