@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rbp_lab.stats import DocumentTable, RankStats
@@ -95,12 +96,46 @@ class ScoringSpec:
 
 @dataclass(frozen=True)
 class RunHeader:
-    """What a measurement is of, known before its first token is scored. key: ``record_key`` of the other three."""
+    """What a measurement is of, known before its first token is scored.
+
+    key: ``record_key`` of the next three. other_models, other_datasets: the names, (model, family) and data set, under
+    which the same key was asked for before; names are not part of the key.
+    """
 
     key: str
     model: ModelInfo
     dataset: DatasetInfo
     scoring: ScoringSpec
+    other_models: tuple[tuple[str, str], ...] = ()
+    other_datasets: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Model, family and data set, as they are called now."""
+        return self.model.name, self.model.family, self.dataset.name
+
+    def named(self, model: str, family: str, dataset: str) -> RunHeader:
+        """The same run under these names; those it has now join the others."""
+        models = [(self.model.name, self.model.family), *self.other_models]
+        datasets = [self.dataset.name, *self.other_datasets]
+        return replace(
+            self,
+            model=replace(self.model, name=model, family=family),
+            dataset=replace(self.dataset, name=dataset),
+            other_models=tuple(m for m in dict.fromkeys(models) if m != (model, family)),
+            other_datasets=tuple(d for d in dict.fromkeys(datasets) if d != dataset),
+        )
+
+    def named_to_pass(self, model: Callable[[str, str], bool], dataset: Callable[[str], bool]) -> RunHeader | None:
+        """The run under the first of its names, the present ones first, that pass; None when none do.
+
+        model: whether a name and family pass. dataset: whether a data set's name does.
+        """
+        models = [(self.model.name, self.model.family), *self.other_models]
+        datasets = [self.dataset.name, *self.other_datasets]
+        m = next((m for m in models if model(*m)), None)
+        d = next((d for d in datasets if dataset(d)), None)
+        return None if m is None or d is None else self.named(*m, d)
 
 
 @dataclass(frozen=True)

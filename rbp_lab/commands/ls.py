@@ -38,7 +38,9 @@ def listing(models: Sequence[str], datasets: Sequence[str], store: str | Path, c
         console.print(f"[bold]{title}[/bold]")
         console.print(Columns(sorted(names), padding=(0, 2)))
     console.print(f"[bold]finished runs in {store}[/bold]")
-    headers = list_headers(store)
+    headers, damaged = list_headers(store)
+    for error in damaged:
+        console.print(f"damaged: {error}", markup=False, highlight=False, soft_wrap=True)
     if not headers:
         console.print("none yet; rbp-lab demo makes some, rbp-lab measure one", style="dim")
         return

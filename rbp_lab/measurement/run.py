@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from rbp_lab.measurement.pool import launch
 from rbp_lab.models.source import ModelSource, OpenModel
 from rbp_lab.records import DatasetInfo, ModelInfo, RunHeader, RunRecord, ScoringSpec, record_key
 from rbp_lab.store.layout import Store
-from rbp_lab.store.records import has_record, read_record, record_path, write_record
+from rbp_lab.store.records import DamagedRecord, has_record, read_record, record_path, rename_record, write_record
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,18 @@ class Outcome:
 def run_job(job: Job) -> Outcome:
     """Run the measurement in this process or in ``launch.processes`` of them.
 
-    A finished record of the same key is returned without measuring unless ``force``. Raises LabError on anything the
-    user can put right; the store then holds nothing new.
+    A finished record of the same key is returned without measuring unless ``force``; it takes the names that are asked
+    for. A damaged one is measured again. Raises LabError on anything the user can put right; the store then holds
+    nothing new.
     """
     corpus = job.dataset.corpus()
     identity = identify(job, corpus)
     if has_record(job.store, identity.key) and not job.force:
         path = record_path(job.store, identity.key)
-        return Outcome(read_record(path), path, measured=False)
+        try:
+            return Outcome(_named_as_asked(job.store, read_record(path), identity.header), path, measured=False)
+        except DamagedRecord as error:
+            print(f"note: {error}; doing so now", file=sys.stderr)
     if note := corpus.left_out_note():
         print(f"note: {note}", file=sys.stderr)
     if job.launch.processes == 1:
@@ -83,6 +87,21 @@ def run_job(job: Job) -> Outcome:
         launch(job.config, identity.key, job.launch.processes, Store(job.store))
         path = record_path(job.store, identity.key)
     return Outcome(read_record(path), path, measured=True)
+
+
+def _named_as_asked(store: str, record: RunRecord, asked: RunHeader) -> RunRecord:
+    """The found record under the names that are asked for; they are not part of the key."""
+    if record.header.names == asked.names:
+        return record
+    before, now = ("{} of family {} on {}".format(*names) for names in (record.header.names, asked.names))
+    what = f"run {asked.key} was measured as {before}; it is now called {now}, and filters find it under either name"
+    try:
+        record = rename_record(store, record, *asked.names)
+    except LabError as error:
+        record = replace(record, header=record.header.named(*asked.names))
+        what = f"run {asked.key} stays called {before} in the store, and is called {now} here only: {error}"
+    print(f"note: {what}", file=sys.stderr)
+    return record
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The local store, the source of truth: one directory per finished measurement, named by its key.
 
-``<store>/runs/<key>/`` holds record.json (readable: infos, protocol, summary, provenance) and parquet tables:
+``<store>/runs/<key>/`` holds record.json (readable: infos, protocol, summary, provenance, and the sha256 of every file)
+and parquet tables:
 
 * ranks: rank, count, count_optimistic, nll_sum — one row per rank that occurs
 * windows: window, max_rank, count — windows of N scored tokens by their largest rank
@@ -14,8 +15,11 @@ A record is written under a temporary name and renamed, so a directory that bear
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+import io
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +27,21 @@ import numpy as np
 import pandas as pd
 
 from rbp_lab.errors import LabError
-from rbp_lab.records import RECORD_VERSION, DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec
+from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.stats import UNIT, DocumentTable, RankStats
-from rbp_lab.store.atomic import atomic_directory
+from rbp_lab.store.atomic import atomic_directory, atomic_path
+from rbp_lab.store.consistency import contradiction
+from rbp_lab.store.header import (
+    CHECKSUMS,
+    TABLES,
+    DamagedRecord,
+    damage_named,
+    header_text,
+    read_header,
+    run_header,
+    sha256,
+)
 from rbp_lab.store.layout import RecordFiles, Store
-
-TABLES = ("ranks", "windows", "documents", "document_ranks", "document_runs")
 
 
 def record_path(store: str | Path, key: str) -> Path:
@@ -42,34 +55,39 @@ def has_record(store: str | Path, key: str) -> bool:
 
 
 def write_record(store: str | Path, record: RunRecord) -> Path:
-    """Write a finished record atomically and return its directory; an older record of the key is replaced."""
-    path = record_path(store, record.key)
-    with atomic_directory(path) as directory:
+    """Write a finished record atomically and return its directory; an older record of the key is replaced.
+
+    The names of the older one are kept as other names. Raises LabError when the disk is full or may not be written.
+    """
+    files = Store(store).record(record.key)
+    header = record.header
+    if files.header.is_file():
+        with suppress(LabError):  # a damaged record leaves nothing to keep
+            header = run_header(read_header(files)).named(*header.names)
+    with atomic_directory(files.directory) as directory:
+        inside = RecordFiles(directory)
+        checksums = {}
         for name, table in record_tables(record).items():
-            table.to_parquet(RecordFiles(directory).table(name), index=False)
-        RecordFiles(directory).header.write_text(json.dumps(_header(record), indent=2, allow_nan=False) + "\n")
-    return path
+            table.to_parquet(inside.table(name), index=False)
+            checksums[inside.table(name).name] = sha256(inside.table(name).read_bytes())
+        inside.header.write_text(header_text(replace(record, header=header), checksums), encoding="utf-8")
+    return files.directory
 
 
-def _header(record: RunRecord) -> dict[str, Any]:
-    stats = record.stats
-    return {
-        "version": RECORD_VERSION,
-        "key": record.key,
-        "model": asdict(record.model) | {"non_embedding_params": record.model.params.non_embedding},
-        "dataset": asdict(record.dataset),
-        "scoring": asdict(record.scoring),
-        "summary": record.summary,
-        "totals": {
-            "vocab_rows": stats.vocab_rows,
-            "num_tokens": stats.num_tokens,
-            "num_documents": stats.num_documents,
-            "num_bytes": stats.num_bytes,
-            "num_tied": stats.num_tied,
-            "entropy_sum": stats.entropy_units * UNIT,
-        },
-        "provenance": record.provenance,
+def rename_record(store: str | Path, record: RunRecord, model: str, family: str, dataset: str) -> RunRecord:
+    """The record under other names, in the store as well; its present names are kept as other names.
+
+    Raises LabError when the store may not be written.
+    """
+    files = Store(store).record(record.key)
+    checksums = read_header(files).get(CHECKSUMS, {})
+    tables = {
+        files.table(n).name: checksums.get(files.table(n).name) or sha256(files.table(n).read_bytes()) for n in TABLES
     }
+    renamed = replace(record, header=record.header.named(model, family, dataset))
+    with atomic_path(files.header) as temporary:
+        temporary.write_text(header_text(renamed, tables), encoding="utf-8")
+    return renamed
 
 
 def record_tables(record: RunRecord) -> dict[str, pd.DataFrame]:
@@ -129,27 +147,35 @@ def record_tables(record: RunRecord) -> dict[str, pd.DataFrame]:
 def read_record(directory: str | Path) -> RunRecord:
     """The record in a directory, equal to the last bit to the one written.
 
-    Raises LabError when it is incomplete or of another version.
+    Checksums are verified; a record that was written without them is read as well, and counts that contradict each
+    other are refused in any. Raises DamagedRecord, or LabError when the record is of another version or may not be
+    read.
     """
     files = RecordFiles(Path(directory))
-    try:
-        header = json.loads(files.header.read_text())
-        version = header["version"]
-        if version != RECORD_VERSION:
-            raise LabError(f"{directory}: record version {version}, this rbp_lab reads {RECORD_VERSION}; measure again")
-        tables = {name: pd.read_parquet(files.table(name)) for name in TABLES}
-        return _from_parts(header, tables)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LabError(
-            f"{directory} is not a readable record ({type(error).__name__}: {error}); "
-            "remove the directory and measure again"
-        ) from error
+    with damage_named(files):
+        header = read_header(files)
+        tables = {name: pd.read_parquet(io.BytesIO(_table_bytes(files, name, header))) for name in TABLES}
+        record = _from_parts(header, tables)
+        why = contradiction(record.stats, record.documents)
+        if why is None and record.stats.num_tokens != header["totals"]["num_tokens"]:
+            why = "the tables do not hold as many tokens as record.json says"
+        if why is not None:
+            raise ValueError(why)
+        return record
+
+
+def _table_bytes(files: RecordFiles, name: str, header: Mapping[str, Any]) -> bytes:
+    """The file of a table, verified when the header has its checksum."""
+    path = files.table(name)
+    data = path.read_bytes()
+    if CHECKSUMS in header and sha256(data) != header[CHECKSUMS][path.name]:
+        raise ValueError(f"the checksum of {path.name} does not hold")
+    return data
 
 
 def _from_parts(header: dict[str, Any], tables: dict[str, pd.DataFrame]) -> RunRecord:
-    model = {k: v for k, v in header["model"].items() if k != "non_embedding_params"}
-    scoring = header["scoring"]
-    spec = ScoringSpec(**{**scoring, **{k: tuple(scoring[k]) for k in ("thresholds", "window_lengths")}})
+    about = run_header(header)
+    spec = about.scoring
     totals = header["totals"]
     ranks, windows, table = tables["ranks"], tables["windows"], tables["documents"]
     per_rank = RankStats.zeros(totals["vocab_rows"], spec.window_lengths)
@@ -157,18 +183,16 @@ def _from_parts(header: dict[str, Any], tables: dict[str, pd.DataFrame]) -> RunR
     per_rank.counts[at] = ranks["count"]
     per_rank.counts_optimistic[at] = ranks["count_optimistic"]
     per_rank.nll_units[at] = _units(ranks["nll_sum"])
-    index = {n: i for i, n in enumerate(spec.window_lengths)}
-    per_rank.window_max[windows["window"].map(index).to_numpy(int), windows["max_rank"].to_numpy() - 1] = windows[
-        "count"
-    ]
+    per_rank.window_max[
+        _places(windows["window"], np.array(spec.window_lengths)), windows["max_rank"].to_numpy() - 1
+    ] = windows["count"]
+    (entropy,) = _units(pd.Series([totals["entropy_sum"]], name="entropy_sum"))
     stats = RankStats(
         per_rank.counts, per_rank.counts_optimistic, per_rank.nll_units, spec.window_lengths, per_rank.window_max,
-        round(totals["entropy_sum"] / UNIT), totals["num_tied"], totals["num_bytes"], totals["num_documents"],
+        int(entropy), totals["num_tied"], totals["num_bytes"], totals["num_documents"],
     )  # fmt: skip
     ids = table["document_id"].to_numpy()
     hist, runs = tables["document_ranks"], tables["document_runs"]
-    thresholds = np.array(spec.thresholds)
-    order = np.argsort(thresholds)
     documents = DocumentTable(
         thresholds=spec.thresholds,
         document_id=ids,
@@ -181,18 +205,17 @@ def _from_parts(header: dict[str, Any], tables: dict[str, pd.DataFrame]) -> RunR
         log_rank=table["log_rank"].to_numpy(),
         log_rank_sq=table["log_rank_sq"].to_numpy(),
         indptr=np.concatenate(
-            [[0], np.cumsum(np.bincount(np.searchsorted(ids, hist["document_id"]), minlength=len(ids)))]
+            [[0], np.cumsum(np.bincount(_places(hist["document_id"], ids), minlength=len(ids)))]
         ).astype(np.int64),
         rank=hist["rank"].to_numpy(np.int32),
         count=hist["count"].to_numpy(np.int32),
-        run_row=np.searchsorted(ids, runs["document_id"]).astype(np.int32),
-        run_threshold=order[np.searchsorted(thresholds[order], runs["k"])].astype(np.int32),
+        run_row=_places(runs["document_id"], ids).astype(np.int32),
+        run_threshold=_places(runs["k"], np.array(spec.thresholds)).astype(np.int32),
         run_length=runs["length"].to_numpy(np.int32),
         run_count=runs["count"].to_numpy(np.int32),
     )
-    params = ParamCounts(**model.pop("params"))
     return RunRecord(
-        header=RunHeader(header["key"], ModelInfo(**model, params=params), DatasetInfo(**header["dataset"]), spec),
+        header=about,
         stats=stats,
         documents=documents,
         document_names=_names(table, header["dataset"]["num_documents"]),
@@ -201,9 +224,24 @@ def _from_parts(header: dict[str, Any], tables: dict[str, pd.DataFrame]) -> RunR
     )
 
 
+def _places(values: pd.Series, among: np.ndarray) -> np.ndarray:
+    """Where in ``among`` each value stands; ValueError when one is not there."""
+    order = np.argsort(among, kind="stable")
+    places = order[np.minimum(np.searchsorted(among[order], values), len(among) - 1)] if len(values) else order[:0]
+    if not np.array_equal(among[places], values):
+        raise ValueError(f"{values.name} holds values that this record has not")
+    return places
+
+
 def _units(nats: pd.Series) -> np.ndarray:
     """Fixed point from nats; exact, since a float64 holds any multiple of 2**-24 below 2**29 nats."""
-    return np.rint(nats.to_numpy() / UNIT).astype(np.int64)
+    values = nats.to_numpy()
+    if not np.isfinite(values).all():
+        raise ValueError(f"{nats.name} holds values that are not finite")
+    units = np.rint(values / UNIT).astype(np.int64)
+    if not np.array_equal(units * UNIT, nats):
+        raise ValueError(f"{nats.name} holds values that are no multiples of 2**-24 nats")
+    return units
 
 
 def _names(table: pd.DataFrame, num_documents: int) -> tuple[str, ...]:
@@ -213,23 +251,41 @@ def _names(table: pd.DataFrame, num_documents: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def list_headers(store: str | Path) -> list[dict[str, Any]]:
-    """record.json of every finished record, ordered as ``list_records`` orders them; reads no table."""
-    headers = []
+def _print_note(message: str) -> None:
+    print(f"note: {message}", file=sys.stderr, flush=True)
+
+
+def list_headers(store: str | Path) -> tuple[list[dict[str, Any]], list[DamagedRecord]]:
+    """record.json of every finished record, ordered as ``list_records`` orders them, and what is wrong with others.
+
+    Checksums of the tables are verified; no table is opened.
+    """
+    headers, damaged = [], []
     for files in Store(store).records():
         try:
-            headers.append(json.loads(files.header.read_text()))
-        except (OSError, ValueError) as error:
-            raise LabError(
-                f"{files.header} is not readable ({error}); remove its directory and measure again"
-            ) from error
-    return sorted(
-        headers,
-        key=lambda h: (h["dataset"]["name"], h["model"]["family"], h["model"]["non_embedding_params"], h["key"]),
-    )
+            with damage_named(files):
+                header = read_header(files)
+                for name in TABLES:
+                    _table_bytes(files, name, header)
+                headers.append((_order(run_header(header)), header))
+        except LabError as error:
+            damaged.append(error)
+    return [header for _, header in sorted(headers, key=lambda h: h[0])], damaged
 
 
-def list_records(store: str | Path) -> list[RunRecord]:
-    """Every finished record of the store, ordered by dataset, family and model size; [] when there is none."""
-    found = [read_record(files.directory) for files in Store(store).records()]
-    return sorted(found, key=lambda r: (r.dataset.name, r.model.family, r.model.params.non_embedding, r.key))
+def list_records(store: str | Path, on_damage: Callable[[str], None] = _print_note) -> list[RunRecord]:
+    """Every finished record of the store, ordered by dataset, family and model size; [] when there is none.
+
+    One that cannot be read is left out, and ``on_damage`` gets the sentence that says why.
+    """
+    found = []
+    for files in Store(store).records():
+        try:
+            found.append(read_record(files.directory))
+        except LabError as error:
+            on_damage(str(error))
+    return sorted(found, key=lambda record: _order(record.header))
+
+
+def _order(header: RunHeader) -> tuple[object, ...]:
+    return header.dataset.name, header.model.family, header.model.params.non_embedding, header.key
