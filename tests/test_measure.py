@@ -10,7 +10,9 @@ import torch
 
 import rbp_lab.models.scorer
 from rbp_lab import metrics
+from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.commands.measure import measure
+from rbp_lab.config.schemas import Filters, KSpec
 from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import Protocol, plan_blocks
 from rbp_lab.errors import LabError
@@ -20,7 +22,7 @@ from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring import NonFiniteLogits, check_finite
 from rbp_lab.scoring.linear import product_for
 from rbp_lab.scoring.reference import score_logits
-from rbp_lab.store.records import list_records
+from rbp_lab.store.records import list_records, read_record
 from tests.conftest import TINY_MODELS, build_tiny_model, build_tiny_tokenizer
 from tests.sources import MadeUpText, measure_config
 
@@ -323,6 +325,77 @@ def test_a_measurement_is_found_again_and_forced_anew(tiny_model_dir, tmp_path):
     other = measure(measure_config(tiny_model_dir, tmp_path, dataset__num_documents=5))
     assert other.measured and other.record.key != first.record.key
     assert len(list_records(tmp_path)) == 2
+
+
+def names_of(points):
+    return set(zip(points["model"], points["family"], points["dataset"], strict=True))
+
+
+def gathered(store, **filters):
+    return gather(Selection(str(store), KSpec([1, 5]), filters=Filters(**filters))).points
+
+
+def test_new_names_relabel_the_finished_record_and_the_old_ones_still_find_it(tiny_model_dir, tmp_path, capsys):
+    config = measure_config(tiny_model_dir, tmp_path, dataset__name="corpusA")
+    first = measure(config)
+    capsys.readouterr()
+    changed = {**config["model"], "name": "big", "family": "mine"}
+    again = measure({**config, "model": changed, "dataset": {**config["dataset"], "name": "corpusB"}})
+    assert not again.measured and again.path == first.path and again.record.stats == first.record.stats
+    assert again.line().startswith("big on corpusB: found measured")
+    (note,) = capsys.readouterr().err.splitlines()
+    assert "tiny of family tiny on corpusA" in note and "now called big of family mine on corpusB" in note
+    (record,) = list_records(tmp_path)
+    assert record == again.record and record.header.names == ("big", "mine", "corpusB")
+    new, old = ("big", "mine", "corpusB"), ("tiny", "tiny", "corpusA")
+    assert names_of(gathered(tmp_path)) == {new}  # one record: a law counts the model once
+    assert names_of(gathered(tmp_path, dataset="corpusB")) == names_of(gathered(tmp_path, dataset="corpus*")) == {new}
+    assert names_of(gathered(tmp_path, dataset="corpusA")) == {("big", "mine", "corpusA")}
+    assert names_of(gathered(tmp_path, model=["tiny"])) == {("tiny", "tiny", "corpusB")}
+    assert names_of(gathered(tmp_path, family="tiny", dataset="corpusA")) == {old}
+    with pytest.raises(LabError, match="none of 1 finished runs passes"):
+        gathered(tmp_path, model="big", family="tiny")  # it was never called that
+    measure(config)
+    assert names_of(gathered(tmp_path)) == {old} and names_of(gathered(tmp_path, family="mine")) == {
+        ("big", "mine", "corpusA")
+    }
+    assert measure(config).record.header.names == old and len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_measuring_anew_keeps_the_names_too(tiny_model_dir, tmp_path):
+    config = measure_config(tiny_model_dir, tmp_path, dataset__name="corpusA")
+    measure(config)
+    measure({**config, "force": True, "dataset": {**config["dataset"], "name": "corpusB"}})
+    assert names_of(gathered(tmp_path, dataset="corpusA")) == {("tiny", "tiny", "corpusA")}
+    assert names_of(gathered(tmp_path)) == {("tiny", "tiny", "corpusB")}
+
+
+def test_a_damaged_record_is_measured_again(tiny_model_dir, tmp_path, capsys):
+    config = measure_config(tiny_model_dir, tmp_path)
+    first = measure(config)
+    table = first.path / "ranks.parquet"
+    table.write_bytes(table.read_bytes()[:-9])
+    again = measure(config)
+    assert again.measured and again.record.stats == first.record.stats
+    assert "the checksum of ranks.parquet does not hold" in capsys.readouterr().err
+    assert not measure(config).measured
+
+
+def test_a_finished_record_is_found_where_nothing_may_be_written(tiny_model_dir, tmp_path, capsys, monkeypatch):
+    config = measure_config(tiny_model_dir, tmp_path)
+    first = measure(config)
+
+    def refuse(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    for name in ("open", "mkdir"):  # every atomic write begins with one of these
+        monkeypatch.setattr(f"os.{name}", refuse)
+    assert measure(config).record == first.record
+    other = measure({**config, "dataset": {**config["dataset"], "name": "corpusB"}})
+    assert other.record.header.names == ("tiny", "tiny", "corpusB") and other.record.stats == first.record.stats
+    note = capsys.readouterr().err.splitlines()[-1]
+    assert "stays called tiny of family tiny on made-up in the store" in note and "Read-only file system" in note
+    assert read_record(first.path) == first.record
 
 
 def test_what_a_record_says(tiny_model_dir, tmp_path):

@@ -93,9 +93,11 @@ def gather(wanted: Selection) -> AnalysisInputs:
     one_of("size", size, SIZES)
     notes: list[str] = []
     there = [run for name in names for run in _load(name, wanted, notes)]
-    found = [run for run in there if passes_filters(run.header, wanted.filters)]
+    found = [run for run in (under_filters(run, wanted.filters) for run in there) if run is not None]
     if not found and (there or str(wanted.filters)):
-        raise LabError(_nothing_passes(wanted.filters, [run.header for run in there]))
+        raise LabError("; ".join([_nothing_passes(wanted.filters, [run.header for run in there]), *notes]))
+    if not found and notes:
+        raise LabError("; ".join(["there is no run that can be analysed", *notes]))
     runs = sorted(deduplicated(found, notes), key=lambda run: _order(run.header))
     records = [run.record for run in runs if run.record is not None]
     remote = [run.remote for run in runs if run.record is None and run.remote is not None]
@@ -120,7 +122,7 @@ def _order(header: RunHeader) -> tuple[object, ...]:
 def _load(name: str, wanted: Selection, notes: list[str]) -> list[LoadedRun]:
     """The finished runs of one source; of W&B the newest first. What is left out is noted."""
     if name == "local":
-        return [LoadedRun(name, record.header, record) for record in list_records(wanted.store)]
+        return [LoadedRun(name, record.header, record) for record in list_records(wanted.store, notes.append)]
     where = destination(replace(wanted.tracking, mode="online"))
     if where is None or not where.online:
         raise LabError("source=wandb needs a W&B key: run wandb login or set WANDB_API_KEY")
@@ -175,19 +177,35 @@ def _one_per_measurement(found: list[LoadedRun], notes: list[str]) -> list[Loade
     return list(kept.values())
 
 
-def _names(header: RunHeader) -> dict[str, str]:
+def under_filters(run: LoadedRun, filters: Filters) -> LoadedRun | None:
+    """The run under the first of its names that pass the filters, the present names first; None when none do.
+
+    Filters are applied before runs are compared with each other.
+    """
+
+    def passes(**values: str) -> bool:
+        return all(matches(value, filters.patterns(name)) for name, value in values.items())
+
+    if not passes(dtype=run.header.scoring.dtype, key=run.header.key):
+        return None
+    header = run.header.named_to_pass(
+        lambda name, family: passes(model=name, family=family), lambda name: passes(dataset=name)
+    )
+    if header is None:
+        return None
+    return replace(run, header=header, record=run.record and replace(run.record, header=header))
+
+
+def _names(header: RunHeader) -> dict[str, list[str]]:
+    """What each filter could match."""
+    models = [(header.model.name, header.model.family), *header.other_models]
     return {
-        "model": header.model.name,
-        "family": header.model.family,
-        "dataset": header.dataset.name,
-        "dtype": header.scoring.dtype,
-        "key": header.key,
+        "model": [name for name, _ in models],
+        "family": [family for _, family in models],
+        "dataset": [header.dataset.name, *header.other_datasets],
+        "dtype": [header.scoring.dtype],
+        "key": [header.key],
     }
-
-
-def passes_filters(header: RunHeader, filters: Filters) -> bool:
-    """Whether a run passes the filters; they are applied before runs are compared with each other."""
-    return all(matches(value, filters.patterns(name)) for name, value in _names(header).items())
 
 
 def _nothing_passes(filters: Filters, headers: Sequence[RunHeader]) -> str:
@@ -197,7 +215,7 @@ def _nothing_passes(filters: Filters, headers: Sequence[RunHeader]) -> str:
     there = []
     for name in ("model", "family", "dataset", "dtype", "key"):
         if filters.patterns(name):
-            values = sorted({_names(header)[name] for header in headers})
+            values = sorted({value for header in headers for value in _names(header)[name]})
             more = f" and {len(values) - 20} more" if len(values) > 20 else ""
             there.append(f"{name}: {', '.join(values[:20])}{more}")
     return f"none of {len(headers)} finished runs passes {filters}; there is {'; '.join(there)}"

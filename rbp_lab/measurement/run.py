@@ -75,7 +75,8 @@ def run_job(job: Job) -> Outcome:
     if has_record(job.store, identity.key) and not job.force:
         path = record_path(job.store, identity.key)
         try:
-            return Outcome(_named_as_asked(job.store, read_record(path), identity.header), path, measured=False)
+            found = read_record(path, identity.key)
+            return Outcome(_named_as_asked(job.store, found, identity.header), path, measured=False)
         except DamagedRecord as error:
             print(f"note: {error}; doing so now", file=sys.stderr)
     if note := corpus.left_out_note():

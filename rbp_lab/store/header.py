@@ -13,7 +13,7 @@ from typing import Any
 from rbp_lab.errors import LabError
 from rbp_lab.records import RECORD_VERSION, DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec
 from rbp_lab.stats import UNIT
-from rbp_lab.store.layout import RecordFiles, is_key
+from rbp_lab.store.layout import RecordFiles
 
 TABLES = ("ranks", "windows", "documents", "document_ranks", "document_runs")
 # The entry with the sha256 of every table's file, and within it the one of all other entries of record.json.
@@ -85,14 +85,14 @@ def damage_named(files: RecordFiles) -> Iterator[None]:
         raise DamagedRecord(f"{files.directory} is not a readable record ({what}); measure it again") from error
 
 
-def read_header(files: RecordFiles) -> dict[str, Any]:
-    """record.json, verified as far as it can be without the tables; raises as ``read_record`` does."""
+def read_header(files: RecordFiles, key: str | None = None) -> dict[str, Any]:
+    """record.json, verified as far as it can be without the tables; arguments and errors as of ``read_record``."""
     with damage_named(files):
         header = json.loads(files.header.read_bytes())
         version = header["version"]
         if version != RECORD_VERSION:
             raise ValueError(f"record version {version!r}, this rbp_lab reads {RECORD_VERSION}")
-        if is_key(files.directory.name) and header["key"] != files.directory.name:
+        if header["key"] != key and key is not None:
             raise ValueError(f"it is the record of another key, {header['key']!r}")
         if set(header) == _FIRST_ENTRIES:  # written before records had checksums
             if header["key"] != _first_key(header):

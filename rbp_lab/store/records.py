@@ -144,16 +144,16 @@ def record_tables(record: RunRecord) -> dict[str, pd.DataFrame]:
     }
 
 
-def read_record(directory: str | Path) -> RunRecord:
+def read_record(directory: str | Path, key: str | None = None) -> RunRecord:
     """The record in a directory, equal to the last bit to the one written.
 
     Checksums are verified; a record that was written without them is read as well, and counts that contradict each
-    other are refused in any. Raises DamagedRecord, or LabError when the record is of another version or may not be
-    read.
+    other are refused in any. key: the one that it must be of, where that is known. Raises DamagedRecord, or another
+    LabError when the files may not be read.
     """
     files = RecordFiles(Path(directory))
     with damage_named(files):
-        header = read_header(files)
+        header = read_header(files, key)
         tables = {name: pd.read_parquet(io.BytesIO(_table_bytes(files, name, header))) for name in TABLES}
         record = _from_parts(header, tables)
         why = contradiction(record.stats, record.documents)
@@ -264,7 +264,7 @@ def list_headers(store: str | Path) -> tuple[list[dict[str, Any]], list[DamagedR
     for files in Store(store).records():
         try:
             with damage_named(files):
-                header = read_header(files)
+                header = read_header(files, files.directory.name)
                 for name in TABLES:
                     _table_bytes(files, name, header)
                 headers.append((_order(run_header(header)), header))
@@ -281,7 +281,7 @@ def list_records(store: str | Path, on_damage: Callable[[str], None] = _print_no
     found = []
     for files in Store(store).records():
         try:
-            found.append(read_record(files.directory))
+            found.append(read_record(files.directory, files.directory.name))
         except LabError as error:
             on_damage(str(error))
     return sorted(found, key=lambda record: _order(record.header))
