@@ -147,6 +147,7 @@ def test_lineage_from_training_to_exponents(server, tmp_path):
     assert report["run"] == runs["analysis"]["name"]
     summary = runs["analysis"]["summary"]
     assert summary["tables/fits"]["_type"] == "table-file"
+    assert summary["report/report"]["_type"] == "html-file"
     assert any(name.startswith("figures/") for name in summary) == any(f.suffix == ".png" for f in analysis.files)
     before = len(server.lab.operations)
     analyze(tmp_path)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 
+from rbp_lab.analysis.run import analyze as analyze_points
 from rbp_lab.cli import CONF
-from rbp_lab.commands.analyze import analyze_sources
 from rbp_lab.commands.sync import sync as sync_stage
 from rbp_lab.measurement.observers import Callback
+from rbp_lab.points import points_from_records
+from rbp_lab.store.layout import Store
+from rbp_lab.store.records import list_records
+from rbp_lab.tracking.settings import Tracking
+from rbp_lab.tracking.wandb.analysis import mirror_analysis
 from rbp_lab.tracking.wandb.session import shared_client
 
 ONLINE = {"mode": "auto", "seconds": 1e-9, "timeout": 20.0, "project": "rbp-lab", "entity": None}
@@ -45,6 +49,11 @@ def analyze_config(store, **changes):
     }  # fmt: skip
 
 
-def analyze(store, console=None, **changes):
-    """``rbp-lab analyze`` of a store."""
-    return analyze_sources(analyze_config(store, **changes), console or Console(quiet=True))
+def analyze(store):
+    """The quick part of ``rbp-lab analyze``: fits and one kind of figures of a store's records, mirrored."""
+    records, out = list_records(store), Store(store).analysis("default").directory
+    analysis = analyze_points(
+        points_from_records(records, [1, 5, 50]), out, figure_ks=[1], formats=("png",), records=records
+    )
+    mirror_analysis(Tracking(**ONLINE), store, out)
+    return analysis

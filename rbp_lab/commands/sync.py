@@ -44,7 +44,7 @@ def run(config: Mapping[str, Any]) -> None:
 
 
 def sync(config: Mapping[str, Any]) -> str:
-    """Mirror everything of ``store`` that has not been mirrored to where ``tracking`` points; a line that says so.
+    """Mirror everything of ``store`` that has not been mirrored to where ``tracking`` points; returns a line about it.
 
     Raises LabError when W&B cannot be reached or refuses (here it is the user's aim), and at the end when a result of
     the store could not be read.

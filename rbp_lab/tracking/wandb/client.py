@@ -62,7 +62,7 @@ class Client:
         self._run = wandb.init(
             mode=where["mode"],
             dir=directory,
-            # The same id is the same run; W&B knows no resuming offline and would say so on every run.
+            # The same id is the same run; W&B cannot resume offline and would warn on every run.
             resume="allow" if online else None,
             reinit="create_new",
             settings=settings,
@@ -179,7 +179,7 @@ def _value(value: Any) -> Any:
 
 
 def _check_written(file: Path, seconds: float) -> None:
-    """Raise OSError when the run's file is empty or its disk is full: on a full disk the client says nothing."""
+    """Raise OSError when the run's file is empty or its disk is full: on a full disk the client is silent."""
     until = time.monotonic() + seconds
     while not file.is_file() or not file.stat().st_size:
         if time.monotonic() > until:

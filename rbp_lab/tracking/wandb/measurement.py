@@ -24,7 +24,7 @@ class MeasurementTracker(Callback):
     """Mirrors a measurement to W&B: snapshots while it runs, then the finished record with its files.
 
     A measurement that breaks off leaves a failed run. With several processes the live values are those of process 0's
-    share, which the configuration says; the final ones are of the merged record.
+    share (``live_values_are_of`` in the run's configuration); the final ones are of the merged record.
     """
 
     def __init__(self, tracking: Tracking, store: str | Path, config: Mapping[str, Any] | None = None):

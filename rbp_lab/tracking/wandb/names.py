@@ -92,7 +92,7 @@ def totals(stats: RankStats) -> dict[str, Any]:
 
 
 def rbp_interval(name: str, estimate: metrics.Estimate | None) -> dict[str, float]:
-    """Bounds of a probability from the estimate of its −log; {} when the data cannot tell them."""
+    """Bounds of a probability from the estimate of its −log; {} when the data do not determine them."""
     if estimate is None:
         return {}
     return {f"{name}/lower": math.exp(-estimate.upper), f"{name}/upper": math.exp(-estimate.lower)}

@@ -51,7 +51,7 @@ def shown(value: object) -> str:
 
 
 def header_from_config(config: object) -> RunHeader:
-    """What a run's configuration says was measured; LabError unless ``names.record_config`` could have written it."""
+    """The header in a run's configuration; LabError unless ``names.record_config`` could have written it."""
     if not isinstance(config, Mapping):
         raise LabError(f"its configuration is no mapping: {shown(config)}")
     c = _Fields(config)
@@ -142,18 +142,18 @@ def numbers_from_summary(summary: Mapping[str, Any]) -> dict[str, float]:
         high = 1.0 if name.startswith("rbp/") and not name.endswith("/se_log") else float(LARGEST)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 <= value <= high:  # false for NaN too
-            raise LabError(f"its summary says {name} = {shown(value)}, which cannot be")
+            raise LabError(f"its summary has {name} = {shown(value)}, which cannot be")
         numbers[name] = float(value)
     for name in ("ce", STEP):
         if name not in numbers:
             raise LabError(f"its summary lacks {name}")
     if numbers[STEP] < 1 or numbers[STEP] != int(numbers[STEP]):
-        raise LabError(f"its summary says {STEP} = {numbers[STEP]:g}, not a positive whole number")
+        raise LabError(f"its summary has {STEP} = {numbers[STEP]:g}, not a positive whole number")
     return numbers
 
 
 def summary_rows(run: RemoteRun, ks: Sequence[int], size: str) -> list[dict[str, Any]]:
-    """The points that a run's summary tells: cross-entropy, and −log RBP_k for the k of ``ks`` that it has."""
+    """The points in a run's summary: cross-entropy, and −log RBP_k for the k of ``ks`` that it has."""
     header, numbers = run.header, run.numbers
     params = header.model.params
     base = {

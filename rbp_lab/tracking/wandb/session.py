@@ -134,7 +134,7 @@ class RunSpec:
 
 
 class Session:
-    """A W&B run that may fail. ``ok`` tells whether it is open and has not failed."""
+    """A W&B run that may fail. ``ok``: it is open and has not failed."""
 
     def __init__(
         self,
