@@ -5,6 +5,9 @@ It proves the real client, not the limits of the real server.
 
 import functools
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -75,6 +78,23 @@ def test_sync_mirrors_a_store_measured_without_wandb_once(server, tiny_model_dir
         path.unlink()
     sync(tmp_path)  # without its notes it asks again, and makes no twin
     assert len(server.lab.runs) == 2 and len(artifacts(server)) == 2
+
+
+def test_wandb_sync_uploads_an_offline_run_whole(server, tiny_model_dir, tmp_path):
+    """What W&B's own command makes of an offline run is what measuring online makes: numbers and files."""
+    offline = {**ONLINE, "mode": "offline"}
+    outcome = measure(measure_config(tiny_model_dir, tmp_path, tracking=offline))
+    (directory,) = (tmp_path / "wandb").glob("offline-run-*")
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    command = [sys.executable, "-m", "wandb", "sync", str(directory)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (run,) = server.lab.runs.values()
+    assert run["name"] == f"measure-{outcome.record.key}"
+    assert run["summary"]["rbp/5"] == metrics.rbp(outcome.record.stats, 5)
+    (artifact,) = artifacts(server)
+    assert json.loads(artifact["metadata"])["record_digest"] == run["summary"]["record_digest"]
+    assert all(file.read_bytes() in server.lab.files.values() for file in outcome.path.iterdir())
 
 
 def test_sync_without_a_key_says_what_to_do(tmp_path, monkeypatch):
