@@ -8,7 +8,9 @@ import pytest
 
 from rbp_lab.cli import main
 from rbp_lab.commands.measure import measure
+from rbp_lab.measurement import pool
 from rbp_lab.measurement.observers import Observers, RunPlan
+from rbp_lab.store.layout import Store
 from rbp_lab.tracking.jsonl import JsonLines
 from rbp_lab.tracking.settings import Tracking, destination
 from rbp_lab.tracking.wandb import session
@@ -172,6 +174,16 @@ def test_an_environment_that_is_no_use_is_no_key(tmp_path, monkeypatch):
     for server in ("http://[", "no address", "http://127.0.0.1:99999999"):
         monkeypatch.setenv("WANDB_BASE_URL", server)
         assert destination(Tracking(mode="online")).mode == "offline"
+
+
+def test_warnings_of_measuring_processes_reach_the_terminal(tmp_path, monkeypatch, capsys):
+    def processes(command, environment, stderr):
+        stderr.write("warning: W&B (offline) failed\nW1125 launcher: noise\nnote: a\nwarning: W&B (offline) failed\n")
+        return 0
+
+    monkeypatch.setattr(pool, "run_to_end", processes)
+    pool.launch({}, "0" * 16, 2, Store(tmp_path))
+    assert capsys.readouterr().err == "warning: W&B (offline) failed\nnote: a\n"
 
 
 def test_json_lines_hold_start_progress_record_and_error(tmp_path, outcome):

@@ -87,7 +87,9 @@ def test_wandb_sync_uploads_an_offline_run_whole(server, tiny_model_dir, tmp_pat
     (directory,) = (tmp_path / "wandb").glob("offline-run-*")
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     command = [sys.executable, "-m", "wandb", "sync", str(directory)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     (run,) = server.lab.runs.values()
     assert run["name"] == f"measure-{outcome.record.key}"

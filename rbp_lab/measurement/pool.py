@@ -38,8 +38,16 @@ def launch(config: Mapping[str, Any], key: str, processes: int, store: Store) ->
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
         with open(log, "w") as stderr:
             code = run_to_end(command, environment, stderr)
+        _pass_on(log.read_text(errors="replace"))
         if code:
             _raise_cause(Path(directory) / FAILURE, log.read_text(errors="replace"), code)
+
+
+def _pass_on(log: str) -> None:
+    """Print the notes and warnings of the processes, each once; the rest of the log is the launcher's."""
+    for line in dict.fromkeys(log.splitlines()):
+        if line.startswith(("note: ", "warning: ")):
+            print(line, file=sys.stderr, flush=True)
 
 
 def run_to_end(command: Sequence[str], environment: Mapping[str, str], stderr: IO[str]) -> int:
