@@ -1,5 +1,7 @@
 """Texts to ids: bytes that add up, policies for the first token, one pass per tokenizer and corpus."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -67,7 +69,7 @@ def test_the_cache_is_used_and_keyed_by_all_that_matters(tmp_path, monkeypatch):
     tokenize(corpus("dog", "fox é"), build_tiny_tokenizer(280), Protocol(), Store(tmp_path))
     tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(bos="always"), Store(tmp_path))
     tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(max_tokens=2), Store(tmp_path))
-    assert len(calls) == 5 and len(list(tmp_path.rglob("*.npz"))) == 5
+    assert len(calls) == 5 and len(list(tmp_path.rglob("*.safetensors"))) == 5
     tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(mask_special=False), Store(tmp_path))
     assert len(calls) == 5
 
@@ -82,3 +84,123 @@ def test_bytes_of_overlapping_and_empty_offsets():
     sizes = token_sizes("aéb", [(0, 1), (1, 2), (1, 2), (0, 0), (2, 3), (0, 0)])
     assert sizes.tolist() == [1, 2, 0, 0, 1, 0]
     assert token_sizes("", []).tolist() == []
+
+
+def kept_file(tmp_path, *texts):
+    tokens = tokenize(corpus(*texts), TOKENIZER, Protocol(), Store(tmp_path))
+    (path,) = tmp_path.rglob("*.safetensors")
+    return tokens, path
+
+
+def same(one, other):
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("tokens", "offsets", "token_bytes", "special_ids", "eos_id")
+    )
+
+
+def test_damaged_token_ids_are_made_again_with_a_note(tmp_path, capsys):
+    texts = ("the quick brown fox", "dog é", "")
+    right, path = kept_file(tmp_path, *texts)
+    good = path.read_bytes()
+    flips = [good[:i] + bytes([good[i] ^ 1 << i % 8]) + good[i + 1 :] for i in range(0, len(good), 11)]
+    cuts = [good[:i] for i in range(0, len(good), 29)]
+    other = [b"\0" * len(good), good + b"\0", good * 2, b"PK\3\4" + good, b"\xff" * 64]
+    for damaged in [*flips, *cuts, *other]:
+        path.write_bytes(damaged)
+        assert same(tokenize(corpus(*texts), TOKENIZER, Protocol(), Store(tmp_path)), right)
+        note = capsys.readouterr().err
+        assert note.startswith(f"note: the token cache {path} is damaged (") and note.count("\n") == 1
+        assert same(tokenize(corpus(*texts), TOKENIZER, Protocol(), Store(tmp_path)), right)
+        assert capsys.readouterr().err == ""
+
+
+def test_token_ids_of_another_corpus_under_the_name_are_not_taken(tmp_path, capsys):
+    right, path = kept_file(tmp_path / "a", "dog")
+    _, other = kept_file(tmp_path / "b", "fox")
+    path.write_bytes(other.read_bytes())
+    assert same(tokenize(corpus("dog"), TOKENIZER, Protocol(), Store(tmp_path / "a")), right)
+    assert "checksum differs" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_costs_a_note(tmp_path, capsys):
+    right = tokenize(corpus("dog"), TOKENIZER, Protocol())
+    (tmp_path / "cache").write_text("in the way")
+    assert same(tokenize(corpus("dog"), TOKENIZER, Protocol(), Store(tmp_path)), right)
+    assert "note: token ids cannot be kept in" in capsys.readouterr().err
+    _, path = kept_file(tmp_path / "b", "dog")
+    path.unlink()
+    path.mkdir()
+    assert same(tokenize(corpus("dog"), TOKENIZER, Protocol(), Store(tmp_path / "b")), right)
+    assert "note: token ids cannot be kept in" in capsys.readouterr().err
+
+
+def slow_tokenizer(directory, merges, **arguments):
+    """A tokenizer in Python: one vocabulary, merges of the caller's."""
+    from transformers import CTRLTokenizer
+
+    letters = [*"abcd", *(f"{letter}@@" for letter in "abcd")]
+    vocabulary = ["<unk>", *letters, "ab", "bc", "ab@@", "bc@@", "abc", "abcd"]
+    directory.mkdir(exist_ok=True)
+    (directory / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(vocabulary)}))
+    (directory / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{merge}\n" for merge in merges))
+    files = {"vocab_file": str(directory / "vocab.json"), "merges_file": str(directory / "merges.txt")}
+    return CTRLTokenizer(**files, unk_token="<unk>", **arguments)
+
+
+def test_slow_tokenizers_with_one_vocabulary_share_nothing(tmp_path):
+    one = slow_tokenizer(tmp_path / "one", ["a b", "b c"])
+    two = slow_tokenizer(tmp_path / "two", ["b c", "a b"])
+    again = slow_tokenizer(tmp_path / "again", ["a b", "b c"])
+    unused = slow_tokenizer(tmp_path / "unused", ["a b", "b c", "q z"])
+    assert one.get_vocab() == two.get_vocab() and one("abcd")["input_ids"] != two("abcd")["input_ids"]
+    prints = [tokenizer_fingerprint(tokenizer) for tokenizer in (one, two, again, unused)]
+    assert prints[0] == prints[2] and len(set(prints)) == 3 and None not in prints
+    store = Store(tmp_path)
+    for tokenizer in (one, two, one):
+        done = tokenize(corpus("abcd abc"), tokenizer, Protocol(), store)
+        assert done.tokens.tolist() == tokenizer("abcd abc")["input_ids"] and done.token_bytes is None
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_whatever_decides_ids_is_in_the_fingerprint(fast, tmp_path):
+    """Arguments, settings made later, added tokens, normalisers: each alone gives another cache."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    def make(**arguments):
+        if not fast:
+            return slow_tokenizer(tmp_path / "slow", ["a b"], **arguments)
+        tokenizer = build_tiny_tokenizer()
+        tokenizer.init_kwargs.update(arguments)
+        return tokenizer
+
+    changes = {
+        "argument": lambda: make(do_lower_case=True),
+        "other argument": lambda: make(do_lower_case=False),
+        "added token": lambda: (t := make(), t.add_tokens(["fox"]))[0],
+        "special token": lambda: (t := make(), t.add_special_tokens({"pad_token": "<p>"}))[0],
+    }
+    if fast:
+
+        def backend(**parts):
+            tokenizer = make()
+            for name, part in parts.items():
+                setattr(tokenizer.backend_tokenizer, name, part)
+            return tokenizer
+
+        changes["normaliser"] = lambda: backend(normalizer=normalizers.NFC())
+        changes["prefix space"] = lambda: backend(pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=True))
+    prints = {name: tokenizer_fingerprint(change()) for name, change in changes.items()}
+    assert len({*prints.values(), tokenizer_fingerprint(make())}) == len(prints) + 1 and None not in prints.values()
+
+
+def test_a_tokenizer_that_cannot_be_identified_is_used_and_nothing_is_kept(tmp_path, monkeypatch):
+    tokenizer = slow_tokenizer(tmp_path / "slow", ["a b"])
+
+    def refuse(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(tokenizer, "save_vocabulary", refuse)
+    assert tokenizer_fingerprint(tokenizer) is None
+    done = tokenize(corpus("abcd"), tokenizer, Protocol(), Store(tmp_path))
+    assert done.tokens.tolist() == tokenizer("abcd")["input_ids"] and not list(tmp_path.rglob("*.safetensors"))

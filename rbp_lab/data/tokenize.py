@@ -3,35 +3,65 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rbp_lab.data.corpus import Corpus
+from rbp_lab.data.prefix import locality
+from rbp_lab.data.token_cache import keep_tokens, read_tokens
 from rbp_lab.data.windows import Protocol, TokenizedCorpus
 from rbp_lab.errors import LabError
-from rbp_lab.store.atomic import atomic_path
 from rbp_lab.store.layout import Store
 
-# Documents handed to the tokenizer at a time: enough to keep its threads busy, few enough to bound memory.
+# Documents and characters handed to the tokenizer at a time: enough to keep its threads busy, few enough to bound
+# memory. A longer document goes alone.
 BATCH = 512
+BATCH_CHARACTERS = 2**20
+# Characters of a document that are tried first where only its first tokens are kept.
+FIRST_CHARACTERS = 2**14
+# Something of everything that a normaliser or pre-tokenizer may treat in a way of its own.
+_PROBE = (
+    "  It's a Probe:\tcafé CAFE\u0301, naïve ﬁ \u3000日本語 🙂👩\u200d👧 12345 3.14 <s></s> __init__(x);\r\n\n\n"
+    " ÀÉß Σς\u00a0end "
+)
 
 
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """SHA-256 over everything that decides ids: the serialised backend, special tokens and automatic additions."""
-    digest = hashlib.sha256(type(tokenizer).__name__.encode())
-    if getattr(tokenizer, "backend_tokenizer", None) is not None:
-        digest.update(tokenizer.backend_tokenizer.to_str().encode())
-    else:
-        digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
-    additions = (
-        tokenizer.build_inputs_with_special_tokens([0])
-        if hasattr(tokenizer, "build_inputs_with_special_tokens")
-        else None
-    )
-    digest.update(json.dumps([sorted(tokenizer.all_special_ids), additions, tokenizer.eos_token_id]).encode())
+def tokenizer_fingerprint(tokenizer: Any) -> str | None:
+    """SHA-256 over everything that decides ids; None when that cannot be told, as of a slow tokenizer without files.
+
+    It covers the class and its code, the arguments it was made with, the versions of the libraries, special tokens and
+    automatic additions, the ids of a probe, and the serialised backend of a fast tokenizer or the files (vocabulary,
+    merges, …) that a slow one saves.
+    """
+    import tokenizers
+    import transformers
+
+    digest = hashlib.sha256(f"{type(tokenizer).__qualname__} {transformers.__version__}\n".encode())
+    try:
+        made_with = {
+            name: one for name, one in tokenizer.init_kwargs.items() if name not in {"name_or_path", "vocab_file"}
+        }
+        special = [sorted(tokenizer.all_special_ids), tokenizer.eos_token_id, tokenizer.bos_token_id]
+        probe = [tokenizer(_PROBE, add_special_tokens=added)["input_ids"] for added in (True, False)]
+        digest.update(Path(inspect.getfile(type(tokenizer))).read_bytes())
+        digest.update(json.dumps([made_with, special, probe], sort_keys=True, default=repr).encode())
+        if tokenizer.is_fast:
+            digest.update(tokenizers.__version__.encode())
+            digest.update(tokenizer.backend_tokenizer.to_str().encode())
+        else:
+            with tempfile.TemporaryDirectory() as directory:
+                tokenizer.save_pretrained(directory)
+                for file in sorted(Path(directory).rglob("*")):
+                    if file.is_file():
+                        digest.update(f"\n{file.name}\n".encode() + file.read_bytes())
+    except Exception:  # a class without a file, a tokenizer that cannot be saved: it is used, and nothing is kept
+        return None
     return digest.hexdigest()
 
 
@@ -40,68 +70,100 @@ def tokenize(corpus: Corpus, tokenizer: Any, protocol: Protocol, store: Store | 
 
     Bytes per token come from the offsets of a fast tokenizer and sum to the document's UTF-8 size (special tokens
     stand for none); slow tokenizers tell no offsets and give None. Under ``truncate`` only the tokens that a row
-    can hold are kept. Raises LabError when ``bos: always`` is asked of a tokenizer without such a token.
+    can hold are kept, and of a long document only its beginning is tokenized where that provably gives the same.
+    Raises LabError when ``bos: always`` is asked of a tokenizer without such a token.
     """
     keep = protocol.max_tokens if protocol.windows == "truncate" else None
-    path = None
-    if store is not None:
-        what = [tokenizer_fingerprint(tokenizer), corpus.fingerprint, protocol.bos, keep]
-        path = store.tokens(hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24])
-        if path.is_file():
-            return _load(path)
-    tokenized = _tokenize(corpus, tokenizer, protocol.bos, keep)
-    if path is not None:
-        with atomic_path(path) as temporary:
-            np.savez(
-                temporary,
-                tokens=tokenized.tokens,
-                offsets=tokenized.offsets,
-                special_ids=tokenized.special_ids,
-                eos_id=np.array(-1 if tokenized.eos_id is None else tokenized.eos_id),
-                **({} if tokenized.token_bytes is None else {"token_bytes": tokenized.token_bytes}),
-            )
+    identity = None if store is None else tokenizer_fingerprint(tokenizer)
+    if identity is None:
+        return _tokenize(corpus, tokenizer, protocol.bos, keep)
+    what = [identity, corpus.fingerprint, protocol.bos, keep]
+    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    path = store.tokens(key[:24])
+    tokenized = read_tokens(path, key)
+    if tokenized is None:
+        tokenized = _tokenize(corpus, tokenizer, protocol.bos, keep)
+        keep_tokens(path, key, tokenized)
     return tokenized
-
-
-def _load(path: Path) -> TokenizedCorpus:
-    with np.load(path) as data:
-        eos = int(data["eos_id"])
-        return TokenizedCorpus(
-            tokens=data["tokens"],
-            offsets=data["offsets"],
-            token_bytes=data.get("token_bytes"),
-            special_ids=data["special_ids"],
-            eos_id=None if eos < 0 else eos,
-        )
 
 
 def _tokenize(corpus: Corpus, tokenizer: Any, bos: str, keep: int | None) -> TokenizedCorpus:
     if bos == "always" and tokenizer.bos_token_id is None:
         raise LabError("protocol.bos=always, but the tokenizer has no beginning-of-text token; use tokenizer or never")
-    fast = bool(tokenizer.is_fast)
     ids: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
-    for first in range(0, len(corpus.texts), BATCH):
-        # A lone surrogate (possible in JSON) is not text and has no UTF-8 form: it becomes U+FFFD.
-        texts = [
-            t.encode("utf-8", "surrogatepass").decode("utf-8", "replace") for t in corpus.texts[first : first + BATCH]
-        ]
-        # verbose=False: a document longer than the model's positions is cut by the protocol, not a reason to warn
-        coded = tokenizer(texts, add_special_tokens=bos != "never", return_offsets_mapping=fast, verbose=False)
-        for i, text in enumerate(texts):
-            document = np.array(coded["input_ids"][i], np.int32)
-            size = token_sizes(text, coded["offset_mapping"][i]) if fast else np.zeros(len(document), np.int32)
-            if bos == "always" and (len(document) == 0 or document[0] != tokenizer.bos_token_id):
-                document = np.concatenate([[tokenizer.bos_token_id], document]).astype(np.int32)
-                size = np.concatenate([[0], size]).astype(np.int32)
-            ids.append(document[:keep])
-            sizes.append(size[:keep])
+    for document, size in encode(corpus.texts, tokenizer, bos != "never", keep):
+        if bos == "always" and (len(document) == 0 or document[0] != tokenizer.bos_token_id):
+            document = np.concatenate([[tokenizer.bos_token_id], document]).astype(np.int32)
+            size = np.concatenate([[0], size]).astype(np.int32)
+        ids.append(document[:keep])
+        sizes.append(size[:keep])
     return TokenizedCorpus(
         tokens=np.concatenate([*ids, np.zeros(0, np.int32)]),
         offsets=np.concatenate([[0], np.cumsum([len(d) for d in ids])]).astype(np.int64),
-        token_bytes=np.concatenate([*sizes, np.zeros(0, np.int32)]) if fast else None,
+        token_bytes=np.concatenate([*sizes, np.zeros(0, np.int32)]) if tokenizer.is_fast else None,
         special_ids=np.array(sorted(set(tokenizer.all_special_ids)), np.int64),
         eos_id=tokenizer.eos_token_id,
+    )
+
+
+def encode(
+    texts: Sequence[str], tokenizer: Any, add_special_tokens: bool, keep: int | None, first: int = FIRST_CHARACTERS
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Token ids int32 and their bytes int32 of each text, at least the first ``keep`` (None: all).
+
+    first: characters of a longer text that are tried at first; four times as many while these do not settle the
+    tokens, see ``prefix``.
+    """
+    local = None if keep is None else locality(tokenizer)
+    for batch in _batches(texts, first if local else None):
+        begin = first if local and len(batch[0]) > first else None
+        while begin is not None:
+            coded = _call(tokenizer, [batch[0][:begin]], add_special_tokens)
+            if local.settles(coded.encodings[0], _clean(batch[0][:begin]), keep):
+                break
+            begin = 4 * begin if 4 * begin < len(batch[0]) else None
+        if begin is None:
+            coded = _call(tokenizer, batch, add_special_tokens)
+        for i, text in enumerate(batch):
+            document = np.array(coded["input_ids"][i], np.int32)
+            if tokenizer.is_fast:
+                yield document, token_sizes(_clean(text[:begin]), coded["offset_mapping"][i])
+            else:
+                yield document, np.zeros(len(document), np.int32)
+
+
+def _batches(texts: Sequence[str], alone: int | None) -> Iterator[list[str]]:
+    """Texts in order, several at a time; one of more than ``alone`` or BATCH_CHARACTERS characters by itself."""
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        apart = alone is not None and len(text) > alone
+        if batch and (apart or len(batch) == BATCH or characters + len(text) > BATCH_CHARACTERS):
+            yield batch
+            batch, characters = [], 0
+        batch.append(text)
+        characters += len(text)
+        if apart:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _clean(text: str) -> str:
+    """A lone surrogate (possible in JSON) is not text and has no UTF-8 form: it becomes U+FFFD."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def _call(tokenizer: Any, texts: list[str], add_special_tokens: bool) -> Any:
+    return tokenizer(
+        [_clean(text) for text in texts],
+        add_special_tokens=add_special_tokens,
+        return_offsets_mapping=bool(tokenizer.is_fast),
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,  # a document longer than the model's positions is cut by the protocol, not a reason to warn
     )
 
 

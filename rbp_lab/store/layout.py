@@ -134,7 +134,7 @@ class Store:
 
     def tokens(self, digest: str) -> Path:
         """Cached token ids."""
-        return self.root / "cache" / "tokens" / f"{_hexadecimal(digest)}.npz"
+        return self.root / "cache" / "tokens" / f"{_hexadecimal(digest)}.safetensors"
 
     def tokenizer(self, digest: str) -> Path:
         """A cached tokenizer's directory."""
