@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import warnings
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.analysis.run import analyze
 from rbp_lab.errors import LabError
 from rbp_lab.fits.result import POOLED
-from rbp_lab.points import points_from_records
+from rbp_lab.points import points_from_records, validate
 from tests.fits_data import GPT2_K1, PYTHIA_K1, ladder, synthetic_record
 
 
@@ -141,3 +142,26 @@ def test_no_name_of_a_family_takes_the_place_of_all_families(tmp_path, name):
         [(name, "False"), ("g", "False"), ("", "True")]
     )
     assert "all families" in (tmp_path / "out" / "report.html").read_text()
+
+
+HOSTILE = ["$x$ and $\\frac$", "_under", "[red]x[/red]", "[/]", "\x1b[31mred", "<script>alert(1)</script>", "x" * 300,
+           "=1+1", "日本"]  # fmt: skip
+
+
+def test_names_that_mean_something_to_a_program_stay_names(tmp_path):
+    """Neither TeX, rich markup, escape codes, HTML, formulas nor length in a name breaks or changes an analysis."""
+    rows = [
+        {"model": f"{name}-{i}", "family": name, "size": 10.0 ** (6 + i), "dataset": dataset, "metric": "neg_log_rbp",
+         "k": k, "window": 1, "value": (0.9 - 0.1 * i) / k**0.3, "se_log": float("nan"), "n": None, "key": ""}
+        for name in HOSTILE for dataset in ("a b", "a-b", "$" + "d" * 300) for k in (1, 10) for i in range(3)
+    ]  # fmt: skip
+    points = validate(pd.DataFrame(rows))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result, text = printed(points, tmp_path / "out", formats=("svg",))
+    assert all(path.is_file() for path in result.files) and len({p.name.casefold() for p in result.files}) == 10
+    assert "\x1b[31mred" not in text and "\\x1b[31mred" in text and "[red]x[/red]" in text and "[/]" in text
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "\x1b" not in html and "<script>alert" not in html and "&lt;script&gt;alert" in html
+    assert ">[/]</td>" in html and ">_under</td>" in html
+    assert set(points_from_csv(tmp_path / "out" / "points.csv")["family"]) == set(HOSTILE)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.analysis.run import analyze
 from rbp_lab.errors import LabError
@@ -18,13 +19,15 @@ from rbp_lab.figures.emergence import emergence_figure
 from rbp_lab.figures.lognormal import rank_figure
 from rbp_lab.fits.against_k import TABLE1_KS
 from rbp_lab.fits.decomposition import decomposition_table, part_scalings
-from rbp_lab.fits.emergence import emergence_table, fit_emergence
+from rbp_lab.fits.emergence import SizeAtLevel, emergence_table, fit_emergence
 from rbp_lab.fits.lognormal import fit_lognormal, rank_pairs, rank_shares
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import Label
+from rbp_lab.laws import calibration, decomposition, emergence, forecast, lognormal, over_k, paired, scaling
 from rbp_lab.laws.base import Inputs
 from rbp_lab.laws.registry import LAWS, compute, tables
 from rbp_lab.points import points_from_records
+from rbp_lab.store.tables import write_csv
 from tests.fits_data import ladder, synthetic_record
 
 KS = [1, 2, 5, 10, 50, 100]
@@ -193,7 +196,7 @@ def test_nothing_is_fitted_twice(runs, tmp_path, monkeypatch):
     no = Label()
     keys = {
         "fit_power": lambda points, label=no, *_, **__: (label, points.hash),
-        "fit": lambda form, points, *_, **how: (form, points.hash, how.get("leave_out")),
+        "fit": lambda form, points, *_, **__: (form, points.hash),
         "fit_emergence": lambda table, family, dataset, k, *_, **__: (family, k),
         "fit_cloglog": lambda counts, label, *_, **__: label,
         "fit_lognormal": lambda ranks, counts, model, *_, **__: (model, counts.tobytes()),
@@ -209,3 +212,89 @@ def test_nothing_is_fitted_twice(runs, tmp_path, monkeypatch):
     twice = {name: [what for what, n in Counter(mine).items() if n > 1] for name, mine in calls.items()}
     assert twice == {name: [] for name in calls}
     assert len(calls["fit_emergence"]) == 3 and len(calls["fit_lognormal"]) == 2 * len(runs)
+
+
+def test_every_window_length_keeps_its_own_law(runs):
+    points = points_from_records(runs, [1, 10], windows=[2, 5])
+    inputs = Inputs(points, fit_all(points))
+    found = tables(compute([scaling, forecast], inputs))
+    at = ["metric", "k", "window"]
+    for name in ("forms", "backtest"):
+        groups = found[name][found[name]["metric"] == "neg_log_p"].groupby(at).groups
+        assert {("neg_log_p", 10, 2), ("neg_log_p", 10, 5)} <= set(groups) and {n for _, _, n in groups} == {2, 5}
+    shown = scaling.section(compute([scaling], inputs)["scaling"]).tables[0].frame.set_index("quantity")
+    forms = found["forms"][found["forms"]["form"] == "log_linear"].set_index(at)["delta_aicc"]
+    for n in (2, 5):
+        expected = forms.loc[("neg_log_p", 10, n)]
+        assert shown.loc[f"−log p_{{{n},10}}", "ΔAICc log-linear"] == pytest.approx(float(expected))
+    assert forms.loc[("neg_log_p", 10, 2)] != forms.loc[("neg_log_p", 10, 5)]
+    rows = forecast.section(compute([forecast], inputs)["forecast"]).tables[0].frame
+    assert {"−log p_{2,10}", "−log p_{5,10}", "−log RBP_10", "CE"} <= set(rows["quantity"])
+
+
+def test_points_with_windows_have_a_law_of_emergence(runs, tmp_path):
+    """A CSV that holds p_{N,k} gives the exponents that the runs give."""
+    points = points_from_records(runs, [10, 100], windows=[2, 5])
+    write_csv(points, tmp_path / "points.csv")
+    read = points_from_csv(tmp_path / "points.csv")
+    ours = compute([emergence], Inputs(read, fit_all(read)))["emergence"]
+    theirs = compute([emergence], Inputs(points, fit_all(points), runs))["emergence"]
+    by_k = {f.k: f for f in theirs.fits}
+    assert [f.k for f in ours.fits] == [10, 100] and not ours.lacks
+    for fit in ours.fits:
+        assert fit.windows == by_k[fit.k].windows == (1, 2, 5)
+        assert (fit.beta, fit.alpha) == pytest.approx((by_k[fit.k].beta, by_k[fit.k].alpha))
+    pair = ours.table.query("k == 10 and window == 2")["ratio"].tolist()
+    assert pair == pytest.approx(theirs.table.query("k == 10 and window == 2")["ratio"].tolist())
+    shown = emergence.section(ours)
+    assert shown.figures and "independence ratio" in shown.notes[0]
+    assert emergence.section(compute([emergence], Inputs(read[read["window"] == 1], ()))["emergence"]) is None
+
+
+def checkpoint(run, tokens, name):
+    """The run as a checkpoint of so many training tokens."""
+    return replace(run, header=replace(run.header, model=replace(run.model, name=name, training_tokens=tokens)))
+
+
+def test_a_law_in_s_takes_one_checkpoint_of_each_size(runs):
+    """Earlier checkpoints of a size are left out of every law in S, and the fits say so."""
+    early = [checkpoint(r, 10**6, f"{r.model.name}-early") for r in runs[::-1]]
+    late = [checkpoint(r, 10**7, r.model.name) for r in runs]
+    plain, mixed = (points_from_records(rs, [10]) for rs in (late, [*early, *late]))
+    alone, both = fit_all(plain, records=late), fit_all(mixed, records=[*early, *late])
+    assert [f.n for f in both] == [7, 7] and [f.params for f in both] == [f.params for f in alone]
+    assert all("earlier_checkpoints" in f.warnings for f in both)
+    assert not any("earlier_checkpoints" in f.warnings for f in alone)
+    laws = [over_k, emergence, decomposition, calibration]
+    one, two = (tables(compute(laws, Inputs(p, f, rs)))
+                for p, f, rs in ((plain, alone, late), (mixed, both, [*early, *late])))  # fmt: skip
+    for name in ("counts", "emergence_fits", "calibration_trends"):
+        pd.testing.assert_frame_equal(two[name], one[name])
+    assert two["parts"]["n"].tolist() == [7] * 4 and len(two["decomposition"]) == 14
+    unknown = [replace(r, header=replace(r.header, model=replace(r.model, path="same", training_tokens=None,
+               fingerprint=r.model.name))) for r in runs[:2]]  # fmt: skip
+    with pytest.raises(LabError, match="two checkpoints of same"):
+        points_from_records(unknown, [10])
+
+
+def test_how_far_ranks_are_from_lognormal_is_said(runs):
+    found = compute([lognormal], Inputs(points_from_records(runs, [1]), (), runs))["lognormal"]
+    lead = lognormal.section(found).lead
+    ratios = [law.ks * law.n**0.5 / 1.358 for _, law in found.fits if law.model == "rounded" and law.ks]
+    assert f"{min(ratios):.1f} to {max(ratios):.1f} × the 5 % critical value" in lead
+    assert ("not lognormal within error" in lead) == (found.tables["lognormal"]["ks_over_critical"].max() > 1)
+    assert "are close to lognormal" not in lead
+
+
+def test_a_size_far_beyond_the_models_is_no_number():
+    level = SizeAtLevel(0.5, 9.6e28, 1e9, 1e40, True, "outside the sizes measured")
+    assert emergence.place(level, np.array([1e4, 1e6])) == {"S": "> 1B", "interval": "1B … > 1B"}
+    within = SizeAtLevel(0.5, 2e5, 1e5, 4e5, False, "within")
+    assert emergence.place(within, np.array([1e4, 1e6])) == {"S": "200k", "interval": "100k … 400k"}
+
+
+def test_the_gain_of_pairing_is_measured(runs):
+    points = points_from_records(runs, KS)
+    result = compute([paired], Inputs(points, fit_all(points)))["paired"]
+    gains = [difference.gain for _, _, difference in result.pairs]
+    assert f"{min(gains):.1f} to {max(gains):.1f} times narrower" in paired.section(result).lead

@@ -1,7 +1,10 @@
 """The report: one file without a network, ids and colours that belong to it, points that say their names."""
 
+import base64
+import hashlib
 import re
 import xml.etree.ElementTree as ET
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,14 +17,15 @@ from rbp_lab.figures.scaling import scaling_figure
 from rbp_lab.figures.style import describe_points, new_figure, point_titles
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import Label
-from rbp_lab.laws import overview
+from rbp_lab.laws import decomposition, lognormal, overview
 from rbp_lab.laws.base import Inputs, LawResult
 from rbp_lab.laws.registry import LAWS, compute, sections
 from rbp_lab.points import points_from_records
 from rbp_lab.report.page import page, write_report
 from rbp_lab.report.provenance import provenance
-from rbp_lab.report.sections import ReportFigure, ReportTable, Section, file_stem
-from rbp_lab.report.svg import colour_rules, inline_svg, lifted
+from rbp_lab.report.sections import ReportFigure, ReportTable, Section, file_stem, unique_stems
+from rbp_lab.report.svg import colour_rules, inline_svg, lifted, style_rules
+from rbp_lab.text import si
 from tests.fits_data import GPT2_K1, PYTHIA_K1, fit_points, ladder
 
 KS = [1, 2, 5, 10, 100, 512]
@@ -138,6 +142,7 @@ def test_colours_follow_the_theme(figure):
 
 def test_page_is_whole_and_alone(html):
     checked = Checked(html)
+    assert html.startswith("<!doctype html>")
     assert checked.problems == [] and checked.open == []
     assert len(set(checked.ids)) == len(checked.ids)
     assert checked.refs <= set(checked.ids)
@@ -236,3 +241,61 @@ def test_figures_are_saved_by_choice(figure, tmp_path):
     several = ReportFigure("s", None, "", {"a b": figure, "c": figure})
     assert [p.name for p in several.save(tmp_path, ("svg",))] == ["s_a-b.svg", "s_c.svg"]
     assert ReportFigure("t", figure, "", files=False).save(tmp_path) == []
+
+
+def test_the_policy_allows_the_page_its_own_style_and_script_only(html):
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', html).group(1)
+    allowed = dict(part.strip().split(" ", 1) for part in unescape(policy).split(";"))
+    assert allowed["default-src"] == allowed["base-uri"] == allowed["form-action"] == "'none'"
+    for tag, source in (("style", "style-src"), ("script", "script-src")):
+        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.S)
+        assert allowed[source] == f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    body = html[html.index("<body>") : html.index("<script>")]
+    assert not re.search(r"<[^>]*\s(style|on\w+)=", body)
+    used = {name for names in re.findall(r'class="([^"]*)"', body) for name in names.split() if re.match(r"s\d", name)}
+    assert used == set(re.findall(r"^\.(s\d+)\.s", html, re.M))
+
+
+def test_style_attributes_become_rules_of_their_own():
+    svgs = ['<path d="M0" style="fill: none; "/><use class="pt" style="fill: red"/>', '<path style="fill: none"/>']
+    changed, rules = style_rules(svgs)
+    assert changed == ['<path class="s0" d="M0"/><use class="s1 pt"/>', '<path class="s0"/>']
+    assert rules == ".s0.s0{fill: none}\n.s1.s1{fill: red}\n"
+
+
+def test_what_all_rows_share_stands_above_the_table():
+    frame = pd.DataFrame({"data set": ["d_1"] * 3, "model": list("abc"), "n": [1, 1, 1], "result": ["fitted"] * 3})
+    html = page("t", [Section("a", "A", "", tables=(ReportTable("T", frame),))])
+    assert "In every row: data set d_1; result fitted." in html
+    assert re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', html) == ["model", "n"]
+    few = page("t", [Section("a", "A", "", tables=(ReportTable("T", frame.iloc[:2]),))])
+    assert "In every row" not in few and "<td>d_1</td>" in few
+
+
+def test_names_are_printed_as_they_are_and_quantities_with_subscripts():
+    frame = pd.DataFrame({"model": ["p_1", "RBP_2 ^x"], "law": ["−log RBP_1", "CE"]})
+    html = page("t", [Section("a", "A", "", tables=(ReportTable("T", frame),))])
+    assert "<td>p_1</td>" in html and "<td>RBP_2 ^x</td>" in html and "<td>−log RBP<sub>1</sub></td>" in html
+
+
+def test_stems_differ_where_names_do():
+    names = ["wiki a", "wiki-a", "Wiki-A", "plain", "x" * 300, "x" * 299]
+    stems = unique_stems(names)
+    assert len({stem.casefold() for stem in stems}) == len(names) and max(map(len, stems)) < 100
+    assert stems[3] == "plain" and stems == unique_stems(names)
+
+
+def test_total_parameters_are_s_everywhere(tmp_path):
+    """S of tables, figures and provenance is the count that was asked for, not always the non-embedding one."""
+    runs = ladder(3, documents=8, vocab=512)
+    points = points_from_records(runs, [1, 10], size="total_params")
+    inputs = Inputs(points, fit_all(points, size="total_params"), runs, size="total_params")
+    total = {float(r.model.params.total) for r in runs}
+    found = {law.name: law.compute(inputs) for law in (lognormal, decomposition)}
+    assert set(found["lognormal"].tables["lognormal"]["size"].astype(float)) == total
+    assert set(found["decomposition"].tables["decomposition"]["size"]) == total
+    sizes = {f"S = {si(s)}" for s in total}
+    for law, name in ((lognormal, "ranks_stdlib_ladder"), (decomposition, "errors_stdlib_ladder")):
+        drawn = next(f for f in law.section(found[law.name]).figures if f.name.replace("-", "_") == name).figure
+        assert {t.get_text() for t in drawn.axes[0].get_legend().get_texts()} == sizes
+    assert set(provenance(points, runs, size="total_params")["S"]) == {f"{int(s):,}" for s in total}

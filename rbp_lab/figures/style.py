@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from rbp_lab.fits.result import ALL_FAMILIES, FitResult
 from rbp_lab.store.atomic import atomic_path
-from rbp_lab.text import number, shortened, si
+from rbp_lab.text import number, shortened, si, visible
 
 # Okabe & Ito (2008), without the yellow that vanishes on white; distinguishable under the common colour deficiencies.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -54,6 +56,14 @@ def family_styles(families: Iterable[str]) -> dict[str, FamilyStyle]:
     }
 
 
+@contextmanager
+def style(**settings: object) -> Iterator[None]:
+    """Matplotlib under the style of this package; letters that the font lacks are drawn as boxes without a warning."""
+    with matplotlib.rc_context(RC | settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
+
+
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Run a drawing function under the style; matplotlib's settings are as before when it returns.
 
@@ -62,7 +72,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
     @functools.wraps(draw)
     def wrapper(*args: object, **kwargs: object) -> Figure:
-        with matplotlib.rc_context(RC):
+        with style():
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
@@ -81,7 +91,7 @@ def new_figure(width: float, height: float) -> Figure:
 def save(figure: Figure, stem: str | Path, formats: Iterable[str] = ("png", "svg")) -> list[Path]:
     """Write ``stem``.png, ``stem``.svg … atomically; the same figure gives the same bytes. Returns the paths."""
     paths = []
-    with matplotlib.rc_context(RC):
+    with style():
         for extension in formats:
             path = Path(f"{stem}.{extension}")
             # dates would make every file of a repeated analysis differ
@@ -158,6 +168,7 @@ def describe_points(line: Line2D, texts: Sequence[str]) -> None:
         raise ValueError(f"{len(texts)} texts for {len(x)} points")
     texts = [text for text, drawn in zip(texts, np.isfinite(x) & np.isfinite(y), strict=True) if drawn]
     figure = line.get_figure(root=True)
+    texts = ["\n".join(visible(part) for part in text.split("\n")) for text in texts]
     line.point_titles = tuple(texts)  # matplotlib has no slot for such data; the gid finds the line in an SVG
     line.set_gid(f"points-{len(point_titles(figure))}")
 

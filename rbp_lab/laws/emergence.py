@@ -136,14 +136,14 @@ def _exponents(result: Emergence) -> ReportTable:
 def _levels(result: Emergence) -> list[ReportTable]:
     rows = [
         {"data set": f.dataset, "family": f.family, "k": f.k, "N": n, "level": level.level,
-         **_place(level, f.by_window[n].points.size), "what to read into it": level.message}
+         **place(level, f.by_window[n].points.size), "what to read into it": level.message}
         for f, n, level in result.levels
     ]  # fmt: skip
     title = "When it emerges: S at which p reaches the level"
     return [ReportTable(title, pd.DataFrame(rows), {"level": 2}, folded=True)] if rows else []
 
 
-def _place(level: SizeAtLevel, sizes: np.ndarray) -> dict[str, str | None]:
+def place(level: SizeAtLevel, sizes: np.ndarray) -> dict[str, str | None]:
     """S and its interval in print; a size a thousand times beyond the models is told as such."""
     low, high = float(sizes.min()) / REACH, float(sizes.max()) * REACH
 

@@ -24,6 +24,7 @@ from rbp_lab.text import count, is_missing, number, significant, visible
 
 WIDE = 500  # points: figures from this width on keep a least width on a phone and scroll in their own box
 LONG = 26  # characters: columns of longer texts wrap
+SHARED_ROWS = 3  # from so many rows on, a text that all rows share stands above the table, once
 
 
 def write_report(
@@ -125,8 +126,15 @@ def _table(table: ReportTable) -> dict[str, Any]:
         {"name": str(name), "kind": _kind(table, name, texts), "verbatim": name in NAMES}
         for name, texts in zip(frame.columns, cells, strict=True)
     ]
-    rows = [[column[i] for column in cells] for i in range(len(frame))]
-    return {"title": table.title, "columns": columns, "rows": rows, "folded": table.folded}
+    same = [len(frame) >= SHARED_ROWS and column["kind"] != "n" and len(set(texts)) == 1 for column, texts in zip(
+        columns, cells, strict=True
+    )]  # fmt: skip
+    shared = [(column, texts[0]) for column, texts, all_alike in zip(columns, cells, same, strict=True) if all_alike]
+    kept = [i for i, all_alike in enumerate(same) if not all_alike]
+    return {
+        "title": table.title, "folded": table.folded, "columns": [columns[i] for i in kept], "shared": shared,
+        "rows": [[cells[i][row] for i in kept] for row in range(len(frame))],
+    }  # fmt: skip
 
 
 def _kind(table: ReportTable, name: str, texts: Sequence[str]) -> str:

@@ -7,10 +7,9 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from rbp_lab.figures.style import GREY, INK, LIGHT, PALETTE, RC, point_titles
+from rbp_lab.figures.style import GREY, INK, LIGHT, PALETTE, point_titles, style
 
 # Colours with a meaning in the style become the page's; every other colour gets a variable of its own.
 NAMED = {"#ffffff": "--paper", "#000000": "--ink", INK: "--ink", GREY: "--grey", LIGHT: "--line"}
@@ -27,7 +26,7 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
     same string.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context(RC | {"svg.fonttype": "none"}):
+    with style(**{"svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]

@@ -1,0 +1,44 @@
+"""Numbers and names in print."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from rbp_lab.text import bracket, count, interval, number, shortened, si, significant, visible
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.04123, 4, "0.0412"), (-1.5, 1, "−1.5"), (-0.001, 2, "0.00"), (-0.0, 3, "0.000"), (12345.678, 1, "12,345.7"),
+     (math.inf, 2, "∞"), (-math.inf, 2, "−∞"), (None, 2, "–"), (math.nan, 2, "–"), (pd.NA, 2, "–")],
+)  # fmt: skip
+def test_numbers_have_decimals_a_true_minus_and_no_minus_zero(value, digits, text):
+    assert number(value, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(85056000, "85.1M"), (11327027200, "11.3B"), (999.7e6, "1B"), (12, "12"), (999.4e12, "999T"),
+     (9.6e28, "9.6·10²⁸"), (1e15, "1·10¹⁵"), (math.inf, "∞"), (None, "–")],
+)  # fmt: skip
+def test_short_counts_end_at_thousands_of_t(value, text):
+    assert si(value) == text
+
+
+def test_small_numbers_show_their_power():
+    assert significant(1.28e-7, 3) == "1.28·10⁻⁷" and significant(-0.25) == "−0.25" and significant(-0.0, 2) == "0"
+    assert count(1234567) == "1,234,567" and count(pd.NA) == "–"
+
+
+def test_an_interval_stands_below_its_value():
+    assert interval(0.5, 0.4, 0.6, 2) == "0.50\n[0.40, 0.60]" and interval(0.5, None, 0.6, 2) == "0.50"
+    assert interval(None, 0.4, 0.6) == bracket(None, 1) == "–"
+
+
+def test_names_keep_their_letters_and_show_what_would_steer_a_terminal():
+    assert visible("a\x1b[31mb\u202ec\r\n") == "a\\x1b[31mb\\u202ec\\r\\n"
+    assert visible("naïve [x] $y$ 日本") == "naïve [x] $y$ 日本"
+    assert shortened("short") == "short"
+    cut = shortened("a" * 200 + "b" * 100)
+    assert len(cut) == 48 and cut.startswith("aaa") and "…" in cut and cut.endswith("bbb")
