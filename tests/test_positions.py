@@ -7,8 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rbp_lab.commands.measure import measure
+from rbp_lab.errors import LabError
 from rbp_lab.models.params import empty_model
 from rbp_lab.models.positions import position_limit
+from tests.conftest import build_tiny_tokenizer
+from tests.sources import measure_config
 
 LIMIT = 12
 _ENCODER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
@@ -50,6 +54,19 @@ def test_an_input_of_the_limit_fits_and_one_more_token_does_not(kind):
         assert model(input_ids=torch.arange(usable)[None] + 8, use_cache=False).logits.isfinite().all()
         with pytest.raises(Exception):  # noqa: B017 (each architecture fails in its own way)
             model(input_ids=torch.arange(usable + 1)[None] + 8, use_cache=False)
+
+
+def test_a_window_longer_than_the_usable_positions_is_refused_before_loading(tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model("roberta", **_ENCODER | {"is_decoder": True, "vocab_size": 384})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    build_tiny_tokenizer().save_pretrained(tmp_path / "model")
+    job = measure_config(tmp_path / "model", tmp_path / "store", dataset__protocol={"max_tokens": LIMIT - 1})
+    with pytest.raises(LabError, match=rf"max_tokens={LIMIT - 1}, but model tiny has only {LIMIT - 2} positions"):
+        measure(job)
+    job["dataset"]["protocol"]["max_tokens"] = LIMIT - 2
+    assert measure(job).record.model.max_positions == LIMIT - 2
 
 
 @pytest.mark.parametrize(
