@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, shown
 from rbp_lab.points import COLUMNS, METRICS, validate
 from rbp_lab.quantities import CE, RBP, neg_log
 from rbp_lab.store.tables import unescaped
+
+LARGEST_WHOLE = 2**53  # beyond it not every whole number is a float
+SMALLEST_NATS, LARGEST_NATS = 1e-30, 1e6  # no corpus has enough tokens for an RBP_k or a loss beyond them
 
 
 def points_from_csv(path: str | Path, size: str = "non_embedding_params") -> pd.DataFrame:
@@ -41,7 +44,10 @@ def _csv_row(path: Path, line: int, row: dict[str, str], size: str, published: b
         if not row[column].strip():
             raise LabError(f"{path}, line {line}, column {column!r}: expected a value, found nothing")
         cell = row[column].strip()
-        return cell if published else str(unescaped(cell))
+        cell = cell if published else str(unescaped(cell))
+        if not cell.isprintable():
+            raise LabError(f"{path}, line {line}, column {column!r}: expected printable characters, got {shown(cell)}")
+        return cell
 
     def number(column: str, low: float = -math.inf, high: float = math.inf) -> float:
         try:
@@ -53,8 +59,17 @@ def _csv_row(path: Path, line: int, row: dict[str, str], size: str, published: b
             raise LabError(f"{path}, line {line}, column {column!r}: expected a number {bounds}, got {row[column]!r}")
         return value
 
+    def nats(column: str) -> float:
+        value = number(column, 0)
+        if value not in (0, math.inf) and not SMALLEST_NATS <= value <= LARGEST_NATS:
+            raise LabError(
+                f"{path}, line {line}, column {column!r}: expected nats, 0 or {SMALLEST_NATS:g} to {LARGEST_NATS:g} "
+                f"or inf, got {row[column]!r}"
+            )
+        return value
+
     def whole(column: str) -> int:
-        value = number(column, 1)
+        value = number(column, 1, LARGEST_WHOLE)
         if value != int(value):
             raise LabError(f"{path}, line {line}, column {column!r}: expected a whole number, got {row[column]!r}")
         return int(value)
@@ -68,9 +83,9 @@ def _csv_row(path: Path, line: int, row: dict[str, str], size: str, published: b
     if metric not in METRICS:
         raise LabError(f"{path}, line {line}, column 'metric': expected {', '.join(METRICS)}; got {metric!r}")
     if published and metric == RBP.name:
-        value = _published_value(path, line, row, number, optional)
+        value = _published_value(path, line, row, number, nats, optional)
     else:
-        value = number("value", 0)
+        value = nats("value")
     return {
         "model": text("model"), "family": text("family"), "dataset": text("dataset"), "metric": metric,
         "size": number(size if published else "size", 1), "k": pd.NA if metric == CE.name else whole("k"),
@@ -81,16 +96,16 @@ def _csv_row(path: Path, line: int, row: dict[str, str], size: str, published: b
     }  # fmt: skip
 
 
-def _published_value(path: Path, line: int, row: dict[str, str], number, optional) -> float:
+def _published_value(path: Path, line: int, row: dict[str, str], number, nats, optional) -> float:
     """−log RBP_k in nats from either column of the published layout; both present must say the same."""
     if not (optional("neg_log_rbp") or optional("rbp")):
         raise LabError(f"{path}, line {line}: expected neg_log_rbp (nats) or rbp, found neither")
     if not optional("rbp"):
-        return number("neg_log_rbp", 0)
+        return nats("neg_log_rbp")
     rbp = number("rbp", 0, 1)
     if not optional("neg_log_rbp"):
         return neg_log(rbp)
-    value = number("neg_log_rbp", 0)
+    value = nats("neg_log_rbp")
     if abs(math.exp(-value) - rbp) > 1e-4:
         raise LabError(
             f"{path}, line {line}: columns 'neg_log_rbp' and 'rbp' contradict each other: exp(−{value:g}) = "

@@ -262,9 +262,7 @@ def compare(law: FitResult, forms: tuple[str, ...] = ("log_linear", "power_const
     over a decade or two a straight line in ln S or a floor reach 0.97 as well.
     """
     points, others = law.points, [name for name in dict.fromkeys(forms) if name != "power"]
-    fits = {"power": law} | {
-        name: fit(name, points, law.label, confidence=law.confidence, starts=4) for name in others
-    }
+    fits = {"power": law} | {name: fit(name, points, law.label, confidence=law.confidence, starts=4) for name in others}
     if not law.ok:
         return Comparison(law.message, fits)
     if len(points) < FEW_MODELS:
