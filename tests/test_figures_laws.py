@@ -173,7 +173,7 @@ def test_forecasts_are_dashed_beyond_the_largest_model(fits):
 
 
 def test_backtest_shows_errors_and_intervals(tables):
-    table = tables["backtest"].query("metric == 'ce' and family == 'ladder'").assign(quantity="CE")
+    table = tables["backtest"].query("metric == 'ce' and family == 'ladder'").assign(quantity="CE", tex=r"\mathrm{CE}")
     ax = backtest_figure(table, "t").axes[0]
     bars = ax.containers[0]
     assert bars[0].get_ydata() == pytest.approx(table["error_percent"].astype(float).to_numpy())

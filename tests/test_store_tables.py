@@ -6,7 +6,7 @@ import pytest
 
 from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.points import validate
-from rbp_lab.store.tables import escaped, unescaped, write_csv
+from rbp_lab.store.tables import escaped, read_csv, unescaped, write_csv
 
 FORMULAS = ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''=1"]
 
@@ -28,6 +28,8 @@ def test_numbers_stay_numbers(tmp_path):
     lines = (tmp_path / "t.csv").read_text().splitlines()
     assert lines == ["name,v,n,mixed", "'=x,-1.5,-3,-0.5", "y,,,'-a", ",0.30000000000000004,2,"]
     assert table["name"][0] == "=x"
+    again = read_csv(tmp_path / "t.csv")
+    assert again["name"].tolist()[:2] == ["=x", "y"] and again["v"][0] == -1.5 and again["mixed"][1] == "-a"
 
 
 def test_points_with_such_names_are_read_back(tmp_path):

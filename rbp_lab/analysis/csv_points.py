@@ -9,7 +9,7 @@ import pandas as pd
 
 from rbp_lab.errors import LabError, shown
 from rbp_lab.points import COLUMNS, METRICS, validate
-from rbp_lab.quantities import CE, RBP, neg_log
+from rbp_lab.quantities import CE, QUANTITIES, RBP, neg_log
 from rbp_lab.store.tables import unescaped
 
 LARGEST_WHOLE = 2**53  # beyond it not every whole number is a float
@@ -88,7 +88,7 @@ def _csv_row(path: Path, line: int, row: dict[str, str], size: str, published: b
         value = nats("value")
     return {
         "model": text("model"), "family": text("family"), "dataset": text("dataset"), "metric": metric,
-        "size": number(size if published else "size", 1), "k": pd.NA if metric == CE.name else whole("k"),
+        "size": number(size if published else "size", 1), "k": whole("k") if QUANTITIES[metric].of_k else pd.NA,
         "window": whole("window") if optional("window") else 1, "value": value,
         "se_log": number("se_log", 0) if optional("se_log") else math.nan,
         "n": whole("n") if optional("n") else pd.NA, "key": row.get("key", ""),

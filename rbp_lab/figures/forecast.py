@@ -76,8 +76,8 @@ def forecast_figure(
 def backtest_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyStyle] | None = None) -> Figure:
     """Error of forecasts of held-out models in percent, against how far beyond the fit they lie; a panel per quantity.
 
-    table: rows of ``backtest`` with columns family and quantity, of one data set. Bars are the prediction intervals
-    around the forecast, so a bar that misses 0 is a forecast that failed.
+    table: rows of ``backtest`` with columns family, quantity and tex, of one data set. Bars are the prediction
+    intervals around the forecast, so a bar that misses 0 is a forecast that failed.
     """
     if table.empty:
         raise LabError("there is nothing to draw: no model could be held out")
@@ -103,7 +103,7 @@ def backtest_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilySty
         ax.axhline(0, color=GREY, lw=1)
         log_ticks(ax, "x", lambda v: f"{v:g}×")
         ax.set_xlabel("S beyond the largest model of the fit")
-        ax.set_title(f"{quantity.replace('_', ' ')}: forecast − measured (%)")
+        ax.set_title(f"${mine['tex'].iloc[0]}$: forecast − measured (%)")
     family_legend(figure, styles, families)
     headline(figure, title)
     return figure

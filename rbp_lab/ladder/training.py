@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional
 
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.progress import short_number, token_bar
+from rbp_lab.measurement.progress import token_bar
+from rbp_lab.text import si
 
 # on_step(step, loss, lr, tokens_per_s): step counts from 1, loss in nats per token, lr the schedule's factor in [0, 1].
 StepHook = Callable[[int, float, float, float], None]
@@ -141,4 +142,4 @@ class TrainingProgress:
         elif time.monotonic() - self._spoke >= self._seconds and step < self._steps:
             self._spoke = time.monotonic()
             left = (self._steps - step) * self._tokens / tokens_per_s
-            print(f"{self._title}: {note}, {short_number(tokens_per_s)} tok/s, {left:.0f} s left", flush=True)
+            print(f"{self._title}: {note}, {si(tokens_per_s)} tok/s, {left:.0f} s left", flush=True)

@@ -43,7 +43,8 @@ def section(result: Forecast) -> Section | None:
     back: dict[str, Figure] = {}
     shown = [at for at in result.backtests if at.k is None or at.k in inputs.shown]
     table = join(
-        result.backtests[at].assign(dataset=at.dataset, family=at.family, quantity=at.quantity) for at in shown
+        result.backtests[at].assign(dataset=at.dataset, family=at.family, quantity=at.quantity, tex=at.tex)
+        for at in shown
     )
     for dataset, mine in by_dataset(f for f in inputs.fits if f.label in shown).items():
         draw(ahead, dataset, lambda f=mine, d=dataset: forecast_figure(f, f"Forecasts on {d}", inputs.styles))

@@ -14,21 +14,14 @@ from rbp_lab.measurement.observers import Callback, Measurement, RunPlan
 from rbp_lab.measurement.observers import Progress as LoopProgress
 from rbp_lab.metrics import cross_entropy, rbp
 from rbp_lab.scoring.types import TokenScores
+from rbp_lab.text import si
 
 
 class TokenRate(ProgressColumn):
     """Tokens per second."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{short_number(task.speed or 0.0)} tok/s", style="progress.data.speed")
-
-
-def short_number(value: float) -> str:
-    """Three significant digits with k, M or B: 1234 → 1.23k."""
-    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}"
+        return Text(f"{si(task.speed or 0.0)} tok/s", style="progress.data.speed")
 
 
 def token_bar(console: Console | None = None) -> Progress:
@@ -78,7 +71,7 @@ class ProgressBar(Callback):
             self._spoke = time.monotonic()
             share = progress.positions / max(1, self._run.num_positions)
             left = progress.seconds * (1 / share - 1)
-            rate = short_number(progress.positions_per_second)
+            rate = si(progress.positions_per_second)
             print(f"{self._title}: {share:.0%}, {rate} tok/s, {left:.0f} s left  {note}", flush=True)
 
     def on_end(self, measurement: Measurement) -> None:

@@ -33,3 +33,12 @@ def write_csv(table: pd.DataFrame, path: Path) -> Path:
     with atomic_path(path) as temporary:
         safe.to_csv(temporary, index=False)
     return path
+
+
+def read_csv(path: Path, **options: object) -> pd.DataFrame:
+    """Read a table that ``write_csv`` wrote, text as it was; ``options`` are those of pandas.read_csv."""
+    table = pd.read_csv(path, **options)
+    for name in table.columns:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            table[name] = table[name].map(unescaped, na_action="ignore")
+    return table

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rbp_lab.report.terminal import DASH, number
+from rbp_lab.text import DASH, number
 from tests.benchmarks.settings import Bench
 
 TITLES = {

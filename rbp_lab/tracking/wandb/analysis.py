@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from rbp_lab.store.layout import AnalysisFiles
+from rbp_lab.store.tables import read_csv
 from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.settings import Tracking, destination
 from rbp_lab.tracking.wandb import names
@@ -62,7 +63,7 @@ def _mirror(
     session: Session, ledger: Ledger, directory: Path, id: str, digest: str, config: Mapping[str, Any]
 ) -> str | None:
     files = _files(directory)
-    points = pd.read_csv(AnalysisFiles(directory).points, dtype={"key": str}, keep_default_na=False)
+    points = read_csv(AnalysisFiles(directory).points, dtype={"key": str}, keep_default_na=False)
     keys = sorted(set(points["key"]) - {""})
     shown = {
         "records": keys,
@@ -96,7 +97,7 @@ def _log(session: Session, directory: Path, files: list[Path]) -> None:
     """Fits and laws as tables, exponents and R² as curves against k, figures as images."""
     names = {"family": str, "dataset": str}  # as converters, so that a family called NA stays one
     at = AnalysisFiles(directory)
-    fits = pd.read_csv(at.fits, converters=names) if at.fits.stat().st_size > 1 else pd.DataFrame()
+    fits = read_csv(at.fits, converters=names) if at.fits.stat().st_size > 1 else pd.DataFrame()
     session.call("log", _curves(fits))
     tables = [f for f in files if f.suffix == ".csv" and f != at.points and f.stat().st_size > 1]
     images, pages = ([f for f in files if f.suffix == suffix] for suffix in (".png", ".html"))
