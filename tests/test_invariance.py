@@ -153,6 +153,16 @@ def test_measuring_every_architecture_is_batch_invariant(name):
     assert_batch_invariant(Scorer(build_tiny_model(name), "cpu"), blocks_of(random_ids(4, 40, TINY_VOCAB, seed=2)))
 
 
+def test_products_that_round_by_the_size_of_the_batch_do_not_show(wide_model):
+    """Libraries choose their kernels by shape; here a layer that adds a rounding for every row beside the first."""
+    layer = wide_model.get_submodule(next(name for name, _ in wide_model.named_modules() if name.endswith("mlp")))
+    hook = layer.register_forward_hook(lambda module, given, out: out * (1 + 1e-6 * (len(out) - 1)))
+    try:
+        assert_batch_invariant(Scorer(wide_model, "cpu"), blocks_of(random_ids(9, 40, VOCAB, seed=3)))
+    finally:
+        hook.remove()
+
+
 def test_measuring_by_full_logits_is_batch_invariant(wide_model):
     """As for a model whose output layer is not understood."""
     scorer = Scorer(wide_model, "cpu")
