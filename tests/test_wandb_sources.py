@@ -15,7 +15,7 @@ from rbp_lab.config.build import read
 from rbp_lab.config.schemas import Filters
 from rbp_lab.errors import LabError
 from rbp_lab.points import points_from_records
-from rbp_lab.store.records import list_records, write_record
+from rbp_lab.store.records import list_records, rename_record, write_record
 from rbp_lab.tracking.wandb.names import record_config
 from rbp_lab.tracking.wandb.pull import query
 from rbp_lab.tracking.wandb.remote_run import header_from_config
@@ -244,6 +244,21 @@ def test_a_record_under_the_wrong_key_is_not_used(mirrored):
     made[0]["run"], made[1]["run"] = made[1]["run"], made[0]["run"]
     gathered = pull(elsewhere)
     assert len(gathered.records) == 1 and all("not the one that its configuration names" in n for n in gathered.notes)
+
+
+def test_names_inside_a_pulled_record_are_as_foreign_as_its_run(mirrored):
+    server, local, elsewhere = mirrored
+    for number, record in enumerate(list_records(local)[:2]):
+        for name in ["a\x1b[2Jb", "fine"][: number + 1]:  # once as the present name, once as an earlier one
+            record = rename_record(local, record, name, record.model.family, record.dataset.name)
+    sync(local)
+    for number, run in enumerate(server.lab.runs.values()):
+        config = json.loads(run["config"])
+        run["config"] = json.dumps(config | {"model": {"value": f"harmless {number}"}})
+    gathered = pull(elsewhere)
+    assert len(gathered.records) == 1 and len(gathered.notes) == 2
+    assert "model must be a text" in " ".join(gathered.notes) and "other names" in " ".join(gathered.notes)
+    assert all(note.isprintable() for note in gathered.notes)
 
 
 @pytest.mark.parametrize(

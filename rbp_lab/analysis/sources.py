@@ -129,7 +129,7 @@ def _load(name: str, wanted: Selection, notes: list[str]) -> list[LoadedRun]:
     project, entity = wanted.project or wanted.tracking.project, wanted.entity or wanted.tracking.entity
     pulled = pull_runs(where, project, entity, wanted.filters, Store(wanted.store), wanted.tracking.timeout)
     notes += pulled.notes
-    runs = [LoadedRun(name, run.header, run.record, run) for run in pulled.runs]
+    runs = [LoadedRun(name, run.record.header if run.record else run.header, run.record, run) for run in pulled.runs]
     return sorted(runs, key=lambda run: str(run.record and run.record.provenance.get("finished", "")), reverse=True)
 
 

@@ -81,7 +81,8 @@ def _records(tracking: Tracking, store: Store, ledger: Ledger, force: bool) -> I
     for directory in (files.directory for files in store.records()):
         if force or not ledger.has(run_id(MEASURE, directory.name), digest_files(list(directory.iterdir()))):
             yield Missing(
-                f"record {directory.name}", lambda d=directory: mirror_record(tracking, store.root, read_record(d), d)
+                f"record {directory.name}",
+                lambda d=directory: mirror_record(tracking, store.root, read_record(d, d.name), d),
             )
 
 
@@ -123,7 +124,7 @@ def _mirror_training(
 def _names(store: Store, directory: Path, training: Mapping[str, Any]) -> tuple[str, str]:
     """Name and family of a trained model: its training's own, else those of a record that measured it."""
     name, family = training.get("name"), training.get("family")
-    for header in [] if family else list_headers(store.root):
+    for header in [] if family else list_headers(store.root)[0]:
         if header["model"]["path"] == str(directory.absolute()):
             name, family = header["model"]["name"], header["model"]["family"]
     return str(name or directory.name), str(family or "ladder")

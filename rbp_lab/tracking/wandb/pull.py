@@ -14,8 +14,8 @@ from rbp_lab.store.layout import RecordFiles, Store
 from rbp_lab.store.records import TABLES, read_record
 from rbp_lab.tracking.settings import Destination
 from rbp_lab.tracking.wandb.client import public_api
-from rbp_lab.tracking.wandb.names import MEASURE, RECORD, RECORD_TYPE
-from rbp_lab.tracking.wandb.remote_run import RemoteRun, header_from_config, numbers_from_summary, shown
+from rbp_lab.tracking.wandb.names import MEASURE, RECORD, RECORD_TYPE, record_config
+from rbp_lab.tracking.wandb.remote_run import RemoteRun, header_from_config, is_name, numbers_from_summary, shown
 from rbp_lab.tracking.wandb.session import digest_files
 
 SERVER_SIDE = {"model": "model", "family": "family", "dataset": "dataset", "dtype": "precision", "key": "key"}
@@ -115,11 +115,14 @@ def _record(run: Any, header: RunHeader, digest: Any, store: Store) -> RunRecord
             if digest_files(list(temporary.iterdir())) != digest:
                 raise LabError("the files of its artifact are not those that were mirrored; mirror the record again")
     record = read_record(directory)
-    theirs, ours = record.header, header
-    if (theirs.key, theirs.model.fingerprint, theirs.dataset.fingerprint) != (
-        ours.key, ours.model.fingerprint, ours.dataset.fingerprint,
-    ):  # fmt: skip
+    theirs = header_from_config(record_config(record.header))  # its names are as foreign as those of the configuration
+    if [theirs.key, theirs.model.fingerprint, theirs.dataset.fingerprint] != [
+        header.key, header.model.fingerprint, header.dataset.fingerprint,
+    ]:  # fmt: skip
         raise LabError(f"its artifact holds the record {theirs.key}, not the one that its configuration names")
+    others = [*(name for pair in record.header.other_models for name in pair), *record.header.other_datasets]
+    if not all(map(is_name, others)):
+        raise LabError("its artifact's record has other names that cannot be names")
     return record
 
 

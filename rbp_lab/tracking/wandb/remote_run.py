@@ -50,6 +50,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
 
 
+def is_name(value: object) -> bool:
+    """Whether a foreign value can stand for a name: a text, not empty, not long, without control characters."""
+    return isinstance(value, str) and 1 <= len(value) <= LONGEST and value.isprintable()
+
+
 def header_from_config(config: object) -> RunHeader:
     """The header in a run's configuration; LabError unless ``names.record_config`` could have written it."""
     if not isinstance(config, Mapping):
@@ -88,7 +93,7 @@ class _Fields:
 
     def text(self, name: str) -> str:
         value = self.values.get(name)
-        if not isinstance(value, str) or not 1 <= len(value) <= LONGEST or not value.isprintable():
+        if not is_name(value):
             raise self._wrong(name, f"a text of at most {LONGEST} printable characters")
         return value
 
