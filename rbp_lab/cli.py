@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from functools import cache
@@ -25,6 +26,7 @@ from rbp_lab.commands.failures import Failures, one_line, say, sentence
 from rbp_lab.config.arguments import Arguments, WrongUsage, parse
 from rbp_lab.config.directory import CONF
 from rbp_lab.errors import LabError, no_such
+from rbp_lab.store.atomic import may_be_written
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -122,6 +124,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     for override in arguments.overrides:
         check_override(override)
@@ -146,6 +149,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
             failures.add(name, error, store)  # a sweep goes on; what failed is listed at its end
 
     # Hydra would print its own shortened report and exit; asked for full errors it lets exceptions through to us.
+    OmegaConf.register_new_resolver("writable", _writable, replace=True)
     asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     argv, sys.argv = sys.argv, [f"rbp-lab {command}", *arguments.flags, *arguments.overrides]
@@ -167,6 +171,16 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
         if asked is None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
     return failures
+
+
+def _writable(directory: object) -> str:
+    """``directory``, or a temporary one when it is read-only or no text: Hydra keeps files of its own for each job."""
+    return directory if isinstance(directory, str) and may_be_written(directory) else _temporary()
+
+
+@cache
+def _temporary() -> str:
+    return tempfile.mkdtemp(prefix="rbp-lab-")
 
 
 @cache

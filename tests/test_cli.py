@@ -359,6 +359,30 @@ def test_a_forbidden_store_is_one_line(run, family, tmp_path):
     assert "file" in run(*words, f"dataset.files={family / 'texts.jsonl'}", "store=file").error
 
 
+def test_a_read_only_store_is_listed_analysed_and_found_in(run, family, tmp_path, monkeypatch):
+    store, access = tmp_path / "store", os.access
+    texts = f"dataset.files={family / 'texts.jsonl'}"
+    sweep = ("measure", "--config-dir", family / "mine", "dataset=foxes", texts, f"store={store}", "tracking=none")
+    assert run(*sweep, "-m", "model=our-a,our-b", "k=table2").code == 0
+
+    def there():
+        return {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+
+    before = there()
+    def answer(path, mode, **options):  # the system's would be another one for root, who may write anywhere
+        return not Path(path).is_relative_to(store) and access(path, mode, **options)
+
+    monkeypatch.setattr(os, "access", answer)
+    assert run(*sweep, "model=our-a", "k=table2").out.count("found measured") == 1
+    key = next(store.glob("runs/*")).name
+    assert key in run("ls", f"store={store}").out
+    refused = run("analyze", f"store={store}", "tracking=none").error
+    assert refused == f"cannot write the results to {store}/analysis/default; choose another directory with out=DIR"
+    analysed = run("analyze", f"store={store}", "tracking=none", "k=table2", "fit=power", "out=results")
+    assert analysed.code == 0 and f"in {Path('results')}" in analysed.out
+    assert (tmp_path / "results" / "fits.csv").is_file() and there() == before
+
+
 def test_analysis_of_nothing_and_of_a_missing_csv(run):
     assert "no finished run" in run("analyze").error
     assert "no CSV file at here.csv" in run("analyze", "source=csv", "csv=here.csv").error

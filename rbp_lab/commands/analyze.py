@@ -13,17 +13,32 @@ from rbp_lab.analysis.run import Analysis, analyze
 from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.config.build import read
 from rbp_lab.config.schemas import FitChoices
+from rbp_lab.errors import LabError
 from rbp_lab.points import select
 from rbp_lab.report.terminal import terminal
+from rbp_lab.store.atomic import may_be_written
 from rbp_lab.store.layout import Store
 from rbp_lab.tracking.wandb.analysis import mirror_analysis
 
 
 @dataclass(frozen=True)
 class AnalysisRequest(Selection):
-    """What ``conf/analyze.yaml`` composes: the points, how they are fitted, and the name of the results."""
+    """What ``conf/analyze.yaml`` composes: the points, how they are fitted, and where results go.
+
+    name: results go to <store>/analysis/<name>. out: a directory for them instead.
+    """
 
     name: str = "default"
+    out: str | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Where results go; LabError, with the way out, when nothing can be written there."""
+        out = Store(self.store).analysis(self.name).directory if self.out is None else Path(self.out).expanduser()
+        if not may_be_written(out):
+            raise LabError(f"cannot write the results to {out}; choose another directory with out=DIR")
+        return out
+
     fit: FitChoices = field(default_factory=FitChoices)
     papers: bool = False
 
@@ -40,11 +55,11 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
     nothing is left.
     """
     request, console = read(AnalysisRequest, config), console or terminal()
+    out = request.directory
     gathered = gather(request)
     for note in gathered.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     points = select(gathered.points, *(request.filters.patterns(name) for name in ("model", "family", "dataset")))
-    out = Store(request.store).analysis(request.name).directory
     analysis = analyze(
         points,
         out,

@@ -8,9 +8,9 @@ import sys
 import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from rbp_lab.errors import LabError
+from rbp_lab.store.layout import Store
 
 # What a disk or its owner can refuse.
 DISK_ERRORS = {
@@ -52,7 +52,7 @@ def sentence(error: Exception, store: str | None) -> str:
     try:
         if store is None:
             raise OSError
-        directory = Path(store) / "errors"
+        directory = Store(store).errors
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{os.getpid()}.log"
         path.write_text(report, encoding="utf-8", errors="backslashreplace")

@@ -24,6 +24,7 @@ from rbp_lab.measurement.observers import Callback, Measurement, Observers, RunP
 from rbp_lab.measurement.pool import launch
 from rbp_lab.models.source import ModelSource, OpenModel
 from rbp_lab.records import DatasetInfo, ModelInfo, RunHeader, RunRecord, ScoringSpec, record_key
+from rbp_lab.store.atomic import may_be_written
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import DamagedRecord, has_record, read_record, record_path, rename_record, write_record
 
@@ -79,6 +80,8 @@ def run_job(job: Job) -> Outcome:
             return Outcome(_named_as_asked(job.store, found, identity.header), path, measured=False)
         except DamagedRecord as error:
             print(f"note: {error}; doing so now", file=sys.stderr)
+    if not may_be_written(job.store):
+        raise LabError(f"nothing may be written to the store {job.store}; choose another one with store=DIR")
     if note := corpus.left_out_note():
         print(f"note: {note}", file=sys.stderr)
     if job.launch.processes == 1:

@@ -28,6 +28,13 @@ _REFUSALS = {
 }  # fmt: skip
 
 
+def may_be_written(directory: str | Path) -> bool:
+    """Whether files can be made in a directory, or the directory itself, as far as the system tells beforehand."""
+    path = Path(directory).absolute()
+    there = next(d for d in (path, *path.parents) if d.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; renamed to ``path`` on success, removed on failure.

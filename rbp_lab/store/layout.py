@@ -9,6 +9,7 @@
     mirrored/            what W&B has of this store
     wandb/               offline W&B runs
     bench/               timings
+    errors/              tracebacks of unexpected errors
 """
 
 from __future__ import annotations
@@ -157,6 +158,11 @@ class Store:
     def dashboards(self) -> Path:
         """The W&B workspaces made from this store."""
         return self.root / "mirrored" / "dashboards.json"
+
+    @property
+    def errors(self) -> Path:
+        """Where tracebacks of unexpected errors go."""
+        return self.root / "errors"
 
     def benchmark(self, stamp: str, name: str) -> Path:
         """The timings of one benchmark."""
