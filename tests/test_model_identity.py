@@ -231,6 +231,25 @@ def test_the_files_of_a_tokenizer_written_in_python_are_covered(kind, tiny_model
     assert len({print for print, _ in prints}) == len(prints) == 2
 
 
+def test_a_config_that_changes_before_all_files_are_known_is_read_again(tiny_model_dir, tmp_path, monkeypatch):
+    """Which files the tokenizer reads is known only after config and tokenizer were read a first time."""
+    model = slow_tokenizer(
+        copy_of(tiny_model_dir, tmp_path / "model"), "BertweetTokenizer", SLOW["BertweetTokenizer"][0]
+    )
+    config = json.loads((model / "config.json").read_text())
+    real = transformers.AutoConfig.from_pretrained
+
+    def replaced(*args, **kwargs):
+        found = real(*args, **kwargs)
+        if found.max_position_embeddings != 64:
+            (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 64}))
+        return found
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", replaced)
+    info = HFModel(path=str(model)).open().info
+    assert (info.fingerprint, info.max_positions) == (fingerprint(model), 64)
+
+
 def test_the_weight_file_that_the_config_names_is_the_one_that_counts(tiny_model_dir, tmp_path):
     """config.json may name another file, or index, of weights than the usual one."""
     plain = copy_of(tiny_model_dir, tmp_path / "plain")

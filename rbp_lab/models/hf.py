@@ -100,10 +100,11 @@ class HFModel:
         network = empty_model(config, self.trust_remote_code)
         tokenizer = self._tokenizer(commit)
         if files is not None:
-            complete = loaded_files(self._directory, vocabulary_names(tokenizer))
-            if complete != set(files.paths):
-                files = read_files(self._directory, complete)
-                tokenizer = self._tokenizer(commit)
+            with self._explained("the files"):
+                complete = loaded_files(self._directory, vocabulary_names(tokenizer))
+                more = None if complete == set(files.paths) else read_files(self._directory, complete)
+            if more is not None:  # what was read before its hash is read again
+                return self._open(more, commit)
 
         def verify() -> None:
             if files is not None:
