@@ -28,7 +28,7 @@ class Decomposition(LawResult):
 
 def compute(inputs: Inputs) -> Decomposition:
     """Split the cross-entropy of every run and fit the parts of every family."""
-    split = decomposition_table(inputs.records, inputs.size)
+    split = decomposition_table(inputs.records, inputs.size, inputs.confidence)
     in_size = longest_trained(split)
     groups = [(dataset, family) for dataset, family, _ in families(inputs.records)]
     datasets = [dataset for dataset, _ in groups]
@@ -93,6 +93,9 @@ def _split_table(table: pd.DataFrame) -> ReportTable:
         "confidence": "Conf", "error_entropy_corrected": "EE corrected", "share_of_ce": "EE/CE",
         "share_of_parts": "EE/Σ|parts|", "training_tokens": "training tokens",
     }  # fmt: skip
-    formats = {"S": si} | dict.fromkeys(("CE", "EE", "SA", "Conf", "EE corrected", "EE/CE", "EE/Σ|parts|"), 4)
-    split = table.drop(columns="identity_error").rename(columns=names).dropna(axis=1, how="all")
+    formats = {"S": si} | dict.fromkeys(("CE", "EE", "SA", "Conf", "EE/CE", "EE/Σ|parts|"), 4)
+    ends = [f"error_entropy_corrected_{end}" for end in ("low", "high")]
+    corrected = table[["error_entropy_corrected", *ends]].itertuples(index=False)
+    table = table.assign(error_entropy_corrected=[interval(*row) for row in corrected])
+    split = table.drop(columns=["identity_error", *ends]).rename(columns=names).dropna(axis=1, how="all")
     return ReportTable("The parts of every run (nats)", split, formats, folded=len(split) > 12)
