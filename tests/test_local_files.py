@@ -9,6 +9,8 @@ import io
 import json
 import lzma
 import os
+import random
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -231,7 +233,7 @@ REFUSED = {
     "nothing in gz": ("x.jsonl.gz", gzip.compress(b""), "x.jsonl.gz is empty"),
     "empty parquet": ("x.parquet", b"", "x.parquet is empty"),
     "empty text": ("x.txt", b"", r"no document is left of 1 .*, 1 empty; "),
-    "other compression": ("x.txt.bz2", gzip.compress(b"a"), "x.txt.bz2 is cut off or damaged near line 1"),
+    "other compression": ("x.txt.bz2", gzip.compress(b"a"), "x.txt.bz2 is cut off or damaged in line 1"),
 }  # fmt: skip
 
 
@@ -252,8 +254,21 @@ def test_compressed_files_are_read_and_refused_wherever_they_are_cut(name, endin
     path = write(tmp_path / (name + ending), packed)
     assert read(path) == (("\n".join(texts),) if name == "x.txt" else tuple(texts))
     for cut in [*range(1, len(packed) - 1, len(packed) // 12), len(packed) - 1]:
-        with pytest.raises(LabError, match=r"is cut off or damaged near line [0-9]+ .*; copy or download it again"):
+        with pytest.raises(LabError, match=r"is cut off or damaged in line [0-9]+ .*; copy or download it again"):
             read(write(path, packed[:cut]))
+
+
+def test_a_cut_file_is_refused_with_the_line_of_the_cut(tmp_path):
+    """Lines that compress badly, so that the place of the cut tells the line within a few."""
+    rng = random.Random(0)
+    lines = [json.dumps({"text": rng.randbytes(300).hex()}) + "\n" for _ in range(1000)]
+    for ending, compress in COMPRESS.items():
+        if ending in {".gz", ".zst"}:
+            packed = compress("".join(lines).encode())
+            with pytest.raises(LabError, match="cut off or damaged in line") as caught:
+                read(write(tmp_path / f"x.jsonl{ending}", packed[: len(packed) // 2]))
+            line = int(re.search(r"in line (\d+)", str(caught.value))[1])
+            assert 250 < line < 510
 
 
 @pytest.mark.parametrize("name", ["x.jsonl.gz", "x.csv.zst", "x.json.bz2", "x.jsonl.xz", "x.parquet"])

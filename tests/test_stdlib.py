@@ -95,6 +95,8 @@ def test_what_is_left_out_is_told_with_its_reason():
         "dataset x: 3 documents left out before the selection (2 empty, 1 shorter than 6 characters)"
     )
     assert build_corpus("x", ["a"], ["a"], **WHOLE, min_chars=1, info={}).left_out_note() is None
+    one = build_corpus("x", ["a", ""], ["a", "b"], **WHOLE, min_chars=1, info={})
+    assert one.left_out_note() == "dataset x: 1 document left out before the selection (1 empty)"
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "a\x1b[31mb", "a\u2028b", "\ud800", "n" * (LONGEST_NAME + 1), 3])

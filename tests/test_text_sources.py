@@ -147,7 +147,7 @@ REFUSALS = {
         r"x.jsonl.gz, line 2 is not JSON: Expecting ':'",
     ),
     "bad json": ({"x.json": '[\n{"text": "a"},\n{"text": b}]'}, {}, r"x.json is not JSON: .*line 3"),
-    "not gz": ({"x.jsonl.gz": b"plain"}, {}, r"x.jsonl.gz is cut off or damaged near line 1 \(Not a gzipped file"),
+    "not gz": ({"x.jsonl.gz": b"plain"}, {}, r"x.jsonl.gz is cut off or damaged in line 1 \(Not a gzipped file"),
     "not parquet": ({"x.parquet": b"plain"}, {}, "cannot read .*x.parquet as parquet: .+"),
     "not utf-8": ({"x.txt": b"ab\xff"}, {}, r"x.txt, line 1 is not UTF-8 text \(byte 3 of it\)"),
     "field": ({"x.jsonl": lines(ROWS)}, {}, "row 0 has no field 'text'; its fields are question, answer, meta.set, n"),

@@ -46,7 +46,9 @@ class Corpus:
         if not left_out:
             return None
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in left_out.items())
-        return f"dataset {self.name}: {sum(left_out.values()):,} documents left out before the selection ({reasons})"
+        number = sum(left_out.values())
+        documents = f"{number:,} document{'' if number == 1 else 's'}"
+        return f"dataset {self.name}: {documents} left out before the selection ({reasons})"
 
 
 class TextSource(Protocol):

@@ -46,15 +46,11 @@ def read_pieces(path: Path, *, newline: str = "\n", size: int | None = None) -> 
     of \\n, \\r\\n and \\r.
     """
     line = 1
-
-    def place() -> str:
-        return f"line {line}"
-
-    with _explained(path, place), _opened(path) as raw, TextIOWrapper(raw, "utf-8-sig", newline=newline) as stream:
+    with _explained(path), _opened(path) as raw, TextIOWrapper(raw, "utf-8-sig", newline=newline) as stream:
         for piece in stream if size is None else iter(lambda: stream.read(size), ""):
             if "\0" in piece:
                 line += piece.count("\n", 0, piece.index("\0"))
-                raise LabError(f"{path}, {place()} holds a NUL byte, so it is no UTF-8 text; convert it")
+                raise LabError(f"{path}, line {line} holds a NUL byte, so it is no UTF-8 text; convert it")
             yield piece
             line += piece.count("\n")
 
@@ -69,23 +65,37 @@ def _opened(path: Path) -> Any:
 
 
 @contextmanager
-def _explained(path: Path, place: Callable[[], str]) -> Iterator[None]:
-    """Whatever a file that cannot be read provokes, as a LabError. place: where reading stands, for the message."""
+def _explained(path: Path) -> Iterator[None]:
+    """Whatever a file that cannot be read provokes, as a LabError with the line."""
     try:
         yield
     except UnicodeDecodeError:
         line, byte = _first_undecodable(path)
         raise LabError(f"{path}, line {line} is not UTF-8 text (byte {byte} of it); convert the file") from None
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError) as error:
-        raise LabError(_damaged(path, place(), error)) from error
+        raise LabError(_damaged(path, error)) from error
     except OSError as error:
         if path.suffix.lower() in COMPRESSED and error.errno is None:
-            raise LabError(_damaged(path, place(), error)) from error
+            raise LabError(_damaged(path, error)) from error
         raise LabError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
 
 
-def _damaged(path: Path, place: str, error: Exception) -> str:
-    return f"{path} is cut off or damaged near {place} ({first_line(error)}); copy or download it again"
+def _damaged(path: Path, error: Exception) -> str:
+    return (
+        f"{path} is cut off or damaged in line {_damaged_line(path)} ({first_line(error)}); copy or download it again"
+    )
+
+
+def _damaged_line(path: Path) -> int:
+    """The line, from 1, in which reading a compressed file fails."""
+    line = 1
+    try:
+        with _opened(path) as raw:
+            while piece := raw.read1(CHUNK):
+                line += piece.count(b"\n")
+    except Exception:  # the damage itself
+        pass
+    return line
 
 
 def _first_undecodable(path: Path) -> tuple[int, int]:

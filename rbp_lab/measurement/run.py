@@ -15,7 +15,7 @@ import numpy as np
 
 from rbp_lab import __version__, metrics
 from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
-from rbp_lab.data.corpus import Corpus
+from rbp_lab.data.corpus import Corpus, TextSource
 from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import BlockPlan, TokenizedCorpus, plan_blocks
 from rbp_lab.errors import LabError
@@ -34,7 +34,7 @@ class Job:
     """One measurement, as the command line composes it: sources, choices and where to keep the record."""
 
     model: ModelSource
-    dataset: Any
+    dataset: TextSource
     k: KSpec
     precision: Precision
     scoring: Scoring
