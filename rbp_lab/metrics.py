@@ -134,6 +134,12 @@ class Estimate:
     level: float
 
 
+def effective_documents(num_scored: np.ndarray) -> float:
+    """Number of documents of equal length that would tell as much, (Σn)²/Σn² of their scored tokens [M]; 0 for none."""
+    n = np.asarray(num_scored, dtype=np.float64)
+    return float(n.sum() ** 2 / (n**2).sum()) if n.any() else 0.0
+
+
 def ratio_estimate(
     numerator: np.ndarray, denominator: np.ndarray, level: float = 0.95, scale: str = "log"
 ) -> Estimate | None:

@@ -1,5 +1,6 @@
 """N in a row: measured shares, bounds, the free exponent of N, and when a level is reached."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -127,10 +128,38 @@ def test_size_at_a_level():
     assert size_at_level(law(1e-9), 0.9).extrapolates
     assert "never reached" in size_at_level(law(0.01, alpha=-0.1), 0.5).message
     flat = size_at_level(law(2.0, alpha=0.02, seed=2, n=3), 0.5)
-    assert flat.high is None and ("unbounded" in flat.message or "never" in flat.message)
+    assert flat.high is None and "thousandfold above" in flat.message
     assert size_at_level(fit_power(FitPoints(np.ones(1), np.ones(1))), 0.5).size is None
     with pytest.raises(LabError, match="between 0 and 1"):
         size_at_level(law(0.1), 1.0)
+
+
+@pytest.mark.parametrize(("level", "side"), [(0.999999, "above"), (1e-300, "below")])
+def test_a_size_far_from_every_model_is_a_sentence(level, side):
+    at = size_at_level(law(0.001, alpha=0.2), level)
+    assert (at.size, at.low, at.high) == (None, None, None) and at.extrapolates
+    assert f"more than a thousandfold {side} the sizes measured" in at.message
+
+
+def test_an_end_far_from_every_model_is_missing():
+    wild = size_at_level(law(0.3, alpha=0.2, seed=1), 0.9)
+    assert wild.low < wild.size and wild.high is None and "interval reaches more than a thousandfold" in wild.message
+
+
+@pytest.mark.parametrize("rank", [0, 5])
+def test_certain_events_have_no_independence_ratio(rank):
+    """Every window within k, or none: the logarithm is 0 or does not exist, and no ratio is made of it."""
+    record = synthetic_record("m", 10**6, 0, sigma=1e-9)
+    full = np.full_like(record.documents.rank, 1 + rank)
+    stats_ = dataclasses.replace(record.stats, counts=np.bincount([rank], [record.stats.num_tokens], 512).astype(int))
+    runs = record.documents
+    everything = dataclasses.replace(record, stats=stats_, documents=dataclasses.replace(runs, rank=full))
+    assert emergence_table([everything], [1, 2], [1])["ratio"].isna().all()
+    mixed = dataclasses.replace(
+        record, stats=dataclasses.replace(record.stats, counts=np.bincount([0, 3], [3000, 600], 512).astype(int))
+    )
+    row = emergence_table([mixed], [2], [100]).iloc[0]
+    assert row["p"] == 1 and math.isnan(row["ratio"])
 
 
 def test_size_at_a_level_covers():

@@ -1,5 +1,6 @@
 """Forecasts and backtests, calibration, and what an exponent hangs on."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -126,5 +127,32 @@ def test_warnings_of_ties_and_documents():
     tied = ladder(6, documents=60, tied=True)
     assert "tie_sensitive" in sensitivity_warnings(law_of(tied, 1), tied)
     few = ladder(6, documents=2)
-    assert "one_document_dominates" in sensitivity_warnings(law_of(few, 10), few)
+    assert "few_documents" in sensitivity_warnings(law_of(few, 10), few)
+
+
+@pytest.mark.parametrize(("factor", "marked"), [(1.05, False), (0.95, True)])
+def test_a_document_dominates_beyond_half_of_the_interval(factor, marked):
+    """The interval is given the width at which the largest shift is just below, or just above, its half."""
+    records = ladder(6, documents=30)
+    law = law_of(records, 10)
+    shift = document_influence(records, 10)["shift"].abs().max()
+    alpha = law.params["alpha"]
+    ends = (alpha - shift * factor, alpha + shift * factor)
+    law = dataclasses.replace(law, intervals=law.intervals | {"alpha": ends})
+    assert ("one_document_dominates" in sensitivity_warnings(law, records)) == marked
+
+
+def test_few_documents_are_counted_by_their_tokens():
+    assert metrics.effective_documents(np.full(30, 7)) == pytest.approx(30)
+    assert metrics.effective_documents(np.array([1000, *[1] * 50])) == pytest.approx(1050**2 / (10**6 + 50))
+    assert metrics.effective_documents(np.zeros(3)) == 0
+    many, few = ladder(4, documents=30), ladder(4, documents=19)
+    ce = Label("ladder", "stdlib", "ce")
+    for records in (many, few):
+        law = fit_power(series(points_from_records(records, [1]), ce), ce)
+        assert ("few_documents" in sensitivity_warnings(law, records)) == (records is few)
+
+
+def test_nothing_is_marked_without_a_law():
+    smooth = ladder(6, documents=60)
     assert sensitivity_warnings(fit_power(FitPoints(np.ones(1), np.ones(1))), smooth) == ()

@@ -16,6 +16,7 @@ from scipy import stats
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
+from rbp_lab.fits.against_k import REACH
 from rbp_lab.fits.cloglog import zero_bound
 from rbp_lab.fits.power import fit_power, why_not
 from rbp_lab.fits.result import FitPoints, FitResult, Label
@@ -69,7 +70,7 @@ def _measured(hit: np.ndarray, tried: np.ndarray, rbp: float, length: int, confi
         low, high, se = math.exp(-estimate.upper), math.exp(-estimate.lower), estimate.se_log
     if p == 0:
         low, high = 0.0, zero_bound(documents, confidence)
-    if p > 0 and 0 < rbp < 1:
+    if 0 < p < 1 and 0 < rbp < 1:  # ln 1 = 0 measures no dependence
         ratio = math.log(p) / (length * math.log(rbp))
     return p, low, high, p == 0, rbp**length, ratio, int(tried.sum()), documents, se
 
@@ -192,7 +193,8 @@ def size_at_level(law: FitResult, level: float) -> SizeAtLevel:
 
     The interval is the set of S whose fitted curve is compatible with the level at the law's confidence: it says
     where the curve crosses, not where a single new model will. It is unbounded on a side where the exponent is not
-    told apart from zero.
+    told apart from zero. A size more than a thousandfold outside the models is no number to read: it is None, and the
+    message says on which side.
     """
     if not 0 < level < 1:
         raise LabError(f"a level lies between 0 and 1; got {level}")
@@ -212,13 +214,24 @@ def size_at_level(law: FitResult, level: float) -> SizeAtLevel:
     a1 = -2 * t2 * (x * c[0, 0] - c[0, 1])
     a0 = -t2 * max(c[1, 1] - 2 * x * c[0, 1] + x**2 * c[0, 0], 0.0)
     sizes = law.points.size
-    outside = not sizes.min() <= math.exp(min(x, 700.0)) <= sizes.max()
+    first, last = math.log(sizes.min()), math.log(sizes.max())
+
+    def told(log_size: float) -> float | None:
+        return math.exp(log_size) if first - REACH <= log_size <= last + REACH else None
+
+    if told(x) is None:
+        side = "below" if x < first else "above"
+        why = f"the level lies more than a thousandfold {side} the sizes measured"
+        return SizeAtLevel(level, None, None, None, True, why)
+    outside = not first - 1e-9 <= x <= last + 1e-9
     note = "outside the sizes measured" if outside else "within the sizes measured"
     root = a1**2 - 4 * a2 * a0
     if a2 <= 0 or root < 0:
-        return SizeAtLevel(level, math.exp(min(x, 700.0)), None, None, outside, f"{note}; its interval is unbounded")
-    low, high = (x + (-a1 + sign * math.sqrt(root)) / (2 * a2) for sign in (-1, 1))
-    return SizeAtLevel(level, *(math.exp(min(v, 700.0)) for v in (x, low, high)), outside, note)
+        return SizeAtLevel(level, told(x), None, None, outside, f"{note}; its interval is unbounded")
+    low, high = (told(x + (-a1 + sign * math.sqrt(root)) / (2 * a2)) for sign in (-1, 1))
+    if low is None or high is None:
+        note += "; its interval reaches more than a thousandfold outside them"
+    return SizeAtLevel(level, told(x), low, high, outside, note)
 
 
 def carrying_documents(record: RunRecord, window: int, k: int, top: int = 5) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from rbp_lab import metrics
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, FitResult
+from rbp_lab.fits.result import FEW_DOCUMENTS, FitPoints, FitResult
 from rbp_lab.records import RunRecord
 
 
@@ -48,13 +48,16 @@ def _sizes(records: Sequence[RunRecord], size: str) -> np.ndarray:
 def sensitivity_warnings(
     law: FitResult, records: Sequence[RunRecord], size: str = "non_embedding_params"
 ) -> tuple[str, ...]:
-    """The codes "tie_sensitive" and "one_document_dominates" where they apply to a law of −log RBP_k, else nothing.
+    """What runs tell of a law: "few_documents", and for −log RBP_k "tie_sensitive" and "one_document_dominates".
 
     records: of the law's models on its data set.
     """
-    if not law.ok or law.label.metric != "neg_log_rbp" or not records:
+    if not law.ok or not records:
         return ()
-    found = []
+    fewest = min(metrics.effective_documents(record.documents.num_scored) for record in records)
+    found = ["few_documents"] if fewest < FEW_DOCUMENTS else []
+    if law.label.metric != "neg_log_rbp":
+        return tuple(found)
     low, high = law.intervals["alpha"]
     rbp = np.array([metrics.rbp(record.stats, law.label.k, "optimistic") for record in records])
     with np.errstate(divide="ignore"):
@@ -62,6 +65,6 @@ def sensitivity_warnings(
     if not optimistic.ok or abs(optimistic.params["alpha"] - law.params["alpha"]) > 0.1 * (high - low):
         found.append("tie_sensitive")
     shift = document_influence(records, law.label.k, size)["shift"]
-    if len(shift) > 1 and (shift.isna().any() or shift.abs().max() > 0.25 * (high - low)):
+    if len(shift) > 1 and (shift.isna().any() or shift.abs().max() > 0.5 * (high - low)):
         found.append("one_document_dominates")
     return tuple(found)

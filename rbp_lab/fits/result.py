@@ -29,6 +29,7 @@ WARNINGS = {
     "ridge": "the likelihood is flat along a ridge: the parameters trade off and their intervals say little",
     "tie_sensitive": "the exponent moves by more than a tenth of its interval when ties are broken the other way",
     "one_document_dominates": "leaving out one document moves the exponent by more than half of its interval",
+    "few_documents": "fewer than 20 documents by (Σn)²/Σn² of their tokens n: intervals over documents are too narrow",
     "not_reproduced": "few of the starting points agree on the optimum",
     NOT_FALLING: "α ≤ 0, or its interval holds 0: these points do not show that the value falls",
     "earlier_checkpoints": "of the checkpoints of one size only the longest trained takes part",
@@ -36,6 +37,7 @@ WARNINGS = {
 }
 
 FEW_MODELS = 7
+FEW_DOCUMENTS = 20
 POOLED = None  # the family of a fit over all families; not a string, so no family that a user names equals it
 ALL_FAMILIES = "all families"  # POOLED in print
 
