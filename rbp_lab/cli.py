@@ -123,6 +123,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     """Let Hydra compose and run the command's jobs. LabError when there is nothing to run."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
@@ -161,9 +162,10 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     except Exception as error:
         if asked:
             raise
-        # Jobs that run here keep their exceptions, so this one is Hydra's: of composing, or of its own files.
-        of_disk = isinstance(error, OSError) and error.errno is not None
-        composing = arguments.runs and not of_disk
+        if isinstance(error, OSError) and error.errno is not None:
+            raise LabError(f"cannot write {error.filename or 'the store'}: {error.strerror}") from error
+        # Jobs that run here keep their exceptions, so this one is of composing; other launchers pass them on.
+        composing = arguments.runs or isinstance(error, HydraException)
         raise LabError(explain(error, command, arguments) if composing else sentence(error, None)) from error
     finally:
         sys.argv = argv
@@ -221,9 +223,11 @@ def check_override(text: str) -> None:
 
     parser = OverridesParser.create()
     try:
-        key = parser.parse_override(text).key_or_group
-        if not key:
+        override = parser.parse_override(text)
+        if not override.key_or_group:
             raise WrongUsage(f"an override is key=value; got {text!r}")
+        if override.key_or_group == "store" and override.value() == "":  # Hydra would make directories at the root
+            raise LabError("store must name a directory; got ''")
         return
     except (HydraException, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

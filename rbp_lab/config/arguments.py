@@ -11,6 +11,8 @@ from typing import NoReturn
 
 from rbp_lab.errors import LabError
 
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
 
 class WrongUsage(LabError):
     """A command line that cannot be read: exit code 2."""
@@ -39,9 +41,8 @@ def parse(command: str, words: list[str]) -> Arguments:
     parser.add_argument("overrides", nargs="*")
     for names in (("-h", "--help"), ("--hydra-help",), ("--resolve",), ("-r", "--run"), ("-m", "--multirun")):
         parser.add_argument(*names, action="store_true")
-    parser.add_argument("-sc", "--shell-completion", action="store_true")
     parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
-    parser.add_argument("-i", "--info", nargs="?", const="all")
+    parser.add_argument("-i", "--info", nargs="?", const="all", choices=INFO)
     for names in (("-p", "--package"), ("-cn", "--config-name"), ("-cp", "--config-path"), ("-cd", "--config-dir")):
         parser.add_argument(*names)
     given = vars(parser.parse_intermixed_args(words))
@@ -54,7 +55,9 @@ def parse(command: str, words: list[str]) -> Arguments:
     for name, value in given.items():
         if value:
             flags += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
-    asks = any(given[name] for name in ("help", "hydra_help", "shell_completion", "cfg", "info"))
+    if sum(bool(given[name]) for name in ("run", "multirun", "cfg", "info")) > 1:
+        raise WrongUsage("only one of --run, --multirun, --cfg and --info can be asked for")
+    asks = any(given[name] for name in ("help", "hydra_help", "cfg", "info"))
     return Arguments(
         flags=tuple(flags),
         overrides=tuple(_home(o) for o in overrides),
