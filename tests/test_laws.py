@@ -287,8 +287,10 @@ def test_how_far_ranks_are_from_lognormal_is_said(runs):
 
 
 def test_a_size_far_beyond_the_models_is_no_number():
-    level = SizeAtLevel(0.5, 9.6e28, 1e9, 1e40, True, "outside the sizes measured")
-    assert emergence.place(level, np.array([1e4, 1e6])) == {"S": "> 1B", "interval": "1B … > 1B"}
+    far = SizeAtLevel(0.5, None, 2e5, None, True, "the level lies more than a thousandfold above the sizes measured")
+    assert emergence.place(far, np.array([1e4, 1e6])) == {"S": None, "interval": "200k … > 1B"}
+    nowhere = SizeAtLevel(0.5, None, None, None, True, "its interval is unbounded")
+    assert emergence.place(nowhere, np.array([1e4, 1e6])) == {"S": None, "interval": None}
     within = SizeAtLevel(0.5, 2e5, 1e5, 4e5, False, "within")
     assert emergence.place(within, np.array([1e4, 1e6])) == {"S": "200k", "interval": "100k … 400k"}
 

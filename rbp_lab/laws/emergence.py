@@ -144,15 +144,11 @@ def _levels(result: Emergence) -> list[ReportTable]:
 
 
 def place(level: SizeAtLevel, sizes: np.ndarray) -> dict[str, str | None]:
-    """S and its interval in print; a size a thousand times beyond the models is told as such."""
-    low, high = float(sizes.min()) / REACH, float(sizes.max()) * REACH
-
-    def printed(size: float) -> str:
-        return f"> {si(high)}" if size > high else f"< {si(low)}" if size < low else si(size)
-
-    ends = None if is_missing(level.low) else dict.fromkeys((printed(level.low), printed(level.high)))
-    span = ends and " … ".join(ends)
-    return {"S": None if is_missing(level.size) else printed(level.size), "interval": span}
+    """S and its interval in print; an end that lies a thousand times beyond the models is told as such."""
+    low = f"< {si(float(sizes.min()) / REACH)}" if is_missing(level.low) else si(level.low)
+    high = f"> {si(float(sizes.max()) * REACH)}" if is_missing(level.high) else si(level.high)
+    unknown = is_missing(level.low) and is_missing(level.high)
+    return {"S": None if is_missing(level.size) else si(level.size), "interval": None if unknown else f"{low} … {high}"}
 
 
 def _measured(result: Emergence) -> ReportTable:
