@@ -141,6 +141,7 @@ def test_only_process_0_tracks_and_says_whose_values_are_live(monkeypatch):
     tracker = measurement.MeasurementTracker(Tracking(**OFFLINE), "store", {"here": 1})
     tracker.on_start(run)
     tracker.on_error(RuntimeError("no room"))
+    tracker.close()
     (start, spec), finish = FakeSession.last.calls
     assert start == "start" and spec.id == f"measure-{header.key}" and spec.config["rbp_lab"] == {"here": 1}
     assert spec.config["live_values_are_of"] == "process 0's share, 1 of 2"

@@ -69,13 +69,13 @@ class MeasurementTracker(Callback):
         return row | {names.RANKS: names.histogram(stats.counts, self._edges)}
 
     def on_record(self, record: RunRecord, path: Path) -> None:
-        session, self._session = self._session, None
-        if session is not None and session.ok and self._where is not None:
+        if self._session is not None and self._session.ok and self._where is not None:
+            session, self._session = self._session, None
             finish_record(session, Ledger(self._store, self._tracking, self._where), record, path)
 
-    def on_error(self, error: BaseException) -> None:
+    def close(self) -> None:
         session, self._session = self._session, None
-        if session is not None:
+        if session is not None:  # no record came
             session.finish(exit_code=1)
 
 

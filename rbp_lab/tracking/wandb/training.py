@@ -67,8 +67,8 @@ class TrainingTracker:
 
     def finish(self, info: ModelInfo, training: Mapping[str, Any]) -> None:
         """Close the run with what the finished model is. training: its ``training.json``."""
-        session, self._session = self._session, None
-        if session is not None and session.ok and self._where is not None:
+        if self._session is not None and self._session.ok and self._where is not None:
+            session, self._session = self._session, None
             finish_training(session, Ledger(self._store, self._tracking, self._where), self._spec.id, info, training)
 
 
