@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.columns import Columns
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rbp_lab.config.build import read
@@ -37,12 +38,13 @@ def listing(models: Sequence[str], datasets: Sequence[str], store: str | Path, c
     for title, names in (("model=", models), ("dataset=", datasets)):
         console.print(f"[bold]{title}[/bold]")
         console.print(Columns(sorted(names), padding=(0, 2)))
-    console.print(f"[bold]finished runs in {store}[/bold]")
+    console.print(f"[bold]finished runs in {escape(str(store))}[/bold]")
     headers, damaged = list_headers(store)
     for error in damaged:
         console.print(f"damaged: {error}", markup=False, highlight=False, soft_wrap=True)
     if not headers:
-        console.print("none yet; rbp-lab demo makes some, rbp-lab measure one", style="dim")
+        if not damaged:
+            console.print("none yet; rbp-lab demo makes some, rbp-lab measure one", style="dim")
         return
     table = Table()
     for name in ("model", "dataset"):
@@ -55,8 +57,8 @@ def listing(models: Sequence[str], datasets: Sequence[str], store: str | Path, c
         summary = h["summary"]
         rbp_1 = summary["rbp"].get("1")
         table.add_row(
-            h["model"]["name"],
-            h["dataset"]["name"],
+            escape(h["model"]["name"]),
+            escape(h["dataset"]["name"]),
             f"{h['model']['non_embedding_params']:,}",
             f"{summary['cross_entropy']:.4f}",
             "–" if rbp_1 is None else f"{rbp_1[0]:.4f}",

@@ -1,0 +1,33 @@
+"""What ``rbp-lab ls`` prints of a store."""
+
+import pytest
+from rich.console import Console
+
+from rbp_lab.commands.ls import listing
+from rbp_lab.store.records import write_record
+from tests.test_store import make_record
+
+
+@pytest.fixture
+def listed(capsys):
+    def listed(store):
+        listing(["gpt2"], ["stdlib"], store, Console(width=300))
+        return capsys.readouterr().out
+
+    return listed
+
+
+def test_a_damaged_record_is_listed_as_such_beside_the_others(tmp_path, listed):
+    broken, whole = (write_record(tmp_path, make_record(name)) for name in ("a", "b"))
+    (broken / "windows.parquet").write_bytes(b"")
+    text = listed(tmp_path)
+    assert f"damaged: {broken} is not a readable record (the checksum of windows.parquet does not hold)" in text
+    assert whole.name in text and text.count(broken.name) == 1 and "none yet" not in text
+    (whole / "record.json").write_bytes(b"")
+    assert listed(tmp_path).count("damaged: ") == 2 and "none yet" not in listed(tmp_path)
+    assert "none yet" in listed(tmp_path / "nowhere")
+
+
+def test_names_with_brackets_are_printed_as_they_are(tmp_path, listed):
+    write_record(tmp_path, make_record("[bold]x[/red]"))
+    assert "[bold]x[/red]" in listed(tmp_path)
