@@ -374,6 +374,7 @@ def test_a_read_only_store_is_listed_analysed_and_found_in(run, family, tmp_path
         return {path: path.stat().st_mtime_ns for path in store.rglob("*")}
 
     before = there()
+
     def answer(path, mode, **options):  # the system's would be another one for root, who may write anywhere
         return not Path(path).is_relative_to(store) and access(path, mode, **options)
 

@@ -7,9 +7,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from rbp_lab.cli import COMMANDS, CONF, plain
+from rbp_lab.commands.measure import job_from_config
 from rbp_lab.config.build import build, locate
+from rbp_lab.errors import LabError
 from rbp_lab.ladder.model import LADDER
 from rbp_lab.measurement.observers import Callback
+from tests.sources import measure_config
 
 GROUPS = {
     group: sorted(p.stem for p in (CONF / group).glob("*.yaml"))
@@ -82,3 +85,12 @@ def test_the_grid_is_the_papers():
 
 def test_configuration_files_are_in_the_package_or_beside_it():
     assert (Path(CONF) / "measure.yaml").is_file()
+
+
+def test_a_class_that_is_no_source_is_refused(tmp_path):
+    config = measure_config(tmp_path, tmp_path)
+    assert job_from_config(config).dataset.name == "made-up"
+    with pytest.raises(LabError, match=r"^model must be a ModelSource; got MadeUpText"):
+        job_from_config(config | {"model": config["dataset"]})
+    with pytest.raises(LabError, match=r"^dataset must be a TextSource; got HFModel"):
+        job_from_config(config | {"dataset": config["model"]})

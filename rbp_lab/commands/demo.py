@@ -12,9 +12,11 @@ from rich.console import Console
 from rbp_lab.analysis.run import Analysis, analyze
 from rbp_lab.commands.measure import MeasureSettings, measure_part
 from rbp_lab.commands.train import train
-from rbp_lab.config.build import OPEN, read
+from rbp_lab.config.build import MADE, read
 from rbp_lab.config.schemas import FitChoices
+from rbp_lab.data.corpus import TextSource
 from rbp_lab.measurement.run import run_job
+from rbp_lab.models.source import ModelSource
 from rbp_lab.points import points_from_records
 from rbp_lab.report.terminal import terminal
 from rbp_lab.store.layout import Store
@@ -25,8 +27,8 @@ from rbp_lab.tracking.wandb.analysis import mirror_analysis
 class DemoRequest(MeasureSettings):
     """What ``conf/demo.yaml`` composes. models: in the order of training. training: the dataset trained on."""
 
-    models: dict[str, Annotated[Any, OPEN]]
-    training: Annotated[Any, OPEN]
+    models: dict[str, Annotated[ModelSource, MADE]]
+    training: Annotated[TextSource, MADE]
     fit: FitChoices = field(default_factory=FitChoices)
 
 

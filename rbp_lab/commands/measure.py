@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
-from rbp_lab.config.build import OPEN, read
+from rbp_lab.config.build import MADE, OPEN, read
 from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
+from rbp_lab.data.corpus import TextSource
 from rbp_lab.measurement.observers import Callback
 from rbp_lab.measurement.run import Job, Outcome, run_job
+from rbp_lab.models.source import ModelSource
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.wandb.measurement import MeasurementTracker
 
@@ -18,7 +20,7 @@ from rbp_lab.tracking.wandb.measurement import MeasurementTracker
 class MeasureSettings:
     """All of a measurement but its model."""
 
-    dataset: Annotated[Any, OPEN]
+    dataset: Annotated[TextSource, MADE]
     k: KSpec
     store: str
     precision: Precision = field(default_factory=Precision)
@@ -28,7 +30,7 @@ class MeasureSettings:
     force: bool = False
     tracking: Tracking = NO_TRACKING
 
-    def job(self, model: Any, config: Mapping[str, Any]) -> Job:
+    def job(self, model: ModelSource, config: Mapping[str, Any]) -> Job:
         """The measurement of ``model``. config: as composed, for worker processes."""
         return Job(
             model, self.dataset, self.k, self.precision, self.scoring, self.launch, self.store,
@@ -40,7 +42,7 @@ class MeasureSettings:
 class MeasureRequest(MeasureSettings):
     """What ``conf/measure.yaml`` composes."""
 
-    model: Annotated[Any, OPEN]
+    model: Annotated[ModelSource, MADE]
 
 
 def run(config: Mapping[str, Any]) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from rbp_lab.config.build import OPEN, read
-from rbp_lab.data.corpus import Corpus
+from rbp_lab.config.build import MADE, read
+from rbp_lab.data.corpus import Corpus, TextSource
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.model import LadderModel
+from rbp_lab.models.source import ModelSource
 from rbp_lab.store.layout import Store
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.wandb.training import TrainingTracker
@@ -47,8 +48,8 @@ class TrainedModel:
 class TrainRequest:
     """What ``conf/train.yaml`` composes."""
 
-    model: Annotated[Any, OPEN]
-    dataset: Annotated[Any, OPEN]
+    model: Annotated[ModelSource, MADE]
+    dataset: Annotated[TextSource, MADE]
     store: str
     force: bool = False
     tracking: Tracking = NO_TRACKING

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import (
+    BeforeValidator,
     ConfigDict,
     PlainValidator,
     PydanticUndefinedAnnotation,
@@ -36,8 +37,10 @@ def _opened(value: Any) -> Any:
     return value
 
 
-# Marks a field whose value is what a ``_target_`` made: Annotated[ModelSource, OPEN].
+# Marks a field whose value is what a ``_target_`` made: Annotated[Callback, OPEN], which may be of any class, and
+# Annotated[ModelSource, MADE], which must have what the (runtime checkable) protocol has.
 OPEN = PlainValidator(_opened)
+MADE = BeforeValidator(_opened)
 
 
 def read(cls: type[T], config: Mapping[str, Any]) -> T:
@@ -192,6 +195,8 @@ def _place(loc: tuple[int | str, ...], given: Any) -> tuple[tuple[int | str, ...
 
 def _expected(error: Any) -> str:
     kind = str(error["type"])
+    if kind == "is_instance_of":
+        return f"a {error['ctx']['class']}"
     if kind == "none_required":
         return "null"
     word = _EXPECTED.get(kind.split("_")[0])

@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class Corpus:
         return f"dataset {self.name}: {documents} left out before the selection ({reasons})"
 
 
+@runtime_checkable
 class TextSource(Protocol):
     """What a dataset of the config is: a name, the protocol by which its documents are cut, and the documents."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rbp_lab.records import ModelInfo
 
@@ -40,6 +40,7 @@ class OpenModel:
     notes: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class ModelSource(Protocol):
     """Where a model comes from. name: directory-safe, for people. family: models that share one law."""
 
