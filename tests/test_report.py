@@ -251,6 +251,7 @@ def test_the_policy_allows_the_page_its_own_style_and_script_only(html):
         (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.S)
         assert allowed[source] == f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
     body = html[html.index("<body>") : html.index("<script>")]
+    assert body.count("<svg ") == body.count('class="plot ') > 10
     assert not re.search(r"<[^>]*\s(style|on\w+)=", body)
     used = {name for names in re.findall(r'class="([^"]*)"', body) for name in names.split() if re.match(r"s\d", name)}
     assert used == set(re.findall(r"^\.(s\d+)\.s", html, re.M))
