@@ -80,7 +80,8 @@ class ScoringSpec:
     dtype: of weights and activations of the body. tf32: whether CUDA products in fp32 may use TF32.
     logits: "float32" (head product in fp32) or "model" (rounded to the body's dtype, as the model itself would).
     candidates: "rows" (every row of the head competes, as in the paper) or "tokenizer" (padded rows masked).
-    protocol: the fields of ``blocks.Protocol``. thresholds, window_lengths: of the per-document and window tables.
+    protocol: the fields of ``data.windows.Windowing``. thresholds, window_lengths: of the per-document and window
+    tables.
     attention: attention implementation asked of transformers, None for its default.
     """
 

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 from rbp_lab.data.corpus import Corpus, build_corpus
-from rbp_lab.data.windows import Protocol
+from rbp_lab.data.windows import Windowing
 
 WORDS = tuple(
     [
@@ -39,7 +39,7 @@ class MadeUpText:
     name: str = "made-up"
     num_documents: int = 25
     seed: int = 0
-    protocol: Protocol = field(default_factory=lambda: Protocol(max_tokens=64))
+    protocol: Windowing = field(default_factory=lambda: Windowing(max_tokens=64))
 
     def corpus(self) -> Corpus:
         rng = random.Random(self.seed)

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from rbp_lab.data.windows import TokenBlocks
+from rbp_lab.data.windows import TokenBatch
 from rbp_lab.models.head import HeadPlan
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring import IMPLEMENTATIONS, missing, score_tokens
 from rbp_lab.scoring.error_bounds import rounding_bound
 from rbp_lab.scoring.reference import reference_logits, score_logits
-from tests.benchmarks.case import blocks_of, random_ids
+from tests.benchmarks.case import batch_of, random_ids
 from tests.conftest import TINY_MODELS, TINY_VOCAB, build_tiny_model
 from tests.test_scoring import random_case
 
@@ -115,25 +115,25 @@ def bracket(model, ids):
     return score_logits(z, targets, torch.full((len(z),), 2e-5))
 
 
-def rows_of(blocks: TokenBlocks, rows) -> TokenBlocks:
-    return TokenBlocks(blocks.tokens[rows], blocks.scored[rows], blocks.document_id[rows], blocks.num_bytes[rows])
+def rows_of(batch: TokenBatch, rows) -> TokenBatch:
+    return TokenBatch(batch.tokens[rows], batch.scored[rows], batch.document_id[rows], batch.num_bytes[rows])
 
 
-def by_row(scores, blocks):
+def by_row(scores, batch):
     """The scores of each row of a batch: [row][name]."""
-    columns = [torch.split(getattr(scores, name), blocks.scored.sum(1).tolist()) for name in NAMES]
+    columns = [torch.split(getattr(scores, name), batch.scored.sum(1).tolist()) for name in NAMES]
     return list(zip(*columns, strict=True))
 
 
-def assert_batch_invariant(scorer, blocks):
+def assert_batch_invariant(scorer, batch):
     """Batches of 1, of 8 and of all rows, and the rows in another order, give every row the same bits."""
-    whole = by_row(scorer(blocks), blocks)
+    whole = by_row(scorer(batch), batch)
     rows = np.arange(len(whole))
     shuffled = np.random.default_rng(0).permutation(rows)
     for batch in (*np.split(rows, rows[1:]), rows[:8], rows[8:], shuffled):
         if not len(batch):
             continue
-        some = rows_of(blocks, batch)
+        some = rows_of(batch, batch)
         for row, scores in zip(batch, by_row(scorer(some), some), strict=True):
             for name, one, other in zip(NAMES, scores, whole[row], strict=True):
                 assert torch.equal(one, other), (name, row, len(batch))
@@ -142,15 +142,15 @@ def assert_batch_invariant(scorer, blocks):
 @pytest.mark.parametrize("tokens", [32, 100, 300])
 @pytest.mark.parametrize("impl", TILES)
 def test_measuring_is_batch_invariant(wide_model, impl, tokens):
-    blocks = blocks_of(random_ids(11, tokens, VOCAB, seed=0))
-    blocks.scored[3, : tokens // 2] = False  # context
-    blocks.scored[5] = False
-    assert_batch_invariant(Scorer(wide_model, "cpu", implementation=impl), blocks)
+    batch = batch_of(random_ids(11, tokens, VOCAB, seed=0))
+    batch.scored[3, : tokens // 2] = False  # context
+    batch.scored[5] = False
+    assert_batch_invariant(Scorer(wide_model, "cpu", implementation=impl), batch)
 
 
 @pytest.mark.parametrize("name", sorted(TINY_MODELS))
 def test_measuring_every_architecture_is_batch_invariant(name):
-    assert_batch_invariant(Scorer(build_tiny_model(name), "cpu"), blocks_of(random_ids(4, 40, TINY_VOCAB, seed=2)))
+    assert_batch_invariant(Scorer(build_tiny_model(name), "cpu"), batch_of(random_ids(4, 40, TINY_VOCAB, seed=2)))
 
 
 def test_products_that_round_by_the_size_of_the_batch_do_not_show(wide_model):
@@ -158,7 +158,7 @@ def test_products_that_round_by_the_size_of_the_batch_do_not_show(wide_model):
     layer = wide_model.get_submodule(next(name for name, _ in wide_model.named_modules() if name.endswith("mlp")))
     hook = layer.register_forward_hook(lambda module, given, out: out * (1 + 1e-6 * (len(out) - 1)))
     try:
-        assert_batch_invariant(Scorer(wide_model, "cpu"), blocks_of(random_ids(9, 40, VOCAB, seed=3)))
+        assert_batch_invariant(Scorer(wide_model, "cpu"), batch_of(random_ids(9, 40, VOCAB, seed=3)))
     finally:
         hook.remove()
 
@@ -167,19 +167,19 @@ def test_measuring_by_full_logits_is_batch_invariant(wide_model):
     """As for a model whose output layer is not understood."""
     scorer = Scorer(wide_model, "cpu")
     scorer.plan = HeadPlan("fallback", reason="for this test")
-    assert_batch_invariant(scorer, blocks_of(random_ids(4, 40, VOCAB, seed=2)))
+    assert_batch_invariant(scorer, batch_of(random_ids(4, 40, VOCAB, seed=2)))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4], indirect=True)
 @pytest.mark.parametrize("impl", TILES)
 def test_measuring_with_any_number_of_threads_is_within_rounding(wide_model, impl, threads):
     ids = random_ids(5, 64, VOCAB, seed=1)
-    scores = Scorer(wide_model, "cpu", implementation=impl)(blocks_of(ids))
+    scores = Scorer(wide_model, "cpu", implementation=impl)(batch_of(ids))
     assert torch.get_num_threads() == threads
     assert_within_rounding(scores, bracket(wide_model, ids))
 
 
 def test_a_batch_without_scored_positions_has_no_scores(wide_model):
-    blocks = blocks_of(random_ids(3, 40, VOCAB, seed=0))
-    blocks.scored[:] = False
-    assert Scorer(wide_model, "cpu")(blocks).nll.shape == (0,)
+    batch = batch_of(random_ids(3, 40, VOCAB, seed=0))
+    batch.scored[:] = False
+    assert Scorer(wide_model, "cpu")(batch).nll.shape == (0,)

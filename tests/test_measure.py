@@ -14,10 +14,10 @@ from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.commands.measure import measure
 from rbp_lab.config.schemas import Filters, KSpec
 from rbp_lab.data.tokenize import tokenize
-from rbp_lab.data.windows import Protocol, plan_blocks
+from rbp_lab.data.windows import Windowing, plan_windows
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.loop import measure as measure_plan
-from rbp_lab.measurement.observers import Callback, Observers, RunPlan
+from rbp_lab.measurement.observers import Callback, Observers, RunInfo
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring import NonFiniteLogits, check_finite
 from rbp_lab.scoring.linear import product_for
@@ -30,24 +30,24 @@ WINDOWS = (1, 2, 5)
 
 
 def make_plan(protocol=None, **source):
-    protocol = protocol or Protocol(max_tokens=64)
-    return plan_blocks(tokenize(MadeUpText(**source).corpus(), build_tiny_tokenizer(), protocol), protocol)
+    protocol = protocol or Windowing(max_tokens=64)
+    return plan_windows(tokenize(MadeUpText(**source).corpus(), build_tiny_tokenizer(), protocol), protocol)
 
 
 def run_plan(rows=384, **changes):
     fields = {"model": "m", "dataset": "d", "num_rows": 1, "num_positions": 1, "vocab_rows": rows}
-    return RunPlan(**{**fields, "thresholds": (1, 5, 50), "window_lengths": WINDOWS, **changes})
+    return RunInfo(**{**fields, "thresholds": (1, 5, 50), "window_lengths": WINDOWS, **changes})
 
 
 def naive_scores(model, plan):
     """Float64 scores of every scored token, one row at a time, logits materialised: (document, scores) in order."""
     out = []
     for row in range(len(plan)):
-        blocks = plan.blocks(np.array([row]))
+        batch = plan.batch(np.array([row]))
         with torch.inference_mode():
-            logits = model(input_ids=torch.from_numpy(blocks.tokens)).logits[0, :-1].double()
-        keep = torch.from_numpy(blocks.scored[0])
-        out.append((int(blocks.document_id[0]), score_logits(logits[keep], torch.from_numpy(blocks.targets))))
+            logits = model(input_ids=torch.from_numpy(batch.tokens)).logits[0, :-1].double()
+        keep = torch.from_numpy(batch.scored[0])
+        out.append((int(batch.document_id[0]), score_logits(logits[keep], torch.from_numpy(batch.targets))))
     return out
 
 
@@ -73,7 +73,7 @@ def test_measurement_of_every_architecture_matches_plain_logits(name, fallback):
         assert abs(metrics.rbp(got.stats, k) * tokens - (ranks <= k).sum()) <= 2
 
 
-@pytest.mark.parametrize("protocol", [Protocol(max_tokens=64), Protocol("rolling", 48, 20), Protocol("packed", 48)])
+@pytest.mark.parametrize("protocol", [Windowing(max_tokens=64), Windowing("rolling", 48, 20), Windowing("packed", 48)])
 def test_batching_sharding_and_order_change_nothing(protocol):
     """Bit-identical in fp32 on this CPU: rows have a width of their own, tiles a fixed shape, sums are integers."""
     plan, scorer = make_plan(protocol), Scorer(build_tiny_model("gpt_neox"), "cpu")
@@ -89,14 +89,10 @@ def test_batching_sharding_and_order_change_nothing(protocol):
         assert merged.stats == one_by_one.stats and merged.documents == one_by_one.documents
 
 
-def test_folding_early_and_late_is_the_same(monkeypatch):
-    from rbp_lab.measurement import observers as callbacks
-
-    plan, scorer = make_plan(Protocol("rolling", 48, 20)), Scorer(build_tiny_model("gpt2"), "cpu")
+def test_folding_early_and_late_is_the_same():
+    plan, scorer = make_plan(Windowing("rolling", 48, 20)), Scorer(build_tiny_model("gpt2"), "cpu")
     late = measure_plan(plan, scorer, run_plan(), batch_tokens=1)
-    init = callbacks.RankAccumulator.__init__
-    monkeypatch.setattr(callbacks.RankAccumulator, "__init__", lambda self, rows: init(self, rows, fold_tokens=1))
-    early = measure_plan(plan, scorer, run_plan(), batch_tokens=1)
+    early = measure_plan(plan, scorer, run_plan(), batch_tokens=1, fold_tokens=1)
     assert early.stats == late.stats and early.documents == late.documents
 
 
@@ -134,32 +130,32 @@ def spoiled(scores, index):
 
 def test_the_position_of_a_bad_logit_survives_the_halving(monkeypatch):
     plan, scorer = make_plan(), Scorer(build_tiny_model("gpt2"), "cpu")
-    blocks = next(plan.batches(64 * 8))
+    batch = next(plan.batches(64 * 8))
     bad_row = 6
 
     def tight(self, tokens, scored):
         if len(tokens) > 1:
             raise torch.OutOfMemoryError("too much")
         scores = real(self, tokens, scored)
-        return spoiled(scores, 2) if (tokens[0].numpy() == blocks.tokens[bad_row]).all() else scores
+        return spoiled(scores, 2) if (tokens[0].numpy() == batch.tokens[bad_row]).all() else scores
 
     real = Scorer._score_head
     monkeypatch.setattr(Scorer, "_score_head", tight)
     with pytest.raises(NonFiniteLogits) as error:
-        check_finite(scorer(blocks))
-    assert error.value.index == blocks.scored[:bad_row].sum() + 2
+        check_finite(scorer(batch))
+    assert error.value.index == batch.scored[:bad_row].sum() + 2
 
 
 def test_non_finite_logits_name_document_and_token():
     plan, model = make_plan(), build_tiny_model("gpt2")
     scorer = Scorer(model, "cpu")
-    victim = int(plan.blocks(np.array([3])).document_id[0])
+    victim = int(plan.batch(np.array([3])).document_id[0])
 
-    def broken(blocks):
-        scores = scorer(blocks)
-        if victim in blocks.document_id.tolist():
-            row = blocks.document_id.tolist().index(victim)
-            return spoiled(scores, int(blocks.scored[:row].sum()) + 4)
+    def broken(batch):
+        scores = scorer(batch)
+        if victim in batch.document_id.tolist():
+            row = batch.document_id.tolist().index(victim)
+            return spoiled(scores, int(batch.scored[:row].sum()) + 4)
         return scores
 
     for batch_tokens in (1, 8192):  # in the middle of the run, and in its last batch
@@ -208,12 +204,12 @@ def test_the_next_batch_is_begun_before_one_is_looked_at():
     scorer = Scorer(build_tiny_model("gpt2"), "cpu")
 
     class Watch(Callback):
-        def on_batch(self, blocks, scores):
-            order.append(("seen", int(blocks.document_id[0])))
+        def on_batch(self, batch, scores):
+            order.append(("seen", int(batch.document_id[0])))
 
-    def score(blocks):
-        order.append(("begun", int(blocks.document_id[0])))
-        return scorer(blocks)
+    def score(batch):
+        order.append(("begun", int(batch.document_id[0])))
+        return scorer(batch)
 
     measure_plan(plan, score, run_plan(), Observers([Watch()]), batch_tokens=1)
     begun, seen = ([d for what, d in order if what == kind] for kind in ("begun", "seen"))
@@ -268,7 +264,7 @@ def test_callbacks_see_the_loop_and_cannot_break_it(capsys):
 def test_callbacks_get_the_error_and_are_closed_when_the_loop_breaks_off():
     plan, seen = make_plan(), Recorder()
 
-    def interrupted(blocks):
+    def interrupted(batch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), Observers([seen]) as observers:
@@ -419,11 +415,11 @@ def test_an_interrupted_measurement_leaves_nothing_and_can_be_repeated(tiny_mode
     config = measure_config(tiny_model_dir, tmp_path, scoring__batch_tokens=64)
     real, calls = Scorer.__call__, []
 
-    def killed(self, blocks):
+    def killed(self, batch):
         calls.append(1)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return real(self, blocks)
+        return real(self, batch)
 
     monkeypatch.setattr(Scorer, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):

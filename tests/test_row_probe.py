@@ -9,10 +9,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rbp_lab.commands.measure import measure as run_config
-from rbp_lab.data.windows import Protocol, TokenizedCorpus, plan_blocks
+from rbp_lab.data.windows import TokenizedCorpus, Windowing, plan_windows
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.loop import measure
-from rbp_lab.measurement.observers import RunPlan
+from rbp_lab.measurement.observers import RunInfo
 from rbp_lab.models.row_probe import RowRules, probe_rows
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.models.weights import coarsest_eps
@@ -53,7 +53,7 @@ def make_plan(lengths=(9, 20, 33, 50, 61, 64, 64)):
     """Documents of these many made-up tokens, one a row; token 0 is special and does not occur."""
     tokens = (1 + np.arange(sum(lengths)) * 7919 % 299).astype(np.int32)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return plan_blocks(TokenizedCorpus(tokens, offsets, None, np.array([0]), 0), Protocol(max_tokens=64))
+    return plan_windows(TokenizedCorpus(tokens, offsets, None, np.array([0]), 0), Windowing(max_tokens=64))
 
 
 def rules_of(model):
@@ -73,7 +73,7 @@ def test_rows_whose_padding_would_show_go_unpadded_and_equal_plain_logits_of_eac
     model, plan = model(), make_plan()
     scorer = Scorer(model, "cpu")
     assert probe_rows(plan, scorer, coarsest_eps(model)) == RowRules(padded=False)
-    run = RunPlan("m", "d", len(plan), plan.num_positions, 384, (1, 5, 50), (1,))
+    run = RunInfo("m", "d", len(plan), plan.num_positions, 384, (1, 5, 50), (1,))
     got = measure(plan.unpadded(), scorer, run, batch_tokens=300)
     assert got.stats != measure(plan, scorer, run, batch_tokens=300).stats, "padding would not have shown"
     ranks, nll = [], 0.0
@@ -122,10 +122,10 @@ class Neighbourly(nn.Module):
 def test_a_model_whose_rows_see_each_other_gets_them_one_at_a_time():
     model = Neighbourly(build_tiny_model("llama"))
 
-    def score(blocks):
+    def score(batch):
         with torch.inference_mode():
-            logits = model(input_ids=torch.from_numpy(blocks.tokens)).logits[:, :-1]
-        return score_logits(logits[torch.from_numpy(blocks.scored)], torch.from_numpy(blocks.targets))
+            logits = model(input_ids=torch.from_numpy(batch.tokens)).logits[:, :-1]
+        return score_logits(logits[torch.from_numpy(batch.scored)], torch.from_numpy(batch.targets))
 
     assert probe_rows(make_plan(), score, 1e-7) == RowRules(padded=True, together=False)
 

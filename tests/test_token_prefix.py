@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from rbp_lab.data.corpus import build_corpus
 from rbp_lab.data.prefix import is_local, locality
 from rbp_lab.data.tokenize import FIRST_CHARACTERS, encode, tokenize
-from rbp_lab.data.windows import Protocol
+from rbp_lab.data.windows import Windowing
 from tests.conftest import TINY_TEXTS
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -189,7 +189,7 @@ def test_a_long_document_is_not_tokenized_whole(keep, monkeypatch):
     begin = " ".join(rng.choices(["def", "return", "naïve", "x", "日本"], k=20_000))
     texts = [begin + " more" * 1_000_000, "short"]
     corpus = build_corpus("t", texts, ["0", "1"], shuffle_seed=None, num_documents=None, min_chars=0, info={})
-    done = tokenize(corpus, tokenizer, Protocol(max_tokens=keep))
+    done = tokenize(corpus, tokenizer, Windowing(max_tokens=keep))
     assert max(seen) <= FIRST_CHARACTERS
     assert done.tokens[:keep].tolist() == tokenizer(begin)["input_ids"][:keep]
     assert done.offsets.tolist() == [0, keep, keep + len(tokenizer("short")["input_ids"])]

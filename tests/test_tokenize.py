@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rbp_lab.data import tokenize as module
 from rbp_lab.data.corpus import build_corpus
 from rbp_lab.data.tokenize import token_sizes, tokenize, tokenizer_fingerprint
-from rbp_lab.data.windows import Protocol
+from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 from rbp_lab.store.layout import Store
 from tests.conftest import build_tiny_tokenizer
@@ -26,7 +26,7 @@ def corpus(*texts):
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=60))
 def test_bytes_of_the_tokens_are_the_bytes_of_the_text(text):
-    done = tokenize(corpus(text, "after"), TOKENIZER, Protocol(max_tokens=1000))
+    done = tokenize(corpus(text, "after"), TOKENIZER, Windowing(max_tokens=1000))
     clean = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     assert done.token_bytes[: done.offsets[1]].sum() == len(clean.encode())
     assert (done.token_bytes >= 0).all()
@@ -35,42 +35,42 @@ def test_bytes_of_the_tokens_are_the_bytes_of_the_text(text):
 
 def test_ids_are_the_tokenizers_own_and_long_texts_are_cut():
     texts = ("the quick brown fox " * 30, "", "wisdom")
-    done = tokenize(corpus(*texts), TOKENIZER, Protocol(max_tokens=16))
+    done = tokenize(corpus(*texts), TOKENIZER, Windowing(max_tokens=16))
     parts = np.split(done.tokens, done.offsets[1:-1])
     assert [p.tolist() for p in parts] == [TOKENIZER(t)["input_ids"][:16] for t in texts]
     assert done.special_ids.tolist() == [0] and done.eos_id == 0
-    rolling = tokenize(corpus(*texts), TOKENIZER, Protocol("rolling", 16))
+    rolling = tokenize(corpus(*texts), TOKENIZER, Windowing("rolling", 16))
     assert rolling.offsets[1] == len(TOKENIZER(texts[0])["input_ids"])
 
 
 def test_beginning_of_text_policies():
-    plain = tokenize(corpus("dog"), TOKENIZER, Protocol(bos="tokenizer"))
-    always = tokenize(corpus("dog"), TOKENIZER, Protocol(bos="always"))
+    plain = tokenize(corpus("dog"), TOKENIZER, Windowing(bos="tokenizer"))
+    always = tokenize(corpus("dog"), TOKENIZER, Windowing(bos="always"))
     assert always.tokens.tolist() == [TOKENIZER.bos_token_id, *plain.tokens.tolist()]
     assert always.token_bytes[0] == 0
-    twice = tokenize(corpus("<|endoftext|>dog"), TOKENIZER, Protocol(bos="always"))
+    twice = tokenize(corpus("<|endoftext|>dog"), TOKENIZER, Windowing(bos="always"))
     assert twice.tokens.tolist().count(TOKENIZER.bos_token_id) == 1
     without = build_tiny_tokenizer()
     without.bos_token = None
     with pytest.raises(LabError, match="no beginning-of-text token"):
-        tokenize(corpus("dog"), without, Protocol(bos="always"))
+        tokenize(corpus("dog"), without, Windowing(bos="always"))
 
 
 def test_the_cache_is_used_and_keyed_by_all_that_matters(tmp_path, monkeypatch):
     calls = []
     real = module._tokenize
     monkeypatch.setattr(module, "_tokenize", lambda *a: calls.append(1) or real(*a))
-    first = tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(), Store(tmp_path))
-    again = tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(), Store(tmp_path))
+    first = tokenize(corpus("dog", "fox é"), TOKENIZER, Windowing(), Store(tmp_path))
+    again = tokenize(corpus("dog", "fox é"), TOKENIZER, Windowing(), Store(tmp_path))
     assert len(calls) == 1
     for name in ("tokens", "offsets", "token_bytes", "special_ids", "eos_id"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
-    tokenize(corpus("dog", "fox"), TOKENIZER, Protocol(), Store(tmp_path))
-    tokenize(corpus("dog", "fox é"), build_tiny_tokenizer(280), Protocol(), Store(tmp_path))
-    tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(bos="always"), Store(tmp_path))
-    tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(max_tokens=2), Store(tmp_path))
+    tokenize(corpus("dog", "fox"), TOKENIZER, Windowing(), Store(tmp_path))
+    tokenize(corpus("dog", "fox é"), build_tiny_tokenizer(280), Windowing(), Store(tmp_path))
+    tokenize(corpus("dog", "fox é"), TOKENIZER, Windowing(bos="always"), Store(tmp_path))
+    tokenize(corpus("dog", "fox é"), TOKENIZER, Windowing(max_tokens=2), Store(tmp_path))
     assert len(calls) == 5 and len(list(tmp_path.rglob("*.safetensors"))) == 5
-    tokenize(corpus("dog", "fox é"), TOKENIZER, Protocol(mask_special=False), Store(tmp_path))
+    tokenize(corpus("dog", "fox é"), TOKENIZER, Windowing(mask_special=False), Store(tmp_path))
     assert len(calls) == 5
 
 
@@ -87,7 +87,7 @@ def test_bytes_of_overlapping_and_empty_offsets():
 
 
 def kept_file(tmp_path, *texts):
-    tokens = tokenize(corpus(*texts), TOKENIZER, Protocol(), Store(tmp_path))
+    tokens = tokenize(corpus(*texts), TOKENIZER, Windowing(), Store(tmp_path))
     (path,) = tmp_path.rglob("*.safetensors")
     return tokens, path
 
@@ -108,10 +108,10 @@ def test_damaged_token_ids_are_made_again_with_a_note(tmp_path, capsys):
     other = [b"\0" * len(good), good + b"\0", good * 2, b"PK\3\4" + good, b"\xff" * 64]
     for damaged in [*flips, *cuts, *other]:
         path.write_bytes(damaged)
-        assert same(tokenize(corpus(*texts), TOKENIZER, Protocol(), Store(tmp_path)), right)
+        assert same(tokenize(corpus(*texts), TOKENIZER, Windowing(), Store(tmp_path)), right)
         note = capsys.readouterr().err
         assert note.startswith(f"note: the token cache {path} is damaged (") and note.count("\n") == 1
-        assert same(tokenize(corpus(*texts), TOKENIZER, Protocol(), Store(tmp_path)), right)
+        assert same(tokenize(corpus(*texts), TOKENIZER, Windowing(), Store(tmp_path)), right)
         assert capsys.readouterr().err == ""
 
 
@@ -119,19 +119,19 @@ def test_token_ids_of_another_corpus_under_the_name_are_not_taken(tmp_path, caps
     right, path = kept_file(tmp_path / "a", "dog")
     _, other = kept_file(tmp_path / "b", "fox")
     path.write_bytes(other.read_bytes())
-    assert same(tokenize(corpus("dog"), TOKENIZER, Protocol(), Store(tmp_path / "a")), right)
+    assert same(tokenize(corpus("dog"), TOKENIZER, Windowing(), Store(tmp_path / "a")), right)
     assert "checksum differs" in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_costs_a_note(tmp_path, capsys):
-    right = tokenize(corpus("dog"), TOKENIZER, Protocol())
+    right = tokenize(corpus("dog"), TOKENIZER, Windowing())
     (tmp_path / "cache").write_text("in the way")
-    assert same(tokenize(corpus("dog"), TOKENIZER, Protocol(), Store(tmp_path)), right)
+    assert same(tokenize(corpus("dog"), TOKENIZER, Windowing(), Store(tmp_path)), right)
     assert "note: token ids cannot be kept in" in capsys.readouterr().err
     _, path = kept_file(tmp_path / "b", "dog")
     path.unlink()
     path.mkdir()
-    assert same(tokenize(corpus("dog"), TOKENIZER, Protocol(), Store(tmp_path / "b")), right)
+    assert same(tokenize(corpus("dog"), TOKENIZER, Windowing(), Store(tmp_path / "b")), right)
     assert "note: token ids cannot be kept in" in capsys.readouterr().err
 
 
@@ -158,7 +158,7 @@ def test_slow_tokenizers_with_one_vocabulary_share_nothing(tmp_path):
     assert prints[0] == prints[2] and len(set(prints)) == 3 and None not in prints
     store = Store(tmp_path)
     for tokenizer in (one, two, one):
-        done = tokenize(corpus("abcd abc"), tokenizer, Protocol(), store)
+        done = tokenize(corpus("abcd abc"), tokenizer, Windowing(), store)
         assert done.tokens.tolist() == tokenizer("abcd abc")["input_ids"] and done.token_bytes is None
 
 
@@ -202,5 +202,5 @@ def test_a_tokenizer_that_cannot_be_identified_is_used_and_nothing_is_kept(tmp_p
 
     monkeypatch.setattr(tokenizer, "save_vocabulary", refuse)
     assert tokenizer_fingerprint(tokenizer) is None
-    done = tokenize(corpus("abcd"), tokenizer, Protocol(), Store(tmp_path))
+    done = tokenize(corpus("abcd"), tokenizer, Windowing(), Store(tmp_path))
     assert done.tokens.tolist() == tokenizer("abcd")["input_ids"] and not list(tmp_path.rglob("*.safetensors"))

@@ -9,7 +9,7 @@ import pytest
 from rbp_lab.cli import main
 from rbp_lab.commands.measure import measure
 from rbp_lab.measurement import pool
-from rbp_lab.measurement.observers import Observers, RunPlan
+from rbp_lab.measurement.observers import Observers, RunInfo
 from rbp_lab.store.layout import Store
 from rbp_lab.tracking.jsonl import JsonLines
 from rbp_lab.tracking.settings import Tracking, destination
@@ -92,7 +92,7 @@ def outcome(tiny_model_dir, tmp_path_factory):
 def track(store, outcome):
     """What a measurement of the outcome's record would ask of the tracker."""
     header = outcome.record.header
-    run = RunPlan("m", "d", 5, 100, header.model.vocab_rows, (1, 5), (1,), header=header)
+    run = RunInfo("m", "d", 5, 100, header.model.vocab_rows, (1, 5), (1,), header=header)
     with Observers([MeasurementTracker(Tracking(**OFFLINE), store)]) as observers:
         observers.notify("on_start", run)
         observers.notify("on_record", outcome.record, outcome.path)
@@ -188,7 +188,7 @@ def test_warnings_of_measuring_processes_reach_the_terminal(tmp_path, monkeypatc
 
 def test_json_lines_hold_start_progress_record_and_error(tmp_path, outcome):
     header, stats = outcome.record.header, outcome.record.stats
-    run = RunPlan("m", "d", 5, 100, header.model.vocab_rows, (1, 5), (1,), header=header)
+    run = RunInfo("m", "d", 5, 100, header.model.vocab_rows, (1, 5), (1,), header=header)
     tracker = JsonLines(str(tmp_path / "log"), seconds=1e-9)
     tracker.on_start(run)
     tracker.on_log(SimpleNamespace(stats=stats, positions_per_second=9.0))
@@ -202,6 +202,6 @@ def test_json_lines_hold_start_progress_record_and_error(tmp_path, outcome):
     assert progress["rbp"]["5"] == record["summary"]["rbp"]["5"][0]
     assert record["path"] == str(outcome.path) and error["error"] == "OSError: no room"
     other = JsonLines(str(tmp_path / "other"))
-    other.on_start(RunPlan("m", "d", 5, 100, 300, (1, 5), (1,), rank=1, world=2, header=header))
+    other.on_start(RunInfo("m", "d", 5, 100, 300, (1, 5), (1,), rank=1, world=2, header=header))
     other.on_error(OSError("no room"))
     assert not (tmp_path / "other").exists()  # process 0 writes for all

@@ -10,7 +10,7 @@ import pytest
 from rbp_lab import metrics
 from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.observers import RunPlan
+from rbp_lab.measurement.observers import RunInfo
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, ScoringSpec
 from rbp_lab.stats import DocumentScores, document_table
 from rbp_lab.tracking.live import LiveIntervals
@@ -133,7 +133,7 @@ class FakeSession:
 def test_only_process_0_tracks_and_says_whose_values_are_live(monkeypatch):
     monkeypatch.setattr(measurement, "Session", FakeSession)
     header = RunHeader("0" * 16, some_model(), DatasetInfo("d", "x", 1, {}), some_spec())
-    run = RunPlan("m", "d", 5, 100, 300, (1, 5), (1,), rank=0, world=2, header=header)
+    run = RunInfo("m", "d", 5, 100, 300, (1, 5), (1,), rank=0, world=2, header=header)
     FakeSession.last = None
     for other in (replace(run, rank=1), replace(run, header=None)):
         measurement.MeasurementTracker(Tracking(**OFFLINE), "store").on_start(other)

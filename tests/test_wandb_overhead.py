@@ -8,9 +8,9 @@ import psutil
 import pytest
 import torch
 
-from rbp_lab.data.windows import Protocol, TokenizedCorpus, plan_blocks
+from rbp_lab.data.windows import TokenizedCorpus, Windowing, plan_windows
 from rbp_lab.measurement.loop import measure
-from rbp_lab.measurement.observers import Callback, Observers, RunPlan
+from rbp_lab.measurement.observers import Callback, Observers, RunInfo
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, ScoringSpec
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.wandb.measurement import MeasurementTracker
@@ -69,13 +69,13 @@ def test_tracking_costs_less_than_two_percent_of_the_loop(tmp_path, monkeypatch,
     sizes = rng.integers(50, 800, DOCUMENTS)
     tokens = rng.integers(0, 1024, int(sizes.sum())).astype(np.int32)
     corpus = TokenizedCorpus(tokens, np.concatenate([[0], np.cumsum(sizes)]), None, np.array([0]), 0)
-    protocol = Protocol(max_tokens=128, windows="rolling")
-    plan = plan_blocks(corpus, protocol)
+    protocol = Windowing(max_tokens=128, windows="rolling")
+    plan = plan_windows(corpus, protocol)
     scorer = Scorer(LadderModel(name="m", width=64, directory=str(tmp_path)).build().eval(), "cpu")
     info = ModelInfo("m", "f", "", None, "x", "A", None, 1024, 1024, None, ParamCounts(3, 1, 1))
     spec = ScoringSpec("float32", False, "float32", "rows", {}, THRESHOLDS, (1, 2, 10))
     header = RunHeader("0" * 16, info, DatasetInfo("d", "x", 1, {}), spec)
-    run = RunPlan("m", "d", len(plan), plan.num_positions, 1024, THRESHOLDS, (1, 2, 10), header=header)
+    run = RunInfo("m", "d", len(plan), plan.num_positions, 1024, THRESHOLDS, (1, 2, 10), header=header)
 
     def once(tracking: Tracking) -> np.ndarray:
         clock = Clock()

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from rbp_lab.config.build import MADE, OPEN, read
 from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
 from rbp_lab.data.corpus import TextSource
+from rbp_lab.measurement.job import Job, Outcome
 from rbp_lab.measurement.observers import Callback
-from rbp_lab.measurement.run import Job, Outcome, run_job
+from rbp_lab.measurement.run import run_job
 from rbp_lab.models.source import ModelSource
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.wandb.measurement import MeasurementTracker

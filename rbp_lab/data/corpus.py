@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from rbp_lab.data.windows import Protocol as Windows
+from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 
 LONGEST_NAME = 200  # characters; a name becomes part of labels, tables and file names
@@ -56,7 +56,7 @@ class TextSource(Protocol):
     """What a dataset of the config is: a name, the protocol by which its documents are cut, and the documents."""
 
     name: str
-    protocol: Windows
+    protocol: Windowing
 
     def corpus(self) -> Corpus:
         """The selected documents. Raises LabError on anything the user can put right."""

@@ -15,7 +15,7 @@ from rbp_lab.data.corpus import Corpus, Selection, check_name
 from rbp_lab.data.readers import CHUNK, COMPRESSED, read_pieces, read_rows
 from rbp_lab.data.rows import RowReader, as_cells, flat, row_text
 from rbp_lab.data.tables import corpus_from_tables, picked
-from rbp_lab.data.windows import Protocol
+from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 
 FORMATS = {
@@ -50,7 +50,7 @@ class LocalText:
     shuffle_seed: int | None = 42
     num_documents: int | None = 1000
     min_chars: int = 1
-    protocol: Protocol = default(default_factory=Protocol)
+    protocol: Windowing = default(default_factory=Windowing)
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -12,7 +12,7 @@ from typing import Any
 from rbp_lab.data.corpus import Corpus, Selection, check_name
 from rbp_lab.data.rows import RowReader, flat, row_text
 from rbp_lab.data.tables import corpus_from_tables
-from rbp_lab.data.windows import Protocol
+from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 from rbp_lab.hub_errors import explained, quiet
 
@@ -43,7 +43,7 @@ class HubText:
     shuffle_seed: int | None = 42
     num_documents: int | None = 1000
     min_chars: int = 1
-    protocol: Protocol = default(default_factory=Protocol)
+    protocol: Windowing = default(default_factory=Windowing)
 
     def __post_init__(self) -> None:
         if not self.path.strip():

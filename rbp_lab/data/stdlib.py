@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from rbp_lab.data.corpus import Corpus, build_corpus, check_name
-from rbp_lab.data.windows import Protocol
+from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 
 SPLITS = ("train", "heldout")
@@ -51,7 +51,7 @@ class StdlibText:
     shuffle_seed: int | None = None
     num_documents: int | None = None
     min_chars: int = 1
-    protocol: Protocol = field(default_factory=lambda: Protocol("rolling", max_tokens=128, stride=96))
+    protocol: Windowing = field(default_factory=lambda: Windowing("rolling", max_tokens=128, stride=96))
 
     def __post_init__(self) -> None:
         check_name(self.name)

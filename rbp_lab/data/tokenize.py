@@ -15,7 +15,7 @@ import numpy as np
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.data.prefix import locality
 from rbp_lab.data.token_cache import keep_tokens, read_tokens
-from rbp_lab.data.windows import Protocol, TokenizedCorpus
+from rbp_lab.data.windows import TokenizedCorpus, Windowing
 from rbp_lab.errors import LabError
 from rbp_lab.store.layout import Store
 
@@ -65,7 +65,7 @@ def tokenizer_fingerprint(tokenizer: Any) -> str | None:
     return digest.hexdigest()
 
 
-def tokenize(corpus: Corpus, tokenizer: Any, protocol: Protocol, store: Store | None = None) -> TokenizedCorpus:
+def tokenize(corpus: Corpus, tokenizer: Any, protocol: Windowing, store: Store | None = None) -> TokenizedCorpus:
     """The corpus as token ids; read from ``store`` when these texts were tokenized this way before.
 
     Bytes per token come from the offsets of a fast tokenizer and sum to the document's UTF-8 size (special tokens

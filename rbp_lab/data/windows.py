@@ -1,7 +1,7 @@
-"""Token blocks: how documents become rows of a forward pass, and which positions are scored.
+"""Windows of tokens: how documents become rows of a forward pass, and which positions are scored.
 
 Pure index arithmetic on numpy arrays; the tokenizer itself lives in ``rbp_lab.data``.
-Legend: B blocks in a batch, T tokens in a block, S = T−1 positions with a next token, M documents.
+Legend: B rows in a batch, T tokens in a row, S = T−1 positions with a next token, M documents.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BOS = ("tokenizer", "always", "never")
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Windowing:
     """How a document is cut and which of its tokens count.
 
     windows: "truncate" scores the first max_tokens tokens of each document, one document a row (the protocol of
@@ -78,7 +78,7 @@ class TokenizedCorpus:
 
 
 @dataclass(frozen=True, eq=False)
-class TokenBlocks:
+class TokenBatch:
     """One batch, right-padded with token 0.
 
     tokens: int64 [B,T]. scored: bool [B,S], whether the prediction of ``tokens[:, j+1]`` at position j counts.
@@ -98,7 +98,7 @@ class TokenBlocks:
 
 
 @dataclass(frozen=True, eq=False)
-class BlockPlan:
+class WindowPlan:
     """Where each row of a corpus begins and ends, for any batching and any sharding.
 
     tokens, token_bytes, special_ids: as in TokenizedCorpus (packed: with separators inserted). Per row: document_id,
@@ -121,27 +121,27 @@ class BlockPlan:
     def __len__(self) -> int:
         return len(self.start)
 
-    def shard(self, rank: int, world: int) -> BlockPlan:
+    def shard(self, rank: int, world: int) -> WindowPlan:
         """The share of process ``rank`` of ``world``: every world-th document, all rows of a document together."""
         new_document = np.concatenate([[False], np.diff(self.document_id) != 0])
         return self.take(np.flatnonzero(np.cumsum(new_document) % world == rank))
 
-    def take(self, rows: np.ndarray) -> BlockPlan:
+    def take(self, rows: np.ndarray) -> WindowPlan:
         """The plan restricted to ``rows`` (int64 indices)."""
         per_row = {name: getattr(self, name)[rows] for name in ("document_id", "start", "length", "skip", "width")}
         return replace(self, **per_row)
 
-    def batches(self, batch_tokens: int) -> Iterator[TokenBlocks]:
+    def batches(self, batch_tokens: int) -> Iterator[TokenBatch]:
         """Rows in order, as many of one width to a batch as fit ``batch_tokens`` padded tokens (at least one)."""
         row = 0
         while row < len(self):
             width = self.width[row]
             same = int(np.searchsorted(-self.width, -width, side="right"))
             end = min(same, row + max(1, batch_tokens // int(width)))
-            yield self.blocks(np.arange(row, end))
+            yield self.batch(np.arange(row, end))
             row = end
 
-    def blocks(self, rows: np.ndarray) -> TokenBlocks:
+    def batch(self, rows: np.ndarray) -> TokenBatch:
         """The batch made of ``rows``."""
         column = np.arange(int(self.width[rows].max()))
         inside = column < self.length[rows, None]
@@ -156,9 +156,9 @@ class BlockPlan:
             num_bytes = np.zeros(len(rows), np.int64)
         else:
             num_bytes = np.where(scored, self.token_bytes[index[:, 1:]], 0).sum(1, dtype=np.int64)
-        return TokenBlocks(tokens, scored, self.document_id[rows], num_bytes)
+        return TokenBatch(tokens, scored, self.document_id[rows], num_bytes)
 
-    def unpadded(self) -> BlockPlan:
+    def unpadded(self) -> WindowPlan:
         """The same rows, each as wide as it is long, sorted by falling width again."""
         return replace(self, width=self.length).take(np.argsort(-self.length, kind="stable"))
 
@@ -168,7 +168,7 @@ class BlockPlan:
         return int(self.width.sum())
 
 
-def plan_blocks(corpus: TokenizedCorpus, protocol: Protocol) -> BlockPlan:
+def plan_windows(corpus: TokenizedCorpus, protocol: Windowing) -> WindowPlan:
     """Cut a tokenized corpus into rows as ``protocol`` says; every scored token belongs to exactly one row.
 
     Raises LabError when no document has two tokens, or when packing is asked of a tokenizer without end-of-text token.
@@ -207,7 +207,7 @@ def plan_blocks(corpus: TokenizedCorpus, protocol: Protocol) -> BlockPlan:
     # All rows of a document have one width (a long document's last window reaches back), so a stable sort keeps them
     # adjacent and in reading order.
     order = np.argsort(-padded, kind="stable")
-    return BlockPlan(
+    return WindowPlan(
         tokens=tokens,
         token_bytes=token_bytes,
         special_ids=corpus.special_ids,

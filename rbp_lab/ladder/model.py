@@ -211,13 +211,13 @@ class LadderModel:
         import transformers
 
         from rbp_lab.data.tokenize import tokenize
-        from rbp_lab.data.windows import Protocol, plan_blocks
+        from rbp_lab.data.windows import Windowing, plan_windows
         from rbp_lab.ladder.tokenizer import bpe_tokenizer
         from rbp_lab.ladder.training import Schedule, TrainingProgress, batch_rows, train_loop
 
         tokenizer = bpe_tokenizer(corpus, self.vocabulary, store)
-        packed = Protocol(windows="packed")
-        stream = plan_blocks(tokenize(corpus, tokenizer, packed, store), packed).tokens
+        packed = Windowing(windows="packed")
+        stream = plan_windows(tokenize(corpus, tokenizer, packed, store), packed).tokens
         rows = batch_rows(stream, self.context, self.batch, self.steps, self.seed)
         model = self.build()
         schedule = Schedule(self.steps, warmup_rule(self.steps))

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from rbp_lab.data.windows import BlockPlan, TokenBlocks
+from rbp_lab.data.windows import TokenBatch, WindowPlan
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.observers import Measurement, Observers, Progress, RankAccumulator, RunPlan
+from rbp_lab.measurement.accumulator import RankAccumulator
+from rbp_lab.measurement.observers import Measurement, Observers, Progress, RunInfo
 from rbp_lab.scoring.types import NonFiniteLogits, TokenScores, check_finite
 
 
@@ -18,21 +19,23 @@ class NonFiniteScores(LabError):
 
 
 def measure(
-    plan: BlockPlan,
-    score: Callable[[TokenBlocks], TokenScores],
-    run: RunPlan,
+    plan: WindowPlan,
+    score: Callable[[TokenBatch], TokenScores],
+    run: RunInfo,
     observers: Observers | None = None,
     batch_tokens: int = 8192,
     log_seconds: float = 5.0,
+    fold_tokens: int = 1 << 18,
 ) -> Measurement:
     """Score every row of ``plan`` once and return the sums.
 
     score: the scores of a batch's scored positions, in row-major order, unchecked; a batch ahead of what the observers
-    see. observers: notified beside the rank accumulator; the caller closes them. The result is independent of
-    ``batch_tokens`` and of the order of rows of different documents. Raises NonFiniteScores naming document and token.
+    see. observers: notified beside the rank accumulator; the caller closes them. fold_tokens: as in RankAccumulator.
+    The result is independent of ``batch_tokens``, ``fold_tokens`` and the order of rows of different documents. Raises
+    NonFiniteScores naming document and token.
     """
     documents, rows = np.unique(plan.document_id, return_counts=True)
-    accumulator = RankAccumulator(dict(zip(documents.tolist(), rows.tolist(), strict=True)))
+    accumulator = RankAccumulator(dict(zip(documents.tolist(), rows.tolist(), strict=True)), fold_tokens)
     accumulator.on_start(run)
     observers = observers or Observers()
     observers.notify("on_start", run)
@@ -43,8 +46,8 @@ def measure(
 
 
 def _loop(
-    plan: BlockPlan,
-    score: Callable[[TokenBlocks], TokenScores],
+    plan: WindowPlan,
+    score: Callable[[TokenBatch], TokenScores],
     accumulator: RankAccumulator,
     observers: Observers,
     batch_tokens: int,
@@ -52,15 +55,15 @@ def _loop(
 ) -> None:
     begin = logged = time.monotonic()
     rows = positions = 0
-    for blocks, scores in _ahead(plan.batches(batch_tokens), score):
+    for batch, scores in _ahead(plan.batches(batch_tokens), score):
         try:
             check_finite(scores)
         except NonFiniteLogits as error:
-            raise NonFiniteScores(_where(blocks, error.index)) from None
-        accumulator.on_batch(blocks, scores)
-        observers.notify("on_batch", blocks, scores)
-        rows += len(blocks.tokens)
-        positions += blocks.tokens.size
+            raise NonFiniteScores(_where(batch, error.index)) from None
+        accumulator.on_batch(batch, scores)
+        observers.notify("on_batch", batch, scores)
+        rows += len(batch.tokens)
+        positions += batch.tokens.size
         now = time.monotonic()
         if now - logged >= log_seconds:
             logged = now
@@ -71,13 +74,13 @@ def _loop(
 
 
 def _ahead(
-    batches: Iterable[TokenBlocks], score: Callable[[TokenBlocks], TokenScores]
-) -> Iterator[tuple[TokenBlocks, TokenScores]]:
+    batches: Iterable[TokenBatch], score: Callable[[TokenBatch], TokenScores]
+) -> Iterator[tuple[TokenBatch, TokenScores]]:
     """Each batch with its scores on the host, the next batch already given to the device: a GPU works on it while the
     host copies, counts and prepares."""
-    waiting: tuple[TokenBlocks, Callable[[], TokenScores]] | None = None
-    for blocks in batches:
-        arriving = blocks, _to_host(score(blocks))
+    waiting: tuple[TokenBatch, Callable[[], TokenScores]] | None = None
+    for batch in batches:
+        arriving = batch, _to_host(score(batch))
         if waiting is not None:
             yield waiting[0], waiting[1]()
         waiting = arriving
@@ -102,9 +105,9 @@ def _to_host(scores: TokenScores) -> Callable[[], TokenScores]:
     return arrived
 
 
-def _where(blocks: TokenBlocks, index: int) -> str:
-    row, position = (int(i[index]) for i in np.nonzero(blocks.scored))
+def _where(batch: TokenBatch, index: int) -> str:
+    row, position = (int(i[index]) for i in np.nonzero(batch.scored))
     return (
-        f"non-finite logits in document {int(blocks.document_id[row])} at position {position} of its row "
-        f"(token id {int(blocks.tokens[row, position])})"
+        f"non-finite logits in document {int(batch.document_id[row])} at position {position} of its row "
+        f"(token id {int(batch.tokens[row, position])})"
     )

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from rbp_lab.data.windows import TokenBlocks
-from rbp_lab.measurement.observers import Callback, Measurement, RunPlan
+from rbp_lab.data.windows import TokenBatch
+from rbp_lab.measurement.observers import Callback, Measurement, RunInfo
 from rbp_lab.measurement.observers import Progress as LoopProgress
 from rbp_lab.metrics import cross_entropy, rbp
 from rbp_lab.scoring.types import TokenScores
@@ -48,7 +48,7 @@ class ProgressBar(Callback):
         self._seconds = seconds
         self._bar: Progress | None = None
 
-    def on_start(self, run: RunPlan) -> None:
+    def on_start(self, run: RunInfo) -> None:
         self._run = run
         self._quiet = run.rank != 0
         self._title = f"measure {run.model} on {run.dataset}" + (f" (1 of {run.world})" if run.world > 1 else "")
@@ -58,9 +58,9 @@ class ProgressBar(Callback):
             self._task = self._bar.add_task(self._title, total=run.num_positions, note="")
             self._bar.start()
 
-    def on_batch(self, blocks: TokenBlocks, scores: TokenScores) -> None:
+    def on_batch(self, batch: TokenBatch, scores: TokenScores) -> None:
         if self._bar is not None:
-            self._bar.advance(self._task, blocks.tokens.size)
+            self._bar.advance(self._task, batch.tokens.size)
 
     def on_log(self, progress: LoopProgress) -> None:
         stats = progress.stats

@@ -9,8 +9,9 @@ from pathlib import Path
 from rbp_lab.commands.measure import job_from_config
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import distributed
+from rbp_lab.measurement.job import identify
 from rbp_lab.measurement.pool import write_failure
-from rbp_lab.measurement.run import identify, measure_share
+from rbp_lab.measurement.shard import measure_shard
 
 
 def run_worker(arguments: Sequence[str]) -> int:
@@ -24,7 +25,7 @@ def run_worker(arguments: Sequence[str]) -> int:
             identity = identify(job, corpus)
             if identity.key != work["key"]:
                 raise LabError("the model or the text changed while the processes started; run again")
-            measure_share(job, corpus, identity, runtime)
+            measure_shard(job, corpus, identity, runtime)
     except Exception as error:
         write_failure(path, error, int(os.environ["RANK"]))
         return 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rbp_lab.data.windows import BlockPlan, TokenBlocks
+from rbp_lab.data.windows import TokenBatch, WindowPlan
 from rbp_lab.errors import LabError
 from rbp_lab.scoring.types import TokenScores
 
@@ -43,7 +43,7 @@ class RowRules:
         return f"gives rows scores that depend {' and '.join(why)}; they are computed {', '.join(how)}" if why else ""
 
 
-def probe_rows(plan: BlockPlan, score: Callable[[TokenBlocks], TokenScores], eps: float) -> RowRules:
+def probe_rows(plan: WindowPlan, score: Callable[[TokenBatch], TokenScores], eps: float) -> RowRules:
     """Find the rules under which a row of ``plan`` has the same scores wherever it is computed.
 
     Scores the shortest row, the longest and two of lengths between, each by itself and then all in one padded batch.
@@ -78,22 +78,22 @@ def probe_rows(plan: BlockPlan, score: Callable[[TokenBlocks], TokenScores], eps
     return RowRules(padded, together)
 
 
-def _padded(plan: BlockPlan, rows: list[int], width: int) -> TokenBlocks:
+def _padded(plan: WindowPlan, rows: list[int], width: int) -> TokenBatch:
     """A batch of ``rows``, each cut out of the plan and padded to ``width`` tokens, which hold all of them."""
-    batch = [plan.blocks(np.array([row])) for row in rows]
+    parts = [plan.batch(np.array([row])) for row in rows]
 
     def fit(values: np.ndarray, width: int) -> np.ndarray:
         return np.pad(values[:, :width], ((0, 0), (0, max(0, width - values.shape[1]))))
 
-    return TokenBlocks(
-        tokens=np.concatenate([fit(b.tokens, width) for b in batch]),
-        scored=np.concatenate([fit(b.scored, width - 1) for b in batch]),
-        document_id=np.concatenate([b.document_id for b in batch]),
-        num_bytes=np.concatenate([b.num_bytes for b in batch]),
+    return TokenBatch(
+        tokens=np.concatenate([fit(b.tokens, width) for b in parts]),
+        scored=np.concatenate([fit(b.scored, width - 1) for b in parts]),
+        document_id=np.concatenate([b.document_id for b in parts]),
+        num_bytes=np.concatenate([b.num_bytes for b in parts]),
     )
 
 
-def _nll(score: Callable[[TokenBlocks], TokenScores], blocks: TokenBlocks) -> list[np.ndarray]:
+def _nll(score: Callable[[TokenBatch], TokenScores], batch: TokenBatch) -> list[np.ndarray]:
     """nll in nats of the scored positions of each row, float64."""
-    nll = score(blocks).nll.double().cpu().numpy()
-    return np.split(nll, np.cumsum(blocks.scored.sum(1))[:-1])
+    nll = score(batch).nll.double().cpu().numpy()
+    return np.split(nll, np.cumsum(batch.scored.sum(1))[:-1])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from rbp_lab.data.windows import TokenBlocks
+from rbp_lab.data.windows import TokenBatch
 from rbp_lab.errors import LabError
 from rbp_lab.models.head import HeadPlan, intercept, probe_head
 from rbp_lab.scoring import LMHead, TokenScores, choose, missing, product_of, score_tokens
@@ -51,16 +51,16 @@ class Scorer:
             self.implementation = _chosen(implementation, weight, device)
             self.product = product_of(self.implementation, torch.device(device).type, weight.dtype, logits)
 
-    def __call__(self, blocks: TokenBlocks) -> TokenScores:
+    def __call__(self, batch: TokenBatch) -> TokenScores:
         """Scores of the batch's scored positions in row-major order [n], on the device and not yet checked.
 
         A GPU is not waited for. ``check_finite`` is the caller's to call; the index it raises counts in that order.
         """
-        targets, rows = blocks.targets, self._num_candidates or self._rows
+        targets, rows = batch.targets, self._num_candidates or self._rows
         if len(targets) and not targets.max() < rows:
             raise ValueError(f"token id {targets.max()} is no candidate: the head has {rows} of them")
         with torch.inference_mode():
-            return self._score(torch.from_numpy(blocks.tokens), torch.from_numpy(blocks.scored))
+            return self._score(torch.from_numpy(batch.tokens), torch.from_numpy(batch.scored))
 
     def _score(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
         try:

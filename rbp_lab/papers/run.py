@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 
 from rbp_lab.config.directory import CONF
-from rbp_lab.data.windows import Protocol
+from rbp_lab.data.windows import Windowing
 from rbp_lab.fits.against_k import TABLE1_KS
 from rbp_lab.fits.result import POOLED
 from rbp_lab.laws import against_k, decomposition, paired
@@ -27,7 +27,7 @@ from rbp_lab.papers.published import DATASETS, FAMILIES, Claim, Papers, papers_f
 from rbp_lab.records import RunRecord
 
 PAPER_LAWS: tuple[Law, ...] = (against_k, paired, decomposition)  # beside the power laws in S
-PROTOCOL = Protocol()  # its defaults are those of [RBP] section 4
+PROTOCOL = Windowing()  # its defaults are those of [RBP] section 4
 DOCUMENTS, SEED = 1000, 42
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.observers import Callback, Progress, RunPlan
+from rbp_lab.measurement.observers import Callback, Progress, RunInfo
 from rbp_lab.metrics import cross_entropy, rbp
 from rbp_lab.records import RunRecord
 
@@ -28,7 +28,7 @@ class JsonLines(Callback):
         self._directory, self._seconds = Path(directory), seconds
         self._file: Path | None = None
 
-    def on_start(self, run: RunPlan) -> None:
+    def on_start(self, run: RunInfo) -> None:
         if run.rank != 0 or run.header is None:
             return
         self._thresholds = run.thresholds

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from rbp_lab.data.windows import TokenBlocks
+from rbp_lab.data.windows import TokenBatch
 from rbp_lab.models.head import HeadPlan, full_logits, intercept, probe_head
 from rbp_lab.scoring import LMHead, TokenScores
 from rbp_lab.scoring.error_bounds import rounding_bound
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A batch and a model: ids int64 [B,T], blocks (the same on the host), hidden [n,D] and head where they can be had.
+    """A batch and a model: ids int64 [B,T], batch (the same on the host), hidden [n,D] and head where they can be had.
 
     n = B·(T−1) scored positions, targets [n]. logits: "float32" or "model", as in Precision. model is None where only
     the head's table is made.
@@ -52,7 +52,7 @@ class Case:
     model: torch.nn.Module | None
     device: str
     ids: torch.Tensor
-    blocks: TokenBlocks
+    batch: TokenBatch
     targets: torch.Tensor
     plan: HeadPlan
     hidden: torch.Tensor | None
@@ -133,7 +133,7 @@ def make_case(
         model=model,
         device=device,
         ids=on_device,
-        blocks=blocks_of(ids),
+        batch=batch_of(ids),
         targets=on_device[:, 1:].reshape(-1),
         plan=plan,
         hidden=None if hidden is None else hidden[:, :-1].reshape(-1, hidden.shape[-1]).contiguous(),
@@ -143,11 +143,11 @@ def make_case(
     )
 
 
-def blocks_of(ids: np.ndarray) -> TokenBlocks:
+def batch_of(ids: np.ndarray) -> TokenBatch:
     """Token ids [B,T] as one batch of the measuring loop, every prediction scored, every row a document."""
     rows, tokens = ids.shape
     scored = np.ones((rows, tokens - 1), bool)
-    return TokenBlocks(ids, scored, np.arange(rows), np.zeros(rows, np.int64))
+    return TokenBatch(ids, scored, np.arange(rows), np.zeros(rows, np.int64))
 
 
 def random_ids(rows: int, tokens: int, vocabulary: int, seed: int) -> np.ndarray:
@@ -214,4 +214,4 @@ def smaller(case: Case, tokens: int = 8) -> Case:
     ids = case.ids[:1, :tokens]
     n = ids.shape[1] - 1
     hidden = None if case.hidden is None else case.hidden[:n]
-    return replace(case, ids=ids, blocks=blocks_of(ids.cpu().numpy()), targets=ids[:, 1:].reshape(-1), hidden=hidden)
+    return replace(case, ids=ids, batch=batch_of(ids.cpu().numpy()), targets=ids[:, 1:].reshape(-1), hidden=hidden)

@@ -100,7 +100,7 @@ def _bare_answer(logits: torch.Tensor, case: Case) -> Answer:
 def _scorer(name: str) -> Callable[[Case], Call]:
     def prepare(case: Case) -> Call:
         scorer = Scorer(case.model, case.device, logits=case.logits, implementation=name)
-        return lambda: scorer(case.blocks)
+        return lambda: scorer(case.batch)
 
     return prepare
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rbp_lab.data.windows import BlockPlan, Protocol, TokenBlocks, TokenizedCorpus, plan_blocks
+from rbp_lab.data.windows import TokenBatch, TokenizedCorpus, Windowing, WindowPlan, plan_windows
 from rbp_lab.measurement.loop import measure
-from rbp_lab.measurement.observers import RunPlan
+from rbp_lab.measurement.observers import RunInfo
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring import TokenScores
 from tests.benchmarks.case import Case
@@ -27,7 +27,7 @@ class LoopRun:
     outside: float
 
 
-def made_plan(documents: int, tokens: int, vocabulary: int, seed: int) -> BlockPlan:
+def made_plan(documents: int, tokens: int, vocabulary: int, seed: int) -> WindowPlan:
     """A plan over made documents of ``tokens`` random token ids each, one a row."""
     corpus = TokenizedCorpus(
         tokens=np.random.default_rng(seed).integers(0, vocabulary, documents * tokens, dtype=np.int32),
@@ -36,7 +36,7 @@ def made_plan(documents: int, tokens: int, vocabulary: int, seed: int) -> BlockP
         special_ids=np.zeros(0, np.int64),
         eos_id=None,
     )
-    return plan_blocks(corpus, Protocol(max_tokens=tokens))
+    return plan_windows(corpus, Windowing(max_tokens=tokens))
 
 
 def documents_for(seconds: float, seconds_per_token: float, tokens: int) -> int:
@@ -45,7 +45,7 @@ def documents_for(seconds: float, seconds_per_token: float, tokens: int) -> int:
 
 
 def run_loop(
-    case: Case, plan: BlockPlan, thresholds: Sequence[int], windows: Sequence[int], batch_tokens: int
+    case: Case, plan: WindowPlan, thresholds: Sequence[int], windows: Sequence[int], batch_tokens: int
 ) -> LoopRun:
     """Measure ``plan`` as ``rbp-lab measure`` does, and find what of the time is not scoring.
 
@@ -56,21 +56,21 @@ def run_loop(
     alone = case.device.startswith("cuda")
     inside = 0.0
 
-    def score(blocks: TokenBlocks) -> TokenScores:
+    def score(batch: TokenBatch) -> TokenScores:
         nonlocal inside
         begin = time.perf_counter()
-        scores = scorer(blocks)
+        scores = scorer(batch)
         inside += time.perf_counter() - begin
         return scores
 
     if alone:
         case.synchronize()
         begin = time.perf_counter()
-        for blocks in plan.batches(batch_tokens):
-            scorer(blocks)
+        for batch in plan.batches(batch_tokens):
+            scorer(batch)
         case.synchronize()
         inside = time.perf_counter() - begin
-    run = RunPlan(
+    run = RunInfo(
         model="bench",
         dataset="made",
         num_rows=len(plan),

@@ -104,7 +104,7 @@ def made_case(job: Mapping[str, Any]) -> Any:
 
     from rbp_lab.models.head import HeadPlan
     from rbp_lab.scoring import LMHead
-    from tests.benchmarks.case import Case, blocks_of, make_case, random_ids
+    from tests.benchmarks.case import Case, batch_of, make_case, random_ids
 
     dtype, device = getattr(torch, job["dtype"]), job["device"]
     if job["table"] == "end_to_end":
@@ -121,7 +121,7 @@ def made_case(job: Mapping[str, Any]) -> Any:
         model=None,
         device=device,
         ids=on_device,
-        blocks=blocks_of(ids),
+        batch=batch_of(ids),
         targets=on_device[:, 1:].reshape(-1),
         plan=HeadPlan("head", head["scale"], head["softcap"]),
         hidden=torch.empty(n, width, dtype=dtype, device=device).normal_(),

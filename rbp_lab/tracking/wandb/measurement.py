@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from rbp_lab.measurement.observers import Callback, Progress, RunPlan
+from rbp_lab.measurement.observers import Callback, Progress, RunInfo
 from rbp_lab.metrics import rbp
 from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.tracking.ledger import Ledger
@@ -33,7 +33,7 @@ class MeasurementTracker(Callback):
         self._where: Destination | None = None
         self._session: Session | None = None
 
-    def on_start(self, run: RunPlan) -> None:
+    def on_start(self, run: RunInfo) -> None:
         if run.rank != 0 or run.header is None:
             return
         self._where = destination(self._tracking)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rbp_lab.data.windows import WIDTH_STEP, Protocol, TokenizedCorpus, plan_blocks
+from rbp_lab.data.windows import WIDTH_STEP, TokenizedCorpus, Windowing, plan_windows
 from rbp_lab.errors import LabError
 
 EOS = 999
@@ -26,9 +26,9 @@ def corpus(sizes, special=(), with_bytes=True):
 def labels(plan, batch_tokens=64):
     """(document, context length, label) of every scored position, in the order of the plan."""
     out = []
-    for blocks in plan.batches(batch_tokens):
-        for row, position in zip(*np.nonzero(blocks.scored), strict=True):
-            out.append((int(blocks.document_id[row]), int(position) + 1, int(blocks.tokens[row, position + 1])))
+    for batch in plan.batches(batch_tokens):
+        for row, position in zip(*np.nonzero(batch.scored), strict=True):
+            out.append((int(batch.document_id[row]), int(position) + 1, int(batch.tokens[row, position + 1])))
     return out
 
 
@@ -44,8 +44,8 @@ def test_every_token_but_the_first_is_scored_exactly_once(sizes, windows, width,
     if max(sizes) < 2:
         sizes = [*sizes, 2]
     stride = data.draw(st.integers(1, width - 1)) if windows == "rolling" else None
-    protocol = Protocol(windows, width, stride, mask_special=False)
-    plan = plan_blocks(corpus(sizes), protocol)
+    protocol = Windowing(windows, width, stride, mask_special=False)
+    plan = plan_windows(corpus(sizes), protocol)
     got = sorted(label for _, _, label in labels(plan, batch_tokens) if label != EOS)
     first = {int(np.sum(sizes[:i])) + 1 for i, s in enumerate(sizes) if s}
     missing = first if windows == "rolling" else {1}
@@ -55,55 +55,55 @@ def test_every_token_but_the_first_is_scored_exactly_once(sizes, windows, width,
 
 
 def test_rolling_gives_late_tokens_their_context_and_keeps_reading_order():
-    plan = plan_blocks(corpus([50, 7]), Protocol("rolling", 16, 4, mask_special=False))
+    plan = plan_windows(corpus([50, 7]), Windowing("rolling", 16, 4, mask_special=False))
     mine = [(context, label) for document, context, label in labels(plan) if document == 0]
     assert [label for _, label in mine] == list(range(2, 51))
     assert all(context == min(label - 1, 15) or context >= 16 - 4 for context, label in mine)
 
 
 def test_truncate_is_the_head_of_each_document():
-    plan = plan_blocks(corpus([50, 1, 0, 7]), Protocol("truncate", 16, mask_special=False))
+    plan = plan_windows(corpus([50, 1, 0, 7]), Windowing("truncate", 16, mask_special=False))
     assert sorted(label for _, _, label in labels(plan)) == [*range(2, 17), *range(53, 59)]
     assert sorted(set(plan.document_id.tolist())) == [0, 3]
 
 
 def test_special_tokens_count_neither_as_input_nor_as_label():
-    plan = plan_blocks(corpus([10], special=(1, 5)), Protocol("truncate", 16))
+    plan = plan_windows(corpus([10], special=(1, 5)), Windowing("truncate", 16))
     # position j predicts token j+2; input 1 (the first) and 5 drop, and the prediction of 5 drops
     assert [label for _, _, label in labels(plan)] == [3, 4, 7, 8, 9, 10]
 
 
 def test_an_end_of_text_inside_a_document_is_not_padding():
-    plan = plan_blocks(corpus([10], special=(5,)), Protocol("truncate", 16, mask_special=False))
+    plan = plan_windows(corpus([10], special=(5,)), Windowing("truncate", 16, mask_special=False))
     assert [label for _, _, label in labels(plan)] == list(range(2, 11))
 
 
 def test_bytes_are_those_of_the_scored_labels():
-    plan = plan_blocks(corpus([10, 4], special=(5,)), Protocol("truncate", 16))
+    plan = plan_windows(corpus([10, 4], special=(5,)), Windowing("truncate", 16))
     got = {
-        int(d): int(b) for blocks in plan.batches(64) for d, b in zip(blocks.document_id, blocks.num_bytes, strict=True)
+        int(d): int(b) for batch in plan.batches(64) for d, b in zip(batch.document_id, batch.num_bytes, strict=True)
     }
     assert got == {0: 2 * 7, 1: 2 * 3}
-    assert all((b.num_bytes == 0).all() for b in plan_blocks(corpus([9], with_bytes=False), Protocol()).batches(64))
+    assert all((b.num_bytes == 0).all() for b in plan_windows(corpus([9], with_bytes=False), Windowing()).batches(64))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 5), st.integers(1, 400))
 def test_shards_partition_documents_and_widths_ignore_company(sizes, world, batch_tokens):
     sizes = [*sizes, 5]
-    plan = plan_blocks(corpus(sizes), Protocol("rolling", 24, 7, mask_special=False))
+    plan = plan_windows(corpus(sizes), Windowing("rolling", 24, 7, mask_special=False))
     shards = [plan.shard(rank, world) for rank in range(world)]
     documents = [set(s.document_id.tolist()) for s in shards]
     assert sum(map(len, documents)) == len(set.union(*documents)) == len(set(plan.document_id.tolist()))
     assert sorted(x for s in shards if len(s) for x in labels(s, batch_tokens)) == sorted(labels(plan, 10**6))
     counts = [len(d) for d in documents]
     assert max(counts) - min(counts) <= 1
-    for blocks in plan.batches(batch_tokens):
-        lengths = blocks.scored.shape[1] - np.argmax(blocks.scored[:, ::-1], axis=1) + 1  # the last label is scored
-        width = blocks.tokens.shape[1]
+    for batch in plan.batches(batch_tokens):
+        lengths = batch.scored.shape[1] - np.argmax(batch.scored[:, ::-1], axis=1) + 1  # the last label is scored
+        width = batch.tokens.shape[1]
         assert (np.minimum(-(-lengths // WIDTH_STEP) * WIDTH_STEP, 24) == width).all()
-        assert (blocks.tokens[np.arange(width) >= lengths[:, None]] == 0).all()
-        assert len(blocks.tokens) == 1 or blocks.tokens.size <= batch_tokens
+        assert (batch.tokens[np.arange(width) >= lengths[:, None]] == 0).all()
+        assert len(batch.tokens) == 1 or batch.tokens.size <= batch_tokens
 
 
 @pytest.mark.parametrize(
@@ -117,15 +117,15 @@ def test_shards_partition_documents_and_widths_ignore_company(sizes, world, batc
 )
 def test_bad_protocols_say_what_was_expected(fields, message):
     with pytest.raises(LabError, match=message):
-        Protocol(**fields)
+        Windowing(**fields)
 
 
 def test_nothing_to_predict():
     with pytest.raises(LabError, match="none of the 3 documents has two tokens"):
-        plan_blocks(corpus([1, 0, 1]), Protocol())
+        plan_windows(corpus([1, 0, 1]), Windowing())
 
 
 def test_packing_needs_a_separator():
     c = corpus([5])
     with pytest.raises(LabError, match="end-of-text"):
-        plan_blocks(TokenizedCorpus(c.tokens, c.offsets, None, c.special_ids, None), Protocol("packed"))
+        plan_windows(TokenizedCorpus(c.tokens, c.offsets, None, c.special_ids, None), Windowing("packed"))

@@ -1,0 +1,86 @@
+"""What a measurement is asked for, what it is of, and what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rbp_lab import metrics
+from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
+from rbp_lab.data.corpus import Corpus, TextSource
+from rbp_lab.errors import LabError
+from rbp_lab.measurement.observers import Callback
+from rbp_lab.models.source import ModelSource, OpenModel
+from rbp_lab.records import DatasetInfo, RunHeader, RunRecord, ScoringSpec, record_key
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement, as the command line composes it: sources, choices and where to keep the record."""
+
+    model: ModelSource
+    dataset: TextSource
+    k: KSpec
+    precision: Precision
+    scoring: Scoring
+    launch: Launch
+    store: str
+    callbacks: tuple[Callback, ...] = ()
+    force: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)  # as composed: what worker processes are given
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A record and where it lies. measured: False when it was found finished."""
+
+    record: RunRecord
+    path: Path
+    measured: bool
+
+    def line(self) -> str:
+        """The outcome as one line for a terminal."""
+        stats, seconds = self.record.stats, self.record.provenance.get("seconds", 0)
+        numbers = "  ".join(f"RBP_{k} {metrics.rbp(stats, k):.4f}" for k in (1, 10, 100))
+        what = f"measured in {seconds:.0f} s" if self.measured else "found measured"
+        return (
+            f"{self.record.model.name} on {self.record.dataset.name}: {what}, {stats.num_tokens:,} tokens, "
+            f"CE {metrics.cross_entropy(stats):.4f}  {numbers}, {self.path}"
+        )
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a record will be of, known before any weight is loaded, and the model that was opened for it."""
+
+    header: RunHeader
+    opened: OpenModel
+
+    @property
+    def key(self) -> str:
+        return self.header.key
+
+
+def identify(job: Job, corpus: Corpus) -> Identity:
+    """The header of the record that ``job`` asks for; LabError when model and protocol do not fit together."""
+    opened, protocol = job.model.open(), job.dataset.protocol
+    model = opened.info
+    if model.max_positions is not None and protocol.max_tokens > model.max_positions:
+        raise LabError(
+            f"dataset.protocol.max_tokens={protocol.max_tokens}, but model {model.name} has only "
+            f"{model.max_positions} positions; choose at most that many"
+        )
+    dataset = DatasetInfo(job.dataset.name, corpus.fingerprint, len(corpus), corpus.info)
+    scoring = ScoringSpec(
+        dtype=opened.dtype or job.precision.dtype,
+        tf32=job.precision.tf32,
+        logits=job.precision.logits,
+        candidates=job.scoring.candidates,
+        protocol=asdict(protocol),
+        thresholds=tuple(job.k.thresholds),
+        window_lengths=tuple(job.k.windows),
+        attention=opened.attention,
+    )
+    return Identity(RunHeader(record_key(model, dataset, scoring), model, dataset, scoring), opened)
