@@ -130,13 +130,13 @@ def assert_batch_invariant(scorer, batch):
     whole = by_row(scorer(batch), batch)
     rows = np.arange(len(whole))
     shuffled = np.random.default_rng(0).permutation(rows)
-    for batch in (*np.split(rows, rows[1:]), rows[:8], rows[8:], shuffled):
-        if not len(batch):
+    for chosen in (*np.split(rows, rows[1:]), rows[:8], rows[8:], shuffled):
+        if not len(chosen):
             continue
-        some = rows_of(batch, batch)
-        for row, scores in zip(batch, by_row(scorer(some), some), strict=True):
+        some = rows_of(batch, chosen)
+        for row, scores in zip(chosen, by_row(scorer(some), some), strict=True):
             for name, one, other in zip(NAMES, scores, whole[row], strict=True):
-                assert torch.equal(one, other), (name, row, len(batch))
+                assert torch.equal(one, other), (name, row, len(chosen))
 
 
 @pytest.mark.parametrize("tokens", [32, 100, 300])

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from rbp_lab.commands.train import train
 from rbp_lab.data.corpus import build_corpus
 from rbp_lab.errors import LabError
-from rbp_lab.ladder.model import LADDER, TRAINING_FILE, depth_rule, kind_of, non_embedding_parameters, rate_rule
+from rbp_lab.ladder.model import LADDER
+from rbp_lab.ladder.rules import depth_rule, kind_of, non_embedding_parameters, rate_rule
 from rbp_lab.ladder.tokenizer import END_OF_TEXT, bpe_tokenizer
 from rbp_lab.ladder.training import Schedule, TrainingProgress, batch_rows, train_loop
 from rbp_lab.models import HFModel, LadderModel
 from rbp_lab.models.params import count_parameters
-from rbp_lab.store.layout import Store
+from rbp_lab.store.layout import TRAINING_FILE, Store
 from tests.sources import MadeUpText
 
 CONF = Path(__file__).parents[1] / "conf" / "model"

@@ -21,9 +21,9 @@ from tests.wandb_use import ONLINE, WAITS, analyze, sync
 @pytest.fixture
 def every_batch(monkeypatch):
     """The measuring loop reaches a log point after every batch, not every five seconds."""
-    import rbp_lab.measurement.loop as module
+    import rbp_lab.measurement.shard as module
 
-    monkeypatch.setattr(module, "measure", functools.partial(module.measure, log_seconds=0.0))
+    monkeypatch.setattr(module, "measure_plan", functools.partial(module.measure_plan, log_seconds=0.0))
 
 
 def artifacts(server, kind="rbp-record"):

@@ -68,9 +68,9 @@ def fresh():
 def test_a_failing_server_costs_one_warning_and_no_record(
     server, fresh, tiny_model_dir, tmp_path, monkeypatch, capsys, name
 ):
-    import rbp_lab.measurement.loop as module
+    import rbp_lab.measurement.shard as module
 
-    monkeypatch.setattr(module, "measure", functools.partial(module.measure, log_seconds=0.0))
+    monkeypatch.setattr(module, "measure_plan", functools.partial(module.measure_plan, log_seconds=0.0))
     server.fault = FAULTS[name]
     clock = {"clock": {"_target_": "tests.test_wandb_faults.LoopClock"}}
     config = measure_config(tiny_model_dir, tmp_path, tracking=IMPATIENT, scoring__batch_tokens=128, callbacks=clock)
