@@ -1,8 +1,9 @@
-"""The one exception type for what a user can put right, and the sentences that every part of the border shares."""
+"""The one exception type for what a user can put right, and the sentences that every part shares."""
 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,16 @@ class LabError(Exception):
     The command line prints it as one line and exits with a non-zero code; every other exception is a defect of
     rbp_lab and keeps its traceback.
     """
+
+
+def note(message: str) -> None:
+    """Print to stderr what the user should know of a run that goes on."""
+    print(f"note: {message}", file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """Print to stderr what a run that goes on has lost."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def one_of(path: str, given: Any, choices: Iterable[str]) -> None:

@@ -5,13 +5,16 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 
+from rbp_lab.config import old_names
+from rbp_lab.config.build import read
 from rbp_lab.config.schemas import IMPLEMENTATIONS as CHOICES
-from rbp_lab.config.schemas import OLD_IMPLEMENTATIONS, Scoring
+from rbp_lab.config.schemas import Scoring
 from rbp_lab.errors import LabError
 from rbp_lab.scoring import (
     IMPLEMENTATIONS,
@@ -312,18 +315,27 @@ def test_code_from_numbas_cache_gives_the_bits_of_code_just_compiled(tmp_path):
 
 def test_every_choice_has_an_implementation_and_every_old_name_a_new_one():
     assert ("auto", *IMPLEMENTATIONS) == CHOICES
-    assert not set(OLD_IMPLEMENTATIONS) & set(CHOICES) and set(OLD_IMPLEMENTATIONS.values()) < set(CHOICES)
+    former = old_names.IMPLEMENTATIONS
+    assert not set(former) & set(CHOICES) and set(former.values()) < set(CHOICES)
 
 
-@pytest.mark.parametrize("old", OLD_IMPLEMENTATIONS)
+@dataclass(frozen=True)
+class Composed:
+    scoring: Scoring
+
+
+@pytest.mark.parametrize("old", old_names.IMPLEMENTATIONS)
 def test_an_old_name_is_accepted_with_one_line(old, capsys, monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
-    assert Scoring(implementation=old).implementation == OLD_IMPLEMENTATIONS[old]
-    note = f"note: scoring.implementation={old} is now called {OLD_IMPLEMENTATIONS[old]}\n"
-    assert capsys.readouterr().err == note
-    monkeypatch.setenv("RANK", "1")
-    Scoring(implementation=old)
+    monkeypatch.setattr(old_names, "_noted", set())
+    config = {"scoring": {"implementation": old}}
+    monkeypatch.setenv("RANK", "1")  # a launched process: the one that launches has said so
+    assert read(Composed, config).scoring.implementation == old_names.IMPLEMENTATIONS[old]
     assert capsys.readouterr().err == ""
+    monkeypatch.delenv("RANK")
+    for _ in "12":
+        assert read(Composed, config).scoring.implementation == old_names.IMPLEMENTATIONS[old]
+    note = f"note: scoring.implementation={old} is called {old_names.IMPLEMENTATIONS[old]} now\n"
+    assert capsys.readouterr().err == note
 
 
 def test_the_product_follows_from_what_torch_has(monkeypatch):

@@ -24,7 +24,7 @@ from pydantic import (
     ValidationError,
 )
 
-from rbp_lab.config.old_names import TARGETS, note
+from rbp_lab.config.old_names import current_name
 from rbp_lab.errors import LabError, no_such, shown
 
 T = TypeVar("T")
@@ -53,10 +53,7 @@ def read(cls: type[T], config: Mapping[str, Any]) -> T:
 
 def build(node: Mapping[str, Any], path: str) -> Any:
     """The object that a node with ``_target_`` describes. path: where it stands in the configuration, for messages."""
-    target = str(node[TARGET])
-    if target in TARGETS:
-        note(f"{path}.{TARGET}", target, TARGETS[target])
-    made = locate(TARGETS.get(target, target), path)
+    made = locate(str(current_name(f"{path}.{TARGET}", node[TARGET])), path)
     return call(made, {k: v for k, v in node.items() if k != TARGET}, path)
 
 
@@ -92,7 +89,7 @@ def _built(value: Any, path: str) -> Any:
         return {name: _built(inner, f"{path}.{name}") for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_built(inner, f"{path}.{i}") for i, inner in enumerate(value)]
-    return value
+    return current_name(path, value)
 
 
 @cache

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import os
+from typing import Any
 
-# Of classes in ``_target_``.
+from rbp_lab.errors import note
+
+# Of classes.
 TARGETS = {
     "rbp_lab.corpora.LocalText": "rbp_lab.data.LocalText",
     "rbp_lab.corpora.HubText": "rbp_lab.data.HubText",
@@ -16,11 +19,17 @@ TARGETS = {
     "rbp_lab.progress.ProgressBar": "rbp_lab.measurement.progress.ProgressBar",
 }
 
+IMPLEMENTATIONS = {"tiled": "torch", "native": "numba", "chunked": "triton-chunked", "fused": "triton-fused"}
+
 _noted: set[tuple[str, str]] = set()
 
 
-def note(path: str, old: str, new: str) -> None:
-    """Say once a process that ``old`` has another name now."""
-    if (path, old) not in _noted:
-        _noted.add((path, old))
-        print(f"note: {path}={old} is called {new} now", file=sys.stderr, flush=True)
+def current_name(path: str, value: Any) -> Any:
+    """The value at a config path under its present name; a former one is noted once."""
+    former = TARGETS if path.endswith("._target_") else IMPLEMENTATIONS if path == "scoring.implementation" else {}
+    if not isinstance(value, str) or value not in former:
+        return value
+    if (path, value) not in _noted and "RANK" not in os.environ:  # the process that launches others has noted it
+        _noted.add((path, value))
+        note(f"{path}={value} is called {former[value]} now")
+    return former[value]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +10,6 @@ from rbp_lab.errors import LabError, one_of, shown
 DTYPES = ("float32", "bfloat16", "float16")
 LOGITS = ("float32", "model")
 IMPLEMENTATIONS = ("auto", "reference", "torch", "numba", "triton-chunked", "triton-fused")
-OLD_IMPLEMENTATIONS = {"tiled": "torch", "native": "numba", "chunked": "triton-chunked", "fused": "triton-fused"}
 CANDIDATES = ("rows", "tokenizer")
 DEVICES = ("auto", "cpu", "cuda")
 LARGEST_K = 2**31 - 1  # ranks and window lengths are kept in 32 bits
@@ -91,11 +88,6 @@ class Scoring:
         if self.logits_mb is not None and not 0 < self.logits_mb <= MOST_MB:
             raise LabError(f"scoring.logits_mb must be more than 0 and at most {MOST_MB}; got {shown(self.logits_mb)}")
         one_of("scoring.candidates", self.candidates, CANDIDATES)
-        if self.implementation in OLD_IMPLEMENTATIONS:
-            new = OLD_IMPLEMENTATIONS[self.implementation]
-            if "RANK" not in os.environ:  # said once, not by each of launch.processes
-                print(f"note: scoring.implementation={self.implementation} is now called {new}", file=sys.stderr)
-            object.__setattr__(self, "implementation", new)
         one_of("scoring.implementation", self.implementation, IMPLEMENTATIONS)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from rbp_lab.data.windows import TokenizedCorpus
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, note
 from rbp_lab.hub_errors import first_line
 from rbp_lab.store.atomic import atomic_path
 
@@ -38,7 +37,7 @@ def read_tokens(path: Path, key: str) -> TokenizedCorpus | None:
     except MemoryError:
         raise
     except Exception as error:  # whatever damage provokes in the reader
-        print(f"note: the token cache {path} is damaged ({first_line(error)}) and is made again", file=sys.stderr)
+        note(f"the token cache {path} is damaged ({first_line(error)}) and is made again")
         return None
 
 
@@ -53,7 +52,7 @@ def keep_tokens(path: Path, key: str, tokens: TokenizedCorpus) -> None:
         with atomic_path(path) as temporary:
             save_file(arrays, temporary, {"eos_id": eos_id, "sha256": _checksum(arrays, key, eos_id)})
     except (OSError, LabError, SafetensorError) as error:
-        print(f"note: token ids cannot be kept in {path}: {first_line(error)}", file=sys.stderr)
+        note(f"token ids cannot be kept in {path}: {first_line(error)}")
 
 
 def _checksum(arrays: dict[str, np.ndarray], key: str, eos_id: str) -> str:

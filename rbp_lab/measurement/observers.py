@@ -6,13 +6,13 @@ A callback is any object with the methods of ``Callback``; one of your own is a 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from rbp_lab.data.windows import TokenBatch
+from rbp_lab.errors import warn
 from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.scoring.types import TokenScores
 from rbp_lab.stats import DocumentTable, RankStats
@@ -113,10 +113,9 @@ class Observers:
                 getattr(callback, point)(*what)
             except (Exception, SystemExit) as error:  # a library that calls sys.exit must not end the measurement
                 self._callbacks.remove(callback)
-                print(
-                    f"warning: callback {type(callback).__name__} failed at {point} and is switched off: "
-                    f"{type(error).__name__}: {error}",
-                    file=sys.stderr,
+                warn(
+                    f"callback {type(callback).__name__} failed at {point} and is switched off: "
+                    f"{type(error).__name__}: {error}"
                 )
 
     def __enter__(self) -> Observers:

@@ -85,11 +85,11 @@ def write_failure(job: Path, error: Exception, rank: int) -> None:
 
 def _raise_cause(failure: Path, log: str, code: int) -> None:
     if failure.is_file():
-        told = json.loads(failure.read_text())
-        if told["user"]:
-            raise LabError(told["message"])
-        error = RuntimeError(f"in process {told['rank']}: {told['message']}")
-        error.add_note(told["traceback"])
+        cause = json.loads(failure.read_text())
+        if cause["user"]:
+            raise LabError(cause["message"])
+        error = RuntimeError(f"in process {cause['rank']}: {cause['message']}")
+        error.add_note(cause["traceback"])
         raise error
     killed = re.search(r"exitcode\s*:\s*-(\d+)", log)
     if killed:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, note
 from rbp_lab.measurement.devices import Runtime, choose_device
 from rbp_lab.measurement.job import Job, Outcome, identify
 from rbp_lab.measurement.pool import launch
@@ -30,11 +29,11 @@ def run_job(job: Job) -> Outcome:
             found = read_record(path, identity.key)
             return Outcome(_named_as_asked(job.store, found, identity.header), path, measured=False)
         except DamagedRecord as error:
-            print(f"note: {error}; doing so now", file=sys.stderr)
+            note(f"{error}; doing so now")
     if not may_be_written(job.store):
         raise LabError(f"nothing may be written to the store {job.store}; choose another one with store=DIR")
-    if note := corpus.left_out_note():
-        print(f"note: {note}", file=sys.stderr)
+    if left_out := corpus.left_out_note():
+        note(left_out)
     if job.launch.processes == 1:
         from rbp_lab.measurement.shard import measure_shard  # torch: not for what is refused or found
 
@@ -57,5 +56,5 @@ def _named_as_asked(store: str, record: RunRecord, asked: RunHeader) -> RunRecor
     except LabError as error:
         record = replace(record, header=record.header.named(*asked.names))
         what = f"run {asked.key} stays called {before} in the store, and is called {now} here only: {error}"
-    print(f"note: {what}", file=sys.stderr)
+    note(what)
     return record

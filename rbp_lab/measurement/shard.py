@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from rbp_lab import __version__, metrics
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import TokenizedCorpus, WindowPlan, plan_windows
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, note
 from rbp_lab.measurement.devices import Runtime
 from rbp_lab.measurement.job import Identity, Job
 from rbp_lab.measurement.loop import NonFiniteScores
@@ -51,8 +50,8 @@ def measure_shard(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
     notes += [describe_head(scorer.plan)] if scorer.plan.kind != "head" else []
     notes += [rules.sentence()] if rules.sentence() else []
     if runtime.is_main:
-        for note in notes:
-            print(f"note: model {header.model.name}: {note}", file=sys.stderr)
+        for line in notes:
+            note(f"model {header.model.name}: {line}")
     shard = plan.shard(runtime.rank, runtime.world)
     run = RunInfo(
         model=header.model.name,

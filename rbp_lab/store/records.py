@@ -16,7 +16,6 @@ A record is written under a temporary name and renamed, so a directory that bear
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, note
 from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.stats import UNIT, DocumentTable, RankStats
 from rbp_lab.store.atomic import atomic_directory, atomic_path
@@ -251,10 +250,6 @@ def _names(table: pd.DataFrame, num_documents: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _print_note(message: str) -> None:
-    print(f"note: {message}", file=sys.stderr, flush=True)
-
-
 def list_headers(store: str | Path) -> tuple[list[dict[str, Any]], list[DamagedRecord]]:
     """record.json of every finished record, ordered as ``list_records`` orders them, and what is wrong with others.
 
@@ -273,7 +268,7 @@ def list_headers(store: str | Path) -> tuple[list[dict[str, Any]], list[DamagedR
     return [header for _, header in sorted(headers, key=lambda h: h[0])], damaged
 
 
-def list_records(store: str | Path, on_damage: Callable[[str], None] = _print_note) -> list[RunRecord]:
+def list_records(store: str | Path, on_damage: Callable[[str], None] = note) -> list[RunRecord]:
     """Every finished record of the store, ordered by dataset, family and model size; [] when there is none.
 
     One that cannot be read is left out, and ``on_damage`` gets the sentence that says why.

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rbp_lab.errors import warn
 from rbp_lab.tracking.settings import Destination, Tracking
 from rbp_lab.tracking.wandb.names import STEP
 
@@ -219,11 +220,9 @@ class Session:
         if self._where.online:
             _given_up.add(self._where.server)
         first = (why.strip().splitlines() or [""])[0]
-        print(
-            f"warning: W&B ({self._where.server if self._where.online else 'offline'}) failed while {doing}: {first}; "
-            f"tracking is off{self._hint}",
-            file=sys.stderr,
-            flush=True,
+        warn(
+            f"W&B ({self._where.server if self._where.online else 'offline'}) failed while {doing}: {first}; "
+            f"tracking is off{self._hint}"
         )
 
     def _send(self, name: str, *arguments: Any) -> None:
