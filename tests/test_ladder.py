@@ -20,7 +20,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.ladder.model import LADDER
 from rbp_lab.ladder.rules import depth_rule, kind_of, non_embedding_parameters, rate_rule
 from rbp_lab.ladder.tokenizer import END_OF_TEXT, bpe_tokenizer
-from rbp_lab.ladder.training import Schedule, TrainingProgress, batch_rows, train_loop
+from rbp_lab.ladder.training import Schedule, batch_rows, train_loop
 from rbp_lab.models import HFModel, LadderModel
 from rbp_lab.models.params import count_parameters
 from rbp_lab.store.layout import TRAINING_FILE, Store
@@ -295,15 +295,6 @@ def test_held_out_text_and_foreign_models_are_not_trained(tmp_path):
 def test_settings_out_of_range_are_said(tmp_path, changes, words):
     with pytest.raises(LabError, match=words):
         tiny(tmp_path, **changes)
-
-
-def test_progress_speaks_in_lines_when_nobody_watches(capsys):
-    with TrainingProgress("train x", steps=4, tokens_per_step=10, seconds=0.0) as progress:
-        for step in (1, 2, 3, 4):
-            progress(step, 5.0 - step, 1.0, 20.0)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "train x: step 1/4  loss 4.000, 20 tok/s, 2 s left"
-    assert len(lines) == 3 and "step 3/4  loss 3.000" in lines[2]
 
 
 def test_record_of_a_training_is_readable(tmp_path):

@@ -159,7 +159,8 @@ class LadderModel:
         from rbp_lab.data.tokenize import tokenize
         from rbp_lab.data.windows import Windowing, plan_windows
         from rbp_lab.ladder.tokenizer import bpe_tokenizer
-        from rbp_lab.ladder.training import Schedule, TrainingProgress, batch_rows, train_loop
+        from rbp_lab.ladder.training import Schedule, batch_rows, train_loop
+        from rbp_lab.measurement.progress import TrainingProgress
 
         tokenizer = bpe_tokenizer(corpus, self.vocabulary, store)
         packed = Windowing(windows="packed")

@@ -5,20 +5,16 @@ Legend: B rows of a batch, T tokens of context, N steps. Which rates, how long a
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.progress import Progress, TaskID
 from torch import nn
 from torch.nn import functional
 
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.progress import token_bar
-from rbp_lab.text import si
 
 # on_step(step, loss, lr, tokens_per_s): step counts from 1, loss in nats per token, lr the schedule's factor in [0, 1].
 StepHook = Callable[[int, float, float, float], None]
@@ -107,39 +103,3 @@ def train_loop(
             hook(step + 1, float(losses[step]), factor, speed)
     model.eval()
     return losses
-
-
-class TrainingProgress:
-    """Shows loss, tokens/s and time left: a bar in a terminal, elsewhere a line every ``seconds``.
-
-    A ``StepHook`` that is also a context manager.
-    """
-
-    def __init__(self, title: str, steps: int, tokens_per_step: int, seconds: float = 15.0):
-        self._title, self._steps, self._tokens, self._seconds = title, steps, tokens_per_step, seconds
-        self._loss = 0.0
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> TrainingProgress:
-        self._spoke = time.monotonic()
-        if sys.stdout.isatty():
-            self._bar = token_bar()
-            self._task = self._bar.add_task(self._title, total=self._steps * self._tokens, note="")
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __call__(self, step: int, loss: float, lr: float, tokens_per_s: float) -> None:
-        # A moving average with the bias of its start taken out: a single batch is noise to the eye.
-        self._loss += (loss - self._loss) / min(step, 20)
-        note = f"step {step}/{self._steps}  loss {self._loss:.3f}"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=self._tokens, note=note)
-        elif time.monotonic() - self._spoke >= self._seconds and step < self._steps:
-            self._spoke = time.monotonic()
-            left = (self._steps - step) * self._tokens / tokens_per_s
-            print(f"{self._title}: {note}, {si(tokens_per_s)} tok/s, {left:.0f} s left", flush=True)

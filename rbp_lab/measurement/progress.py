@@ -1,11 +1,10 @@
-"""Progress for people: a bar in a terminal, plain lines elsewhere."""
+"""Progress of loops over tokens: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -24,60 +23,98 @@ class TokenRate(ProgressColumn):
         return Text(f"{si(task.speed or 0.0)} tok/s", style="progress.data.speed")
 
 
-def token_bar(console: Console | None = None) -> Progress:
-    """A rich bar over tokens: description, bar, share, tokens/s, time left, and a free text field ``note``."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:3.0f}%"),
-        TokenRate(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console or Console(),
-        transient=True,
-    )
+class TokenProgress:
+    """Share, tokens/s, time left and a note.
 
-
-class ProgressBar(Callback):
-    """Shows where the measuring loop stands: share, tokens/s, time left, cross-entropy and RBP_1 so far.
-
-    In a terminal a bar that vanishes at the end; elsewhere a line every ``seconds``. Process 0 speaks for its share.
+    In a terminal a bar that vanishes at the end, elsewhere a line every ``seconds``.
     """
 
-    def __init__(self, seconds: float = 15.0):
-        self._seconds = seconds
+    def __init__(self, title: str, total: int, seconds: float):
+        """total: tokens of the whole loop."""
+        self._title, self._total, self._seconds = title, total, seconds
+        self._printed = time.monotonic()
         self._bar: Progress | None = None
-
-    def on_start(self, run: RunInfo) -> None:
-        self._run = run
-        self._quiet = run.rank != 0
-        self._title = f"measure {run.model} on {run.dataset}" + (f" (1 of {run.world})" if run.world > 1 else "")
-        self._spoke = time.monotonic()
-        if not self._quiet and sys.stdout.isatty():
-            self._bar = token_bar()
-            self._task = self._bar.add_task(self._title, total=run.num_positions, note="")
+        if sys.stdout.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:3.0f}%"),
+                TokenRate(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                transient=True,
+            )
+            self._task = self._bar.add_task(title, total=total, note="")
             self._bar.start()
 
-    def on_batch(self, batch: TokenBatch, scores: TokenScores) -> None:
+    def advance(self, tokens: int) -> None:
+        """Move the bar by so many tokens."""
         if self._bar is not None:
-            self._bar.advance(self._task, batch.tokens.size)
+            self._bar.advance(self._task, tokens)
 
-    def on_log(self, progress: LoopProgress) -> None:
-        stats = progress.stats
-        note = f"CE {cross_entropy(stats):.3f}  RBP_1 {rbp(stats, 1):.3f}" if stats.num_tokens else ""
+    def show(self, done: int, tokens_per_s: float, note: str) -> None:
+        """Put the note beside the bar, or print a line when one is due. done: tokens so far."""
         if self._bar is not None:
             self._bar.update(self._task, note=note)
-        elif not self._quiet and time.monotonic() - self._spoke >= self._seconds:
-            self._spoke = time.monotonic()
-            share = progress.positions / max(1, self._run.num_positions)
-            left = progress.seconds * (1 / share - 1)
-            rate = si(progress.positions_per_second)
-            print(f"{self._title}: {share:.0%}, {rate} tok/s, {left:.0f} s left  {note}", flush=True)
-
-    def on_end(self, measurement: Measurement) -> None:
-        self.close()
+        elif done < self._total and time.monotonic() - self._printed >= self._seconds:
+            self._printed = time.monotonic()
+            left = (self._total - done) / max(tokens_per_s, 1e-9)
+            share = f"{done / self._total:.0%}, {si(tokens_per_s)} tok/s, {left:.0f} s left"
+            print(f"{self._title}: {share}  {note}", flush=True)
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class ProgressBar(Callback):
+    """Shows where the measuring loop stands, with cross-entropy and RBP_1 so far; in process 0, for its own share."""
+
+    def __init__(self, seconds: float = 15.0):
+        self._seconds = seconds
+        self._progress: TokenProgress | None = None
+
+    def on_start(self, run: RunInfo) -> None:
+        if run.rank == 0:
+            title = f"measure {run.model} on {run.dataset}" + (f" (1 of {run.world})" if run.world > 1 else "")
+            self._progress = TokenProgress(title, run.num_positions, self._seconds)
+
+    def on_batch(self, batch: TokenBatch, scores: TokenScores) -> None:
+        if self._progress is not None:
+            self._progress.advance(batch.tokens.size)
+
+    def on_log(self, progress: LoopProgress) -> None:
+        if self._progress is not None:
+            stats = progress.stats
+            note = f"CE {cross_entropy(stats):.3f}  RBP_1 {rbp(stats, 1):.3f}" if stats.num_tokens else ""
+            self._progress.show(progress.positions, progress.positions_per_second, note)
+
+    def on_end(self, measurement: Measurement) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
+
+
+class TrainingProgress:
+    """Shows where a training stands, with its loss: a hook of the training loop, and a context manager."""
+
+    def __init__(self, title: str, steps: int, tokens_per_step: int, seconds: float = 15.0):
+        self._title, self._steps, self._tokens, self._seconds = title, steps, tokens_per_step, seconds
+        self._loss = 0.0
+
+    def __enter__(self) -> TrainingProgress:
+        self._progress = TokenProgress(self._title, self._steps * self._tokens, self._seconds)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.close()
+
+    def __call__(self, step: int, loss: float, lr: float, tokens_per_s: float) -> None:
+        # A moving average with the bias of its start taken out: a single batch is noise to the eye.
+        self._loss += (loss - self._loss) / min(step, 20)
+        self._progress.advance(self._tokens)
+        self._progress.show(step * self._tokens, tokens_per_s, f"step {step}/{self._steps}  loss {self._loss:.3f}")

@@ -1,0 +1,41 @@
+"""What is shown while a model is measured or trained."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from rbp_lab.measurement.observers import Progress, RunInfo
+from rbp_lab.measurement.progress import ProgressBar, TrainingProgress
+from rbp_lab.stats import RankStats
+
+
+def measured(rank: int, in_terminal: bool, monkeypatch, capsys) -> str:
+    """What a loop at 40 of 100 tokens shows in process ``rank`` of two."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: in_terminal, raising=False)
+    bar = ProgressBar(seconds=0.0)
+    bar.on_start(RunInfo("gpt2", "text", 2, 100, 8, (1,), (1,), rank, 2))
+    bar.on_batch(SimpleNamespace(tokens=np.zeros((2, 20))), None)
+    bar.on_log(Progress(1, 40, 2.0, RankStats.zeros(8)))
+    bar.on_end(None)
+    bar.close()
+    return capsys.readouterr().out
+
+
+def test_the_first_process_prints_lines_outside_a_terminal(monkeypatch, capsys):
+    line = measured(0, False, monkeypatch, capsys)
+    assert line.strip() == "measure gpt2 on text (1 of 2): 40%, 20 tok/s, 3 s left"
+    assert measured(1, False, monkeypatch, capsys) == ""
+
+
+def test_a_terminal_has_a_bar_that_is_stopped(monkeypatch, capsys):
+    shown = measured(0, True, monkeypatch, capsys)
+    assert "40%" in shown and "tok/s" in shown and "s left" not in shown
+
+
+def test_progress_is_printed_in_lines_outside_a_terminal(capsys):
+    with TrainingProgress("train x", steps=4, tokens_per_step=10, seconds=0.0) as progress:
+        for step in (1, 2, 3, 4):
+            progress(step, 5.0 - step, 1.0, 20.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "train x: 25%, 20 tok/s, 2 s left  step 1/4  loss 4.000"
+    assert len(lines) == 3 and "step 3/4  loss 3.000" in lines[2]
