@@ -8,7 +8,8 @@ import yaml
 
 from rbp_lab.analysis.run import analyze as analyze_points
 from rbp_lab.cli import CONF
-from rbp_lab.commands.sync import sync as sync_stage
+from rbp_lab.commands.sync import SyncRequest
+from rbp_lab.config.build import read
 from rbp_lab.measurement.observers import Callback
 from rbp_lab.points import points_from_records
 from rbp_lab.store.layout import Store
@@ -16,6 +17,7 @@ from rbp_lab.store.records import list_records
 from rbp_lab.tracking.settings import Tracking
 from rbp_lab.tracking.wandb.analysis import mirror_analysis
 from rbp_lab.tracking.wandb.session import shared_client
+from rbp_lab.tracking.wandb.sync import mirror_store
 
 ONLINE = {"mode": "auto", "seconds": 1e-9, "timeout": 20.0, "project": "rbp-lab", "entity": None}
 
@@ -35,7 +37,8 @@ WAITS = {"waits": {"_target_": "tests.wandb_use.Waits"}}
 
 def sync(store, **changes):
     """``rbp-lab sync`` of a store; returns its line."""
-    return sync_stage({"store": str(store), "force": False, "tracking": ONLINE, **changes})
+    request = read(SyncRequest, {"store": str(store), "force": False, "tracking": ONLINE, **changes})
+    return mirror_store(Store(request.store), request.tracking, request.force)
 
 
 def analyze_config(store, **changes):

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rbp_lab.data.corpus import Corpus
+from rbp_lab.ladder.model import LadderModel
 from rbp_lab.records import ModelInfo
 from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.settings import Destination, Tracking, destination
@@ -26,7 +28,7 @@ def training_id(settings: Mapping[str, Any], corpus_fingerprint: str) -> str:
 
 
 def training_spec(name: str, family: str, settings: Mapping[str, Any], corpus: Mapping[str, Any]) -> RunSpec:
-    """Run of a training, live or from its ``training.json``. corpus: name, fingerprint, info."""
+    """Run of a training, live or from its ``training.json``. corpus: name, fingerprint."""
     config = {"model": name, "family": family, "dataset": corpus["name"], "dataset_fingerprint": corpus["fingerprint"]}
     id = training_id(settings, corpus["fingerprint"])
     return RunSpec(id, f"train {name}", family, names.TRAIN, config | {"training": dict(settings)})
@@ -36,13 +38,14 @@ class TrainingTracker:
     """A training's hook: logs at most every ``tracking.seconds``; a context manager, as MeasurementTracker is."""
 
     def __init__(
-        self, tracking: Tracking, store: str | Path, model: Any, corpus: Mapping[str, Any], config: Mapping[str, Any]
+        self, tracking: Tracking, store: str | Path, model: LadderModel, corpus: Corpus, config: Mapping[str, Any]
     ):
-        """model: a ladder model. corpus: name, fingerprint, info. config: the resolved configuration."""
+        """config: as composed."""
         self._tracking, self._store = tracking, store
         self._where: Destination | None = destination(tracking)
         self._session: Session | None = None
-        spec = training_spec(model.name, model.family, model.settings(), corpus)
+        about = {"name": corpus.name, "fingerprint": corpus.fingerprint}
+        spec = training_spec(model.name, model.family, model.settings(), about)
         self._spec = RunSpec(spec.id, spec.name, spec.group, spec.job_type, {**spec.config, "rbp_lab": dict(config)})
         self._steps, self._tokens = model.steps, model.batch * model.context
         self._logged = -float("inf")

@@ -1,0 +1,93 @@
+"""Train a model of the ladder: find the finished one or make it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rbp_lab.data.corpus import Corpus
+from rbp_lab.errors import LabError
+from rbp_lab.ladder.model import LadderModel
+from rbp_lab.records import ModelInfo
+from rbp_lab.store.layout import Store
+
+if TYPE_CHECKING:
+    from rbp_lab.ladder.training import StepHook
+
+
+class Source(Protocol):
+    """Anything that gives a corpus."""
+
+    def corpus(self) -> Corpus: ...
+
+
+class Tracker(AbstractContextManager["Tracker"], Protocol):
+    """A ``StepHook`` open around one training; ``finish`` is called with the trained model and its training.json."""
+
+    def __call__(self, step: int, loss: float, lr: float, tokens_per_s: float) -> None: ...
+
+    def finish(self, info: ModelInfo, training: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Outcome of ``train_or_find``. trained: False when the finished model was found. record: its ``training.json``."""
+
+    name: str
+    directory: Path
+    trained: bool
+    record: dict[str, Any]
+
+    def __str__(self) -> str:
+        size, tokens = self.record["non_embedding_parameters"], self.record["training_tokens"]
+        tail = self.record["loss"][-20:]
+        return (
+            f"{self.name}: {'trained' if self.trained else 'found trained'}, S = {size:,}, {tokens:,} tokens, "
+            f"last loss {sum(tail) / len(tail):.3f}, {self.record['seconds']:.0f} s, {self.directory}"
+        )
+
+
+def train_or_find(
+    model: Any,
+    source: Source,
+    store: Store,
+    tracker: Callable[[LadderModel, Corpus], Tracker],
+    hooks: Sequence[StepHook] = (),
+    force: bool = False,
+) -> TrainedModel:
+    """Train ``model`` on the corpus of ``source`` unless the same model is there already, or ``force``.
+
+    The same: trained with the same settings on the same text. One trained otherwise is replaced, with a line that
+    says why. Tokenizer and token ids are kept below ``store``/cache. hooks: called after each step. tracker: makes the
+    tracker of a training; a model that is found has none.
+
+    Raises:
+        LabError: the model is not one that rbp_lab trains, or the source has no usable text.
+    """
+    if not isinstance(model, LadderModel):
+        name = getattr(model, "name", type(model).__name__)
+        raise LabError(f"model {name} is not trained here, only measured; choose one of the ladder: model=ladder-1")
+    corpus = source.corpus()
+    if corpus.info.get("split") == "heldout":
+        raise LabError(
+            f"dataset {corpus.name} is the held-out split, which models are measured on and must not have seen; "
+            "train on dataset=stdlib-train"
+        )
+    why = "force=true" if force else model.differs(corpus)
+    if why is not None:
+        if model.trained_on() is not None:
+            print(f"train {model.name} anew: {why}", flush=True)
+        with tracker(model, corpus) as tracked:
+            model.train(corpus, store, (*hooks, tracked))
+            tracked.finish(model.open().info, _record(model))
+    return TrainedModel(model.name, Path(model.directory), why is not None, _record(model))
+
+
+def _record(model: LadderModel) -> dict[str, Any]:
+    record = model.trained_on()
+    if record is None:
+        raise RuntimeError(f"no finished model in {model.directory} after training")
+    return record
