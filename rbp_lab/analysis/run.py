@@ -25,7 +25,7 @@ from rbp_lab.records import RunRecord
 from rbp_lab.report.page import write_report
 from rbp_lab.report.provenance import provenance
 from rbp_lab.report.sections import some
-from rbp_lab.report.terminal import show
+from rbp_lab.report.terminal import print_line, show
 from rbp_lab.store.atomic import atomic_path
 from rbp_lab.store.layout import AnalysisFiles
 from rbp_lab.store.tables import write_csv
@@ -41,11 +41,11 @@ class Analysis:
 
     def fit(self, family: str | None, dataset: str, metric: str, k: int | None = None) -> FitResult:
         """The fit of one law; LabError when the analysis has none of that name."""
-        wanted = Label(family, dataset, metric, k)
+        label = Label(family, dataset, metric, k)
         for fit in self.fits:
-            if fit.label == wanted:
+            if fit.label == label:
                 return fit
-        raise LabError(f"this analysis has no fit of {wanted}")
+        raise LabError(f"this analysis has no fit of {label}")
 
 
 def analyze(
@@ -106,7 +106,7 @@ def analyze(
         lines = [f"{f.with_suffix('')}.{{{','.join(formats)}}}" for f in figures]
         what = "tables and figures" if fresh else "tables and figures, found as they were left,"
         for line in (*lines, f"{len(files)} files of {what} in {out}", str(AnalysisFiles(out).report)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(console, line)
     return Analysis(points, fits, tuple(files))
 
 

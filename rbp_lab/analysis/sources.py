@@ -63,14 +63,14 @@ class Selection:
     tracking: Tracking = NO_TRACKING
 
 
-def gather(wanted: Selection) -> AnalysisInputs:
-    """The points and records that ``wanted`` selects.
+def gather(selection: Selection) -> AnalysisInputs:
+    """The points and records that ``selection`` takes.
 
     The same record (key) from several places counts once: the first with its tables, in the order of the sources, the
     newest of one source; values are never averaged. Raises LabError on an unknown source, on runs that must not share
     a table, or when nothing is left.
     """
-    names, size = wanted.source.split("+"), wanted.size
+    names, size = selection.source.split("+"), selection.size
     for name in names:
         if name == "wandb-offline":
             raise LabError(
@@ -79,7 +79,7 @@ def gather(wanted: Selection) -> AnalysisInputs:
             )
         if name not in SOURCES:
             raise LabError(
-                f"source must be one of {', '.join(SOURCES)}, or several joined by +; got {shown(wanted.source)}"
+                f"source must be one of {', '.join(SOURCES)}, or several joined by +; got {shown(selection.source)}"
             )
     if "csv" in names:
         if len(names) > 1:
@@ -87,21 +87,21 @@ def gather(wanted: Selection) -> AnalysisInputs:
                 "source=csv cannot be joined with runs: published values and measurements follow protocols that "
                 "rbp_lab cannot compare; analyse them apart"
             )
-        if not wanted.csv:
+        if not selection.csv:
             raise LabError("source=csv needs the file: csv=PATH")
-        return AnalysisInputs(points_from_csv(Path(wanted.csv).expanduser(), size), [], [])
+        return AnalysisInputs(points_from_csv(Path(selection.csv).expanduser(), size), [], [])
     one_of("size", size, SIZES)
     notes: list[str] = []
-    there = [run for name in names for run in _load(name, wanted, notes)]
-    found = [run for run in (under_filters(run, wanted.filters) for run in there) if run is not None]
-    if not found and (there or str(wanted.filters)):
-        raise LabError("; ".join([_nothing_passes(wanted.filters, [run.header for run in there]), *notes]))
+    there = [run for name in names for run in _load(name, selection, notes)]
+    found = [run for run in (under_filters(run, selection.filters) for run in there) if run is not None]
+    if not found and (there or str(selection.filters)):
+        raise LabError("; ".join([_nothing_passes(selection.filters, [run.header for run in there]), *notes]))
     if not found and notes:
         raise LabError("; ".join(["there is no run that can be analysed", *notes]))
     runs = sorted(deduplicated(found, notes), key=lambda run: _order(run.header))
     records = [run.record for run in runs if run.record is not None]
     remote = [run.remote for run in runs if run.record is None and run.remote is not None]
-    ks = wanted.k.thresholds
+    ks = selection.k.thresholds
     if not remote:
         return AnalysisInputs(points_from_records(records, ks, size), records, notes)
     check_comparable([run.header for run in runs])
@@ -119,15 +119,15 @@ def _order(header: RunHeader) -> tuple[object, ...]:
     return header.dataset.name, header.model.family, header.model.params.non_embedding, header.key
 
 
-def _load(name: str, wanted: Selection, notes: list[str]) -> list[LoadedRun]:
+def _load(name: str, selection: Selection, notes: list[str]) -> list[LoadedRun]:
     """The finished runs of one source; of W&B the newest first. What is left out is noted."""
     if name == "local":
-        return [LoadedRun(name, record.header, record) for record in list_records(wanted.store, notes.append)]
-    where = destination(replace(wanted.tracking, mode="online"))
+        return [LoadedRun(name, record.header, record) for record in list_records(selection.store, notes.append)]
+    where = destination(replace(selection.tracking, mode="online"))
     if where is None or not where.online:
         raise LabError("source=wandb needs a W&B key: run wandb login or set WANDB_API_KEY")
-    project, entity = wanted.project or wanted.tracking.project, wanted.entity or wanted.tracking.entity
-    pulled = pull_runs(where, project, entity, wanted.filters, Store(wanted.store), wanted.tracking.timeout)
+    project, entity = selection.project or selection.tracking.project, selection.entity or selection.tracking.entity
+    pulled = pull_runs(where, project, entity, selection.filters, Store(selection.store), selection.tracking.timeout)
     notes += pulled.notes
     runs = [LoadedRun(name, run.record.header if run.record else run.header, run.record, run) for run in pulled.runs]
     return sorted(runs, key=lambda run: str(run.record and run.record.provenance.get("finished", "")), reverse=True)
@@ -184,7 +184,7 @@ def under_filters(run: LoadedRun, filters: Filters) -> LoadedRun | None:
     """
 
     def passes(**values: str) -> bool:
-        return all(matches(value, filters.patterns(name)) for name, value in values.items())
+        return all(matches(value, filters.as_list(name)) for name, value in values.items())
 
     if not passes(dtype=run.header.scoring.dtype, key=run.header.key):
         return None
@@ -214,7 +214,7 @@ def _nothing_passes(filters: Filters, headers: Sequence[RunHeader]) -> str:
         return f"there is no finished run that passes {filters}"
     there = []
     for name in ("model", "family", "dataset", "dtype", "key"):
-        if filters.patterns(name):
+        if filters.as_list(name):
             values = sorted({value for header in headers for value in _names(header)[name]})
             more = f" and {len(values) - 20} more" if len(values) > 20 else ""
             there.append(f"{name}: {', '.join(values[:20])}{more}")

@@ -15,7 +15,7 @@ from rbp_lab.config.build import read
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
 from rbp_lab.points import select
-from rbp_lab.report.terminal import terminal
+from rbp_lab.report.terminal import print_line, terminal
 from rbp_lab.store.atomic import may_be_written
 from rbp_lab.store.layout import Store
 from rbp_lab.tracking.wandb.analysis import mirror_analysis
@@ -31,6 +31,9 @@ class AnalysisRequest(Selection):
     name: str = "default"
     out: str | None = None
 
+    fit: FitChoices = field(default_factory=FitChoices)
+    papers: bool = False
+
     @property
     def directory(self) -> Path:
         """Where results go; LabError, with the way out, when nothing can be written there."""
@@ -38,9 +41,6 @@ class AnalysisRequest(Selection):
         if not may_be_written(out):
             raise LabError(f"cannot write the results to {out}; choose another directory with out=DIR")
         return out
-
-    fit: FitChoices = field(default_factory=FitChoices)
-    papers: bool = False
 
 
 def run(config: Mapping[str, Any]) -> None:
@@ -57,9 +57,9 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
     request, console = read(AnalysisRequest, config), console or terminal()
     out = request.directory
     gathered = gather(request)
-    for note in gathered.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    points = select(gathered.points, *(request.filters.patterns(name) for name in ("model", "family", "dataset")))
+    for line in gathered.notes:
+        print_line(console, f"note: {line}")
+    points = select(gathered.points, *(request.filters.as_list(name) for name in ("model", "family", "dataset")))
     analysis = analyze(
         points,
         out,

@@ -18,7 +18,7 @@ from rbp_lab.data.corpus import TextSource
 from rbp_lab.measurement.run import run_job
 from rbp_lab.models.source import ModelSource
 from rbp_lab.points import points_from_records
-from rbp_lab.report.terminal import terminal
+from rbp_lab.report.terminal import print_line, terminal
 from rbp_lab.store.layout import Store
 from rbp_lab.tracking.wandb.analysis import mirror_analysis
 
@@ -45,23 +45,17 @@ def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
     request, console = read(DemoRequest, config), console or terminal()
     begin = time.monotonic()
 
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
     records = []
     for name, model in request.models.items():
-        shown = {**config, "models": {name: config["models"][name]}}
-        trained = train(
-            model, request.training, request.store, force=request.force, tracking=request.tracking, config=shown
-        )
-        say(str(trained))
+        alone = {**config, "models": {name: config["models"][name]}}
+        trained = train(model, request.training, request.store, request.force, (), request.tracking, alone)
+        print_line(console, str(trained))
         outcome = run_job(request.job(model, {**measure_part(config), "model": config["models"][name]}))
-        say(outcome.line())
+        print_line(console, outcome.line())
         records.append(outcome.record)
-    points = points_from_records(records, request.k.thresholds)
     out = Store(request.store).analysis("demo").directory
     analysis = analyze(
-        points,
+        points_from_records(records, request.k.thresholds),
         out,
         figure_ks=request.fit.figure_ks,
         confidence=request.fit.confidence,
@@ -71,5 +65,5 @@ def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
         console=console,
     )
     mirror_analysis(request.tracking, request.store, out, config)
-    say(f"demo finished in {time.monotonic() - begin:.0f} s")
+    print_line(console, f"demo finished in {time.monotonic() - begin:.0f} s")
     return analysis

@@ -10,10 +10,9 @@ from typing import Any
 from rich.columns import Columns
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from rbp_lab.config.build import read
-from rbp_lab.report.terminal import terminal
+from rbp_lab.report.terminal import print_line, runs_table, terminal
 from rbp_lab.store.records import list_headers
 
 
@@ -41,30 +40,9 @@ def listing(models: Sequence[str], datasets: Sequence[str], store: str | Path, c
     console.print(f"[bold]finished runs in {escape(str(store))}[/bold]")
     headers, damaged = list_headers(store)
     for error in damaged:
-        console.print(f"damaged: {error}", markup=False, highlight=False, soft_wrap=True)
+        print_line(console, f"damaged: {error}")
     if not headers:
         if not damaged:
             console.print("none yet; rbp-lab demo makes some, rbp-lab measure one", style="dim")
         return
-    table = Table()
-    for name in ("model", "dataset"):
-        table.add_column(name)
-    for name in ("S", "CE", "RBP_1", "tokens", "dtype"):
-        table.add_column(name, justify="right")
-    for name in ("finished", "key"):
-        table.add_column(name)
-    for h in headers:
-        summary = h["summary"]
-        rbp_1 = summary["rbp"].get("1")
-        table.add_row(
-            escape(h["model"]["name"]),
-            escape(h["dataset"]["name"]),
-            f"{h['model']['non_embedding_params']:,}",
-            f"{summary['cross_entropy']:.4f}",
-            "–" if rbp_1 is None else f"{rbp_1[0]:.4f}",
-            f"{summary['num_tokens']:,}",
-            h["scoring"]["dtype"],
-            h["provenance"].get("finished", "–").replace("+00:00", "Z"),
-            h["key"],
-        )
-    console.print(table)
+    console.print(runs_table(headers))

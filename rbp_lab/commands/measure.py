@@ -14,7 +14,7 @@ from rbp_lab.measurement.observers import Callback
 from rbp_lab.measurement.run import run_job
 from rbp_lab.models.source import ModelSource
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
-from rbp_lab.tracking.wandb.measurement import MeasurementTracker
+from rbp_lab.tracking.trackers import trackers
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,3 @@ def measure_part(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of another command's configuration describes a measurement."""
     names = {f.name for f in fields(MeasureRequest)}
     return {name: node for name, node in config.items() if name in names}
-
-
-def trackers(tracking: Tracking, store: str, config: Mapping[str, Any]) -> tuple[Callback, ...]:
-    """The callbacks that mirror a measurement, as the group ``tracking`` chooses them."""
-    wandb = () if tracking.mode == "none" else (MeasurementTracker(tracking, store, config),)
-    return (*wandb, *tracking.trackers.values())

@@ -105,13 +105,13 @@ class Filters:
     key: str | list[str] | None = None
     wandb: dict[str, Any] | None = None
 
-    def patterns(self, name: str) -> list[str]:
-        """The patterns for ``name``; [] takes everything."""
+    def as_list(self, name: str) -> list[str]:
+        """The patterns of one filter; [] takes everything."""
         given = getattr(self, name)
         return [given] if isinstance(given, str) else list(given or ())
 
     def __str__(self) -> str:
-        given = {name: self.patterns(name) for name in ("model", "family", "dataset", "dtype", "key")}
+        given = {name: self.as_list(name) for name in ("model", "family", "dataset", "dtype", "key")}
         return " and ".join(f"filters.{name}={' or '.join(p)}" for name, p in given.items() if p)
 
 

@@ -99,10 +99,10 @@ class LadderModel:
         found = self.trained_on()
         if found is None:
             return "not trained yet"
-        wanted, have = self.settings(), found.get("settings", {})
-        keys = [key for key in wanted if wanted[key] != have.get(key)]
+        settings, have = self.settings(), found.get("settings", {})
+        keys = [key for key in settings if settings[key] != have.get(key)]
         if keys:
-            return f"the one there was trained with {keys[0]}={have.get(keys[0])}, not {wanted[keys[0]]}"
+            return f"the one there was trained with {keys[0]}={have.get(keys[0])}, not {settings[keys[0]]}"
         if corpus is not None and found["corpus"]["fingerprint"] != corpus.fingerprint:
             then, now = (info.get("python") for info in (found["corpus"]["info"], corpus.info))
             why = f" ({then} then, {now} now)" if then != now else ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -21,8 +22,33 @@ def terminal() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
+def print_line(console: Console, line: str) -> None:
+    """Print a line as it is: names with brackets or numbers are neither styled nor broken."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def runs_table(headers: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per finished run: names, S, CE (nats), RBP_1, scored tokens, dtype, time, key. headers: record.json."""
+    table = Table()
+    for name in ("model", "dataset"):
+        table.add_column(name)
+    for name in ("S", "CE", "RBP_1", "tokens", "dtype"):
+        table.add_column(name, justify="right")
+    for name in ("finished", "key"):
+        table.add_column(name)
+    for h in headers:
+        summary = h["summary"]
+        rbp_1 = summary["rbp"].get("1")
+        table.add_row(
+            Text(h["model"]["name"]), Text(h["dataset"]["name"]), count(h["model"]["non_embedding_params"]),
+            number(summary["cross_entropy"]), DASH if rbp_1 is None else number(rbp_1[0]), count(summary["num_tokens"]),
+            h["scoring"]["dtype"], h["provenance"].get("finished", DASH).replace("+00:00", "Z"), h["key"],
+        )  # fmt: skip
+    return table
+
+
 def models_table(points: pd.DataFrame, dataset: str, ks: Sequence[int] = (1, 10, 100)) -> Table:
-    """One row per model on a data set: name, S, CE (nats), RBP_k of the wanted k that were measured, scored tokens."""
+    """One row per model on a data set: name, S, CE (nats), RBP_k of those k that were measured, scored tokens."""
     rows = points[(points["dataset"] == dataset) & points["metric"].isin([CE.name, RBP.name])]
     rbp = rows[rows["metric"] == RBP.name]
     measured = [k for k in ks if (rbp["k"] == k).any()]

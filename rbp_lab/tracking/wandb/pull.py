@@ -71,7 +71,7 @@ def query(filters: Filters) -> dict[str, Any]:
     """W&B's filter for what can be asked of the server exactly."""
     asked: list[dict[str, Any]] = []
     for name, theirs in SERVER_SIDE.items():
-        given = filters.patterns(name)
+        given = filters.as_list(name)
         if given and not any(c in pattern for pattern in given for c in "*?["):
             asked.append({f"config.{theirs}": {"$in": given}})
     if filters.wandb:
