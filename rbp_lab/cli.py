@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rbp_lab import __version__
-from rbp_lab.commands.failures import Failures, one_line, say, sentence
 from rbp_lab.config.arguments import Arguments, WrongUsage, parse
 from rbp_lab.config.directory import CONF
 from rbp_lab.errors import LabError, no_such
+from rbp_lab.failures import Failures, one_line, print_error, sentence
 from rbp_lab.store.atomic import may_be_written
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.flush()
     except LabError as error:
         code = 2 if isinstance(error, WrongUsage) else 1
-        say(str(error))
+        print_error(str(error))
     except KeyboardInterrupt:
         print("interrupted; finished work is kept, nothing half-done is left", file=sys.stderr)
         code = 130

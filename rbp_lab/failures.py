@@ -1,4 +1,4 @@
-"""What became of the jobs of one command line, and how a failure is told."""
+"""What became of the jobs of one command line, and how a failure is printed."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Failures:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, name: str, error: Exception, store: str | None) -> None:
-        """Tell a failure at once and remember it. name: "" when there is only one job."""
+        """Print a failure at once and keep it. name: "" when there is only one job."""
         message = sentence(error, store)
         self.failed.append((name, message))
-        say(f"{name}: {message}" if name else message)
+        print_error(f"{name}: {message}" if name else message)
 
     def table(self) -> str:
         """Every failed job with its sentence; "" when none failed or there was only one job."""
@@ -62,7 +62,7 @@ def sentence(error: Exception, store: str | None) -> str:
     return f"{what} (unexpected: a defect of rbp_lab, or of a class of your own; the traceback is in {path})"
 
 
-def say(message: str) -> int:
+def print_error(message: str) -> int:
     """Print an error as one line; returns the exit code of a failure."""
     print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
     return 1
