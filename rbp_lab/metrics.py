@@ -52,7 +52,7 @@ def perplexity(stats: RankStats) -> float:
 
 
 def bits_per_byte(stats: RankStats) -> float | None:
-    """Σ nll in bits over the bytes of the scored text; None when the tokenizer does not tell bytes."""
+    """Σ nll in bits over the bytes of the scored text; None when the tokenizer gives no offsets."""
     return float(stats.nll_sum.sum() / np.log(2) / stats.num_bytes) if stats.num_bytes else None
 
 
@@ -135,7 +135,7 @@ class Estimate:
 
 
 def effective_documents(num_scored: np.ndarray) -> float:
-    """Number of documents of equal length that would tell as much, (Σn)²/Σn² of their scored tokens [M]; 0 for none."""
+    """Number of equally long documents of the same weight, (Σn)²/Σn² of their scored tokens [M]; 0 for none."""
     n = np.asarray(num_scored, dtype=np.float64)
     return float(n.sum() ** 2 / (n**2).sum()) if n.any() else 0.0
 
@@ -148,7 +148,7 @@ def ratio_estimate(
     Linearised ratio estimator, Student t with documents − 1 degrees of freedom. scale: "log" builds the interval on
     log(value) (values > 0, such as cross-entropy); "neg_log" takes the ratio as a probability p, returns −log p and
     builds the interval on log(−log p), the scale on which the laws are fitted. None when the scale is undefined
-    (fewer than two documents, p = 0 or p = 1, a zero value): an interval cannot be told from these data.
+    (fewer than two documents, p = 0 or p = 1, a zero value): these data have no interval.
     """
     keep = denominator > 0
     x, n = numerator[keep].astype(np.float64), denominator[keep].astype(np.float64)

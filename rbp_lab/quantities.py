@@ -16,8 +16,8 @@ class Quantity:
     """A number of one run that is fitted against model size.
 
     name: in tables. value: (statistics, k, N, tie rule) → number ≥ 0, +inf for the logarithm of 0, None where it does
-    not exist. estimate: (documents, k, N) → the same over documents, with its standard error, None where that cannot
-    be told. label, tex: in print and in TeX, with {k} and {N}. of_k, of_windows: whether it has a threshold k, a
+    not exist. estimate: (documents, k, N) → the same over documents, with its standard error, None where it
+    is undefined. label, tex: in print and in TeX, with {k} and {N}. of_k, of_windows: whether it has a threshold k, a
     window length N. probability: the value is −log of one.
     """
 

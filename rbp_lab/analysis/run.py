@@ -65,7 +65,7 @@ def analyze(
     """Fit the laws to a table of points and write points.csv, fits.csv, fits.parquet, figures and report.html.
 
     figure_ks: the k drawn against S and listed per model, where they were measured (the first three otherwise). size:
-    what S is, for labels. records: the runs behind the points, when there are; they tell where ties or one document
+    what S is, for labels. records: the runs behind the points, when there are; they show where ties or one document
     decide. laws: also every law of ``laws.registry``, as law_*.csv with figures; those of ranks need the runs.
     papers: also ours beside the published numbers, paper_comparison.csv and a section of the report, with the laws
     that are compared. source: where values without runs came from, such as the name of a file; the report names it for

@@ -145,7 +145,7 @@ def _check_kept(given: Any, made: Any, path: str) -> None:
         raise LabError(_text_expected(path, given))
 
 
-# Kinds of error (pydantic's) and what a reader is told was expected.
+# Kinds of error (pydantic's) and, in words, what was expected.
 _EXPECTED = {
     "int": "a whole number",
     "float": "a number",

@@ -106,7 +106,7 @@ class HubText:
             return corpus_from_tables(tables, selection, info, check=reader.check)
 
     def _commit(self) -> str | None:
-        """The commit that the revision means now, asked once for all splits; None where the hub does not tell."""
+        """The commit that the revision means now, asked once for all splits; None where the hub gives none."""
         from huggingface_hub import HfApi
 
         try:
@@ -116,7 +116,7 @@ class HubText:
 
 
 def _commit_of_copy(rows: Any) -> str | None:
-    """The commit that a copy in the cache was made from, which is the name of its folder; None when it is not told."""
+    """The commit that a copy in the cache was made from, which is the name of its folder; None when it is unknown."""
     for file in getattr(rows, "cache_files", []):
         folder = Path(file["filename"]).parent.name
         if re.fullmatch("[0-9a-f]{40}", folder):

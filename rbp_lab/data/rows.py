@@ -188,7 +188,7 @@ def as_cells(wanted: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _same(value: Any, wanted: Any) -> bool:
-    """Equality that tells 1 from true, as the file does."""
+    """Equality under which 1 and true differ, as they do in the file."""
     return value is not MISSING and isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
 
 

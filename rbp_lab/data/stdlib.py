@@ -21,18 +21,16 @@ from rbp_lab.errors import LabError
 
 SPLITS = ("train", "heldout")
 HELDOUT_SHARE = 0.1
-# Not the standard library, or what a distribution's package may lack (test suites outweigh the library itself by
-# more than two to one), or made by programs. Measured on CPython 3.11, 12.1 MB without test suites: encodings is
-# 1.41 MB in 122 files, nearly all tables and copies of one wrapper, so held-out files would repeat training files;
-# pydoc_data is 0.76 MB of generated help text, in one split or the other by a coin's toss.
+# Not the standard library; or what a distribution's package may lack (test suites, larger than the library itself);
+# or made by programs: encodings is nearly all tables and copies of one wrapper, so held-out files would repeat training
+# files, and pydoc_data is one large generated text.
 EXCLUDED_DIRECTORIES = frozenset(
     {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "encodings", "pydoc_data"}
 )
 # What the build wrote about this machine: compiler flags and paths.
 EXCLUDED_FILES = re.compile(r"_sysconfigdata_.*\.py")
 # Tables of character codes spoil the text (a model can only memorise them). The share of a file's characters that
-# are numbers or escapes separates them: html/entities.py has 0.21, html/__init__.py (a table of references) 0.23 and
-# stringprep.py 0.52, every other file of 3.11 less than 0.15.
+# are numbers or escapes separates them: in html/entities.py, html/__init__.py and stringprep.py it is larger.
 MAX_NUMBER_SHARE = 0.2
 _NUMBERS = re.compile(r"0[xX][0-9a-fA-F]+|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\d+")
 

@@ -33,7 +33,7 @@ _PROBE = (
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str | None:
-    """SHA-256 over everything that decides ids; None when that cannot be told, as of a slow tokenizer without files.
+    """SHA-256 over everything that decides ids; None when that is unknown, as of a slow tokenizer without files.
 
     It covers the class and its code, the arguments it was made with, the versions of the libraries, special tokens and
     automatic additions, the ids of a probe, and the serialised backend of a fast tokenizer or the files (vocabulary,
@@ -69,7 +69,7 @@ def tokenize(corpus: Corpus, tokenizer: Any, protocol: Windowing, store: Store |
     """The corpus as token ids; read from ``store`` when these texts were tokenized this way before.
 
     Bytes per token come from the offsets of a fast tokenizer and sum to the document's UTF-8 size (special tokens
-    stand for none); slow tokenizers tell no offsets and give None. Under ``truncate`` only the tokens that a row
+    stand for none); slow tokenizers have no offsets and give None. Under ``truncate`` only the tokens that a row
     can hold are kept, and of a long document only its beginning is tokenized where that provably gives the same.
     Raises LabError when ``bos: always`` is asked of a tokenizer without such a token.
     """
@@ -138,13 +138,13 @@ def _batches(texts: Sequence[str], alone: int | None) -> Iterator[list[str]]:
     batch: list[str] = []
     characters = 0
     for text in texts:
-        apart = alone is not None and len(text) > alone
-        if batch and (apart or len(batch) == BATCH or characters + len(text) > BATCH_CHARACTERS):
+        on_its_own = alone is not None and len(text) > alone
+        if batch and (on_its_own or len(batch) == BATCH or characters + len(text) > BATCH_CHARACTERS):
             yield batch
             batch, characters = [], 0
         batch.append(text)
         characters += len(text)
-        if apart:
+        if on_its_own:
             yield batch
             batch, characters = [], 0
     if batch:

@@ -62,7 +62,7 @@ class TokenizedCorpus:
 
     tokens: int32 [n], all documents one after another. offsets: int64 [M+1], document m is
     ``tokens[offsets[m]:offsets[m+1]]``. token_bytes: int32 [n], UTF-8 bytes of the text each token stands for (their
-    sum over a document is the document's size), or None when the tokenizer does not tell. special_ids: int64, the
+    sum over a document is the document's size), or None when the tokenizer gives no offsets. special_ids: int64, the
     tokenizer's ``all_special_ids``, sorted. eos_id: separator of packed documents, None when the tokenizer has none.
     """
 

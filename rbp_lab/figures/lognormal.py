@@ -98,7 +98,7 @@ def parameters_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyS
                 _points(ax, rows.sort_values("size"), column, name, styles[family])
             size_ticks(ax, drawn["size"].astype(float))
             value = mine[column].to_numpy(float)
-            room = 0.4 * np.ptp(value) + 0.1  # a single fit that tells nothing must not flatten the others
+            room = 0.4 * np.ptp(value) + 0.1  # a single fit without information must not flatten the others
             ax.set_ylim(max(ax.get_ylim()[0], value.min() - room), min(ax.get_ylim()[1], value.max() + room))
             ax.set_title(f"{name}  ({model}, ranks ≥ {mine['xmin'].iloc[0]})")
     for ax in axes[-1]:

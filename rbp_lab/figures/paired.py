@@ -35,12 +35,12 @@ def differences_figure(
 
     pairs: per family, the laws of cross-entropy and of −log RBP_k at the k of the left panel. differences: rows of
     ``ExponentDifference`` with columns family and k, of one data set; bars are their intervals. LabError when no
-    difference could be told.
+    difference is known.
     """
-    told = differences[differences["difference"].notna()].astype({"difference": float, "low": float, "high": float})
-    if told.empty:
-        raise LabError("there is nothing to draw: no difference of exponents could be told")
-    families = sorted(told["family"].unique())
+    known = differences[differences["difference"].notna()].astype({"difference": float, "low": float, "high": float})
+    if known.empty:
+        raise LabError("there is nothing to draw: no difference of exponents is known")
+    families = sorted(known["family"].unique())
     styles = styles or family_styles(families)
     figure = new_figure(8.2, 3.7)
     left, right = figure.subplots(1, 2)
@@ -65,7 +65,7 @@ def differences_figure(
         left.set_visible(False)
     step = 1.06  # families side by side, so that bars do not hide each other
     for i, family in enumerate(families):
-        rows, style = told[told["family"] == family].sort_values("k"), styles[family]
+        rows, style = known[known["family"] == family].sort_values("k"), styles[family]
         x = rows["k"].to_numpy(float) * step ** (i - (len(families) - 1) / 2)
         y = rows["difference"].to_numpy()
         error = np.stack([y - rows["low"], rows["high"] - y])
@@ -77,9 +77,9 @@ def differences_figure(
             for r in rows.itertuples()
         ])  # fmt: skip
     right.axhline(0, color=GREY, lw=1)
-    k_ticks(right, [int(k) for k in told["k"]])
+    k_ticks(right, [int(k) for k in known["k"]])
     right.set_xlabel("k")
-    level = float(told["confidence"].iloc[0])
+    level = float(known["confidence"].iloc[0])
     right.set_title(f"$\\alpha_{{CE}} - \\alpha_k$ (bars: {level:.0%}, paired)")
     family_legend(figure, styles, families)
     headline(figure, title, families)

@@ -68,8 +68,8 @@ def trade_off(against_size: FitResult, against_k: FitResult, size: float) -> Tra
     """The exponent α_k/α_S of the trade-off ΔS/S ≈ −(α_k/α_S)·Δk/k ([RBP] appendix B), with a delta-method interval.
 
     against_size: law of −log RBP_k in S, at its k; against_k: law in k of the model of that size. Both exponents are
-    local, so the result names the (k, S) they were taken at. LabError when either was refused, or is not told apart
-    from zero (its interval is not positive): the ratio would be anything.
+    local, so the result names the (k, S) they were taken at. LabError when either was refused, or its
+    interval is not positive: the ratio would be anything.
     """
     for fit in (against_size, against_k):
         if not fit.ok:

@@ -41,7 +41,7 @@ def calibration_table(
 
 @dataclass(frozen=True)
 class CalibrationTrend:
-    """Gap per decade of S in nats, with a t(n−2) interval over models; None with a sentence when it cannot be told."""
+    """Gap per decade of S in nats, with a t(n−2) interval over models; None with a sentence when there is none."""
 
     per_decade: float | None
     low: float | None

@@ -87,8 +87,8 @@ def counts_from_records(
 def fit_cloglog(counts: CountPoints, label: Label = NO_LABEL, confidence: float = 0.95) -> FitResult:
     """Exponent α of −log RBP_k = a·S^−α from counts; parameters alpha and log_a as ``fit_power`` gives them.
 
-    Where misses are many this is least squares of log(−log RBP_k); where they are few, models weigh by what they
-    tell. Refused ("saturated") with fewer than 3 models that have at least 5 effective events on both sides.
+    Where misses are many this is least squares of log(−log RBP_k); where they are few, models weigh by their
+    information. Refused ("saturated") with fewer than 3 models that have at least 5 effective events on both sides.
     """
     n, points = len(counts.size), counts.points
     informative = int(counts.informative.sum())

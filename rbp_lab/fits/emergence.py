@@ -37,7 +37,7 @@ def emergence_table(
 ) -> pd.DataFrame:
     """Measured p_{N,k} per model, k and window length N, from the runs of hits that records keep for their thresholds.
 
-    Columns: p; low, high, its interval over documents (missing where it cannot be told); bound, True when no window
+    Columns: p; low, high, its interval over documents (missing where it is undefined); bound, True when no window
     was hit: then p = 0, high is an upper bound and each document counts as one trial, since windows of a document
     are far from independent; independent = RBP_k^N; ratio = ln p/(N ln RBP_k), 1 under independence; windows,
     documents tried. ks: among the records' thresholds, all of them by default. Window lengths that no document reaches
@@ -192,8 +192,8 @@ def size_at_level(law: FitResult, level: float) -> SizeAtLevel:
     """S at which p_{N,k} (or RBP_k) reaches ``level`` by a fitted power law of −log p in S, with Fieller's interval.
 
     The interval is the set of S whose fitted curve is compatible with the level at the law's confidence: it says
-    where the curve crosses, not where a single new model will. It is unbounded on a side where the exponent is not
-    told apart from zero. A size more than a thousandfold outside the models is no number to read: it is None, and the
+    where the curve crosses, not where a single new model will. It is unbounded on a side where the interval of the
+    exponent holds zero. A size more than a thousandfold outside the models is no number to read: it is None, and the
     message says on which side.
     """
     if not 0 < level < 1:
@@ -216,10 +216,10 @@ def size_at_level(law: FitResult, level: float) -> SizeAtLevel:
     sizes = law.points.size
     first, last = math.log(sizes.min()), math.log(sizes.max())
 
-    def told(log_size: float) -> float | None:
+    def within_reach(log_size: float) -> float | None:
         return math.exp(log_size) if first - REACH <= log_size <= last + REACH else None
 
-    if told(x) is None:
+    if within_reach(x) is None:
         side = "below" if x < first else "above"
         why = f"the level lies more than a thousandfold {side} the sizes measured"
         return SizeAtLevel(level, None, None, None, True, why)
@@ -227,11 +227,11 @@ def size_at_level(law: FitResult, level: float) -> SizeAtLevel:
     note = "outside the sizes measured" if outside else "within the sizes measured"
     root = a1**2 - 4 * a2 * a0
     if a2 <= 0 or root < 0:
-        return SizeAtLevel(level, told(x), None, None, outside, f"{note}; its interval is unbounded")
-    low, high = (told(x + (-a1 + sign * math.sqrt(root)) / (2 * a2)) for sign in (-1, 1))
+        return SizeAtLevel(level, within_reach(x), None, None, outside, f"{note}; its interval is unbounded")
+    low, high = (within_reach(x + (-a1 + sign * math.sqrt(root)) / (2 * a2)) for sign in (-1, 1))
     if low is None or high is None:
         note += "; its interval reaches more than a thousandfold outside them"
-    return SizeAtLevel(level, told(x), low, high, outside, note)
+    return SizeAtLevel(level, within_reach(x), low, high, outside, note)
 
 
 def carrying_documents(record: RunRecord, window: int, k: int, top: int = 5) -> pd.DataFrame:

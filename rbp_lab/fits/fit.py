@@ -1,4 +1,4 @@
-"""One ``fit`` for every form, by variable projection and refinement; ``compare`` says what n models can tell.
+"""One ``fit`` for every form, by variable projection and refinement; ``compare`` says which form n models support.
 
 The start comes from a grid over the nonlinear parameters with the linear ones solved exactly (non-negative least
 squares of relative residuals); the best few are refined by trust-region least squares of the loss. Starts that end at
@@ -59,7 +59,7 @@ def _tokens_missing(form: Form, points: FitPoints) -> str | None:
     if points.tokens is None or not (np.isfinite(points.tokens) & (points.tokens > 0)).all():
         return f"the form {form.name} needs the training tokens of every model"
     if np.ptp(points.tokens) == 0:
-        return f"all models saw the same number of training tokens: {form.name} cannot tell size from data"
+        return f"all models saw the same number of training tokens: {form.name} cannot separate size from data"
     return None
 
 
@@ -223,7 +223,7 @@ def _leave_largest_out(problem: _Problem) -> float | None:
 class Comparison:
     """Which form the points support. verdict: a sentence. fits: by form.
 
-    floor: what the points say of a floor, None when it was not asked or cannot be told. delta_aicc: of forms that are
+    floor: what the points say of a floor, None when there is no estimate. delta_aicc: of forms that are
     not nested with the power law, AICc − that of the power law (positive: the power law is better). p_value: of forms
     that contain the power law, the F test of their further parameters (small: the power law is not enough). Both are
     empty when the form cannot be tested.

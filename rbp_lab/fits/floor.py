@@ -56,7 +56,7 @@ def floor_of(law: FitResult) -> Floor | None:
 
 
 def floor_interval(points: FitPoints, most_likely: float, confidence: float) -> tuple[float, float]:
-    """Profile-likelihood interval of E over n ≥ 4 points with residuals of ln value; (0, inf) tells nothing.
+    """Profile-likelihood interval of E over n ≥ 4 points with residuals of ln value; (0, inf) excludes nothing.
 
     E lies inside when the least sum of squares of ln value with that E, over a and α, exceeds the smallest of all by at
     most s²·F(1, n − 3), with s² the residual variance: the likelihood ratio in the form that holds for few points

@@ -48,7 +48,7 @@ def _sizes(records: Sequence[RunRecord], size: str) -> np.ndarray:
 def sensitivity_warnings(
     law: FitResult, records: Sequence[RunRecord], size: str = "non_embedding_params"
 ) -> tuple[str, ...]:
-    """What runs tell of a law: "few_documents", and for −log RBP_k "tie_sensitive" and "one_document_dominates".
+    """What runs show of a law: "few_documents", and for −log RBP_k "tie_sensitive" and "one_document_dominates".
 
     records: of the law's models on its data set.
     """

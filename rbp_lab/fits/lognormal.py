@@ -8,7 +8,7 @@ Two laws share the name, and both are here:
   package fits with discrete=True, and with xmin = 2 what the paper published. Optimised over log(1/σ) and μ/σ², which
   stay finite on the ridge μ → −∞.
 
-Written by hand because powerlaw takes expanded samples (10–100 times slower) and gives no intervals.
+Written by hand because powerlaw takes expanded samples (slower) and gives no intervals.
 """
 
 from __future__ import annotations

@@ -69,11 +69,11 @@ def exponent_difference(first: FitResult, second: FitResult) -> ExponentDifferen
     if not fit.ok:
         return ExponentDifference(*names, None, None, None, len(common), first.confidence, fit.message)
     low, high = fit.intervals["alpha"]
-    apart = [law if law.n == fit.n else fit_power(law.points.of(fit.points.names)) for law in (first, second)]
-    falling = dict.fromkeys(code for law in apart for code in law.warnings if code == NOT_FALLING)
+    separate = [law if law.n == fit.n else fit_power(law.points.of(fit.points.names)) for law in (first, second)]
+    falling = dict.fromkeys(code for law in separate for code in law.warnings if code == NOT_FALLING)
     gain = None
-    if fit.se["alpha"] > 0 and all(law.ok for law in apart):
-        gain = math.hypot(*(law.se["alpha"] for law in apart)) / fit.se["alpha"]
+    if fit.se["alpha"] > 0 and all(law.ok for law in separate):
+        gain = math.hypot(*(law.se["alpha"] for law in separate)) / fit.se["alpha"]
     return ExponentDifference(
         *names, fit.params["alpha"], low, high, len(common), first.confidence, "fitted", gain, tuple(falling)
     )

@@ -144,7 +144,7 @@ def _levels(result: Emergence) -> list[ReportTable]:
 
 
 def place(level: SizeAtLevel, sizes: np.ndarray) -> dict[str, str | None]:
-    """S and its interval in print; an end that lies a thousand times beyond the models is told as such."""
+    """S and its interval in print; an end that lies a thousand times beyond the models is named as such."""
     low = f"< {si(float(sizes.min()) / REACH)}" if is_missing(level.low) else si(level.low)
     high = f"> {si(float(sizes.max()) * REACH)}" if is_missing(level.high) else si(level.high)
     unknown = is_missing(level.low) and is_missing(level.high)

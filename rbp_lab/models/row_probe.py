@@ -2,7 +2,7 @@
 
 Padding rows to common widths and scoring them in batches assume that a model's logits do not depend on how long the
 padded row is or on what else is in the batch. Some models break that: a position scaling that switches at a length,
-relative positions counted over the padded row. Architectures are not named; four rows tell.
+relative positions counted over the padded row. Architectures are not named; four rows decide.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     for _ in range(threads):
         pool.submit(begin)  # the barrier makes each of them start a thread of its own
     together.wait()
-    torch.set_num_threads(threads)  # torch would give later threads of this process the last number it was told
+    torch.set_num_threads(threads)  # torch would give later threads of this process the last number it was given
     return pool
 
 

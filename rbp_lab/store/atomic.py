@@ -29,7 +29,7 @@ _REFUSALS = {
 
 
 def may_be_written(directory: str | Path) -> bool:
-    """Whether files can be made in a directory, or the directory itself, as far as the system tells beforehand."""
+    """Whether files can be made in a directory, or the directory itself, as far as the system knows beforehand."""
     path = Path(directory).absolute()
     there = next(d for d in (path, *path.parents) if d.exists())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)

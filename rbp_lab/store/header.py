@@ -1,4 +1,4 @@
-"""record.json: what a record is of, in JSON, with checksums that tell when a byte of the record has changed."""
+"""record.json: what a record is of, in JSON, with checksums that show when a byte of the record has changed."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class LiveIntervals:
         return Estimate(float(value), float(lower), float(upper), float(se_log), None, self._documents, level)
 
 
-@lru_cache(maxsize=4)  # the same for every k of a row, and half a millisecond each
+@lru_cache(maxsize=4)  # slow, and the same for every k of a row
 def _quantile(level: float, freedom: int) -> float:
     return float(distributions.t.ppf(0.5 + level / 2, freedom))
 

@@ -1,4 +1,4 @@
-"""The process that talks to W&B: one request a line on stdin, one answer a line on stdout, both JSON.
+"""The process that W&B runs in: one request a line on stdin, one answer a line on stdout, both JSON.
 
 ``session`` starts it as ``python -m rbp_lab.tracking.wandb.client``. What the wandb package does in its import, in its
 threads or at the interpreter's exit, it does to this process only.
