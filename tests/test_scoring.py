@@ -67,10 +67,10 @@ def assert_matches_reference(scores, hidden, head, targets, bound=2e-5):
     assert (scores.num_greater == exact.num_greater).float().mean() > 0.98
 
 
-@pytest.mark.parametrize("impl", IMPLS)
-def test_hand_built_ranks_ties_and_values(impl):
-    logits = torch.tensor([[1.0, 3.0, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0], [0.0, 0.0, 5.0, -5.0]])
-    scores = score_tokens(logits, identity_head(4), torch.tensor([1, 3, 3]), impl)
+def assert_ranks_ties_and_values_by_hand(score, device="cpu"):
+    """score: (hidden, head, targets) → scores."""
+    logits = torch.tensor([[1.0, 3.0, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0], [0.0, 0.0, 5.0, -5.0]], device=device)
+    scores = score(logits, LMHead(torch.eye(4, device=device)), torch.tensor([1, 3, 3], device=device))
     assert scores.num_greater.tolist() == [0, 0, 3]
     assert scores.num_equal.tolist() == [1, 3, 0]
     expected = [math.log(2 + math.exp(-2) + math.exp(-3)), math.log(4), math.log(2 * math.e**5 + math.e**10 + 1)]
@@ -78,6 +78,11 @@ def test_hand_built_ranks_ties_and_values(impl):
     assert scores.entropy[1].item() == pytest.approx(math.log(4), rel=1e-6)
     assert scores.num_greater.dtype == scores.num_equal.dtype == torch.int32
     assert scores.nll.dtype == scores.entropy.dtype == torch.float32
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_ranks_ties_and_values_by_hand(impl):
+    assert_ranks_ties_and_values_by_hand(lambda *operands: score_tokens(*operands, impl))
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -29,7 +29,7 @@ from rbp_lab.scoring.triton_fused import score_triton_fused
 from rbp_lab.scoring.triton_kernels import _tanh
 from rbp_lab.scoring.triton_tiles import Tile
 from rbp_lab.scoring.types import TokenScores
-from tests.test_scoring import assert_matches_reference, random_case
+from tests.test_scoring import assert_matches_reference, assert_ranks_ties_and_values_by_hand, random_case
 
 SCORE = {"triton-chunked": score_triton_chunked, "triton-fused": score_triton_fused}
 IMPLS = tuple(SCORE)
@@ -125,16 +125,7 @@ def operands_of_two_dtypes(device, impl):
 
 @case(impl=IMPLS)
 def ranks_ties_and_values_by_hand(device, impl):
-    logits = torch.tensor([[1.0, 3.0, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0], [0.0, 0.0, 5.0, -5.0]], device=device)
-    head = LMHead(torch.eye(4, device=device))
-    scores = run(impl, logits, head, torch.tensor([1, 3, 3], device=device))
-    assert scores.num_greater.tolist() == [0, 0, 3]
-    assert scores.num_equal.tolist() == [1, 3, 0]
-    expected = [math.log(2 + math.exp(-2) + math.exp(-3)), math.log(4), math.log(2 * math.e**5 + math.e**10 + 1)]
-    assert scores.nll.tolist() == pytest.approx(expected, rel=1e-6)
-    assert scores.entropy[1].item() == pytest.approx(math.log(4), rel=1e-6)
-    assert scores.num_greater.dtype == scores.num_equal.dtype == torch.int32
-    assert scores.nll.dtype == scores.entropy.dtype == torch.float32
+    assert_ranks_ties_and_values_by_hand(partial(run, impl), device)
 
 
 TILINGS = [

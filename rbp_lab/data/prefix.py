@@ -8,8 +8,8 @@ recognised in its serialised form; every other tokenizer is given whole texts.
   only, and no repeated class takes both letters (or digits) and blanks: every element of the expression then crosses
   at most one place where a letter is followed by a blank.
 * Pieces: the model sees the whole text, but no entry of its vocabulary goes on beyond a blank. Then no segmentation
-  has a token over such a place, so that what stands before it is segmented on its own (merges of BPE cannot cross it,
-  and a best path of Unigram is made of the best paths of both sides).
+  has a token over such a place, and what stands before it is segmented on its own: merges of BPE cannot cross it, and
+  a best path of Unigram is made of the best paths of both sides.
 """
 
 from __future__ import annotations

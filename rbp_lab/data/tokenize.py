@@ -170,8 +170,8 @@ def _call(tokenizer: Any, texts: list[str], add_special_tokens: bool) -> Any:
 def token_sizes(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
     """UTF-8 bytes that each token adds to those before it, int32 [tokens], from (begin, end) character offsets.
 
-    Tokens that share a character (its bytes were split) leave it to the first of them, so the sum is the number of
-    bytes up to the last token's end, whatever the tokenizer does in between.
+    Of tokens that share a character (its bytes were split) the first has all its bytes. The sum is the number of bytes
+    up to the last token's end.
     """
     if not offsets:
         return np.zeros(0, np.int32)

@@ -67,7 +67,7 @@ class Destination:
 
 
 def destination(tracking: Tracking) -> Destination | None:
-    """What ``tracking`` means with this environment; None when nothing is to be tracked. Asks nobody anything."""
+    """What ``tracking`` means with this environment; None when nothing is to be tracked. Uses no network."""
     mode = tracking.mode
     if mode == "auto":
         asked = os.environ.get("WANDB_MODE", "").lower()

@@ -148,7 +148,7 @@ class Client:
             self._confirm(path, *confirm)
 
     def abandon(self) -> None:
-        """Close a run that nobody will finish any more as failed."""
+        """Close an unfinished run as failed."""
         run, self._run = self._run, None
         if run is not None:
             run.finish(exit_code=1)
