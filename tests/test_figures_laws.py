@@ -95,6 +95,8 @@ def test_differences_draw_ratio_and_paired_intervals(fits, tables):
     bar = right.containers[0][2][0].get_segments()[0]
     assert bar[:, 1].tolist() == pytest.approx([row["low"], row["high"]])
     assert right.containers[0][0].get_ydata()[0] == pytest.approx(row["difference"])
+    below = differences_figure(pairs, tables["differences"].assign(difference=-0.25, low=-0.5, high=-0.00001), "t")
+    assert any("α_CE − α_k = −0.2500 [−0.5000, 0.0000]" in title for title in titles(below))
     with pytest.raises(LabError, match="no difference"):
         differences_figure(pairs, tables["differences"].assign(difference=None), "t")
 

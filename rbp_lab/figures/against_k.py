@@ -25,7 +25,7 @@ from rbp_lab.figures.style import (
 )
 from rbp_lab.fits.forms import predict
 from rbp_lab.fits.result import FitResult
-from rbp_lab.text import si
+from rbp_lab.text import number, si
 
 
 @styled
@@ -49,7 +49,7 @@ def curves_figure(families: dict[str, Sequence[tuple[float, FitResult]]], title:
             (dots,) = ax.plot(k, value, "o", ms=4, color=color, mec="white", mew=0.4, zorder=3)
             model = law.label.family
             describe_points(
-                dots, [f"{model}, S = {si(size)}\nk = {at:g}: {v:.4f}" for at, v in zip(k, value, strict=True)]
+                dots, [f"{model}, S = {si(size)}\nk = {at:g}: {number(v)}" for at, v in zip(k, value, strict=True)]
             )
             if law.ok:
                 span = np.geomspace(k.min(), k.max(), 50)

@@ -18,7 +18,7 @@ from rbp_lab.figures.style import (
     size_ticks,
     styled,
 )
-from rbp_lab.text import si
+from rbp_lab.text import number, si
 
 
 @styled
@@ -42,7 +42,7 @@ def calibration_figure(table: pd.DataFrame, title: str, styles: dict[str, Family
             elinewidth=1, capsize=2,
         )  # fmt: skip
         describe_points(bars[0], [
-            f"{m}, S = {si(s)}\ngap {v:+.4f} nats" for m, s, v in zip(rows["model"], rows["size"], gap, strict=True)
+            f"{m}, S = {si(s)}\ngap {number(v)} nats" for m, s, v in zip(rows["model"], rows["size"], gap, strict=True)
         ])  # fmt: skip
     ax.axhline(0, color=GREY, lw=1)
     low, high = ax.get_ylim()

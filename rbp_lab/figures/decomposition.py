@@ -30,7 +30,7 @@ from rbp_lab.figures.style import (
 )
 from rbp_lab.fits.decomposition import PartScaling
 from rbp_lab.fits.forms import predict
-from rbp_lab.text import si
+from rbp_lab.text import number, si
 
 PART_NAMES = {"cross_entropy": "CE", "error_entropy": "error entropy", "self_alignment": "self-alignment",
               "confidence": "confidence"}  # fmt: skip
@@ -54,13 +54,13 @@ def parts_figure(scalings: Sequence[Sequence[PartScaling]], title: str) -> Figur
         for part in parts:
             points, color = part.law.points, colors[part.part]
             value = np.abs(points.value)
-            r2 = f", R² {part.law.r2:.3f}" if part.law.ok else ", no fit"
+            r2 = f", R² {number(part.law.r2, 3)}" if part.law.ok else ", no fit"
             (dots,) = ax.plot(
                 points.size[value > 0], value[value > 0], markers[part.part].marker, ms=5, color=color, mec="white",
                 mew=0.5, label=PART_SIZES[part.part] + r2,
             )  # fmt: skip
             describe_points(dots, [
-                f"{m}, S = {si(s)}\n{PART_SIZES[part.part]} = {v:.4f} nats"
+                f"{m}, S = {si(s)}\n{PART_SIZES[part.part]} = {number(v)} nats"
                 for m, s, v in zip(points.names, points.size, value, strict=True) if v > 0
             ])  # fmt: skip
             if part.law.ok:
@@ -134,7 +134,7 @@ def shares_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyStyle
                 rows["size"], rows[column], color=style.color, marker=style.marker, ms=5, mec="white", mew=0.5, lw=0.9
             )
             describe_points(line, [
-                f"{m}, S = {si(s)}\n{name} = {v:.4f}"
+                f"{m}, S = {si(s)}\n{name} = {number(v)}"
                 for m, s, v in zip(rows["model"], rows["size"], rows[column], strict=True)
             ])  # fmt: skip
         size_ticks(ax, table["size"])
@@ -162,7 +162,7 @@ def checkpoints_figure(table: pd.DataFrame, title: str) -> Figure:
             x = rows["training_tokens"].to_numpy(float)
             (line,) = ax.plot(x, rows[part], "o-", ms=4, lw=0.9, color=color, mec="white", mew=0.4, label=si(size))
             describe_points(line, [
-                f"{m}, {si(d)} tokens\n{name} {v:.4f}" for m, d, v in zip(rows["model"], x, rows[part], strict=True)
+                f"{m}, {si(d)} tokens\n{name} {number(v)}" for m, d, v in zip(rows["model"], x, rows[part], strict=True)
             ])  # fmt: skip
         log_ticks(ax, "x", si)
         ax.set_xlabel("training tokens")

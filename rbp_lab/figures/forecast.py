@@ -25,7 +25,7 @@ from rbp_lab.figures.style import (
 )
 from rbp_lab.fits.forecast import forecast
 from rbp_lab.fits.result import FitResult
-from rbp_lab.text import si
+from rbp_lab.text import bracket, number, si
 
 AHEAD = 10.0  # how far beyond the largest model the fan is drawn
 
@@ -60,7 +60,7 @@ def forecast_figure(
             ax.plot(span[~inside], fan["value"][~inside], color=style.color, ls="--")
             (dots,) = ax.plot(points.size, points.value, style.marker, ms=5, color=style.color, mec="white", mew=0.5)
             describe_points(dots, [
-                f"{m}, S = {si(s)}\n{name} {v:.4f}"
+                f"{m}, S = {si(s)}\n{name} {number(v)}"
                 for m, s, v in zip(points.names, points.size, points.value, strict=True)
             ])  # fmt: skip
         size_ticks(ax, reach)
@@ -89,15 +89,15 @@ def backtest_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilySty
         mine = table[table["quantity"] == quantity]
         for family, rows in mine.groupby("family"):
             style = styles[family]
-            number = {c: rows[c].to_numpy(float) for c in ("actual", "forecast", "low", "high", "beyond", "size")}
-            error, low, high = (100 * (number[c] / number["actual"] - 1) for c in ("forecast", "low", "high"))
+            values = {c: rows[c].to_numpy(float) for c in ("actual", "forecast", "low", "high", "beyond", "size")}
+            error, low, high = (100 * (values[c] / values["actual"] - 1) for c in ("forecast", "low", "high"))
             bars = ax.errorbar(
-                number["beyond"], error, yerr=np.stack([error - low, high - error]), fmt=style.marker, ms=5, mew=0.5,
+                values["beyond"], error, yerr=np.stack([error - low, high - error]), fmt=style.marker, ms=5, mew=0.5,
                 color=style.color, mec="white", elinewidth=1, capsize=2,
             )  # fmt: skip
             describe_points(bars[0], [
                 f"{r.model}, S = {si(float(r.size))}, held out with {r.held - 1} more\n"
-                f"forecast {r.forecast:.4f} [{r.low:.4f}, {r.high:.4f}], measured {r.actual:.4f}"
+                f"forecast {number(r.forecast)} {bracket(r.low, r.high)}, measured {number(r.actual)}"
                 for r in rows.itertuples(index=False)
             ])  # fmt: skip
         ax.axhline(0, color=GREY, lw=1)

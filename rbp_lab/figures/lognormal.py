@@ -26,7 +26,7 @@ from rbp_lab.figures.style import (
 )
 from rbp_lab.fits.lognormal import LognormalFit, rank_shares
 from rbp_lab.stats import RankStats
-from rbp_lab.text import si
+from rbp_lab.text import number, si
 
 PARAMETERS = (("mu", "μ"), ("sigma", "σ"), ("ratio", "μ/σ"))
 
@@ -117,7 +117,7 @@ def _points(ax: Axes, rows: pd.DataFrame, column: str, name: str, style: FamilyS
     )  # fmt: skip
     ax.plot(rows["size"].to_numpy(float), y, color=style.color, lw=0.7, alpha=0.6)
     describe_points(bars[0], [
-        f"{model}, S = {si(s)}\n{name} = {v:.3f}" + (f" ± {h:.3f}" if np.isfinite(h) else "")
+        f"{model}, S = {si(s)}\n{name} = {number(v, 3)}" + (f" ± {number(h, 3)}" if np.isfinite(h) else "")
         for model, s, v, h in zip(rows["name"], rows["size"], y, half, strict=True)
     ])  # fmt: skip
 
@@ -149,7 +149,7 @@ def implied_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyStyl
                 y = rows[column].to_numpy(float)
                 (line,) = ax.plot(s, y, ls=ls, lw=0.9, color=style.color, marker=style.marker, ms=5, mfc=face)
                 describe_points(
-                    line, [f"{m}, S = {si(x)}\n{word}: {v:.4f}" for m, x, v in zip(rows["name"], s, y, strict=True)]
+                    line, [f"{m}, S = {si(x)}\n{word}: {number(v)}" for m, x, v in zip(rows["name"], s, y, strict=True)]
                 )
         ax.plot([], [], color=GREY, marker="o", ms=5, lw=0.9, label="measured")
         ax.plot([], [], color=GREY, marker="o", ms=5, lw=0.9, ls="--", mfc="white", label="implied by the law")

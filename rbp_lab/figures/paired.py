@@ -21,7 +21,7 @@ from rbp_lab.figures.style import (
     styled,
 )
 from rbp_lab.fits.result import FitResult
-from rbp_lab.text import si
+from rbp_lab.text import bracket, number, si
 
 
 @styled
@@ -54,7 +54,7 @@ def differences_figure(
         sizes += s
         style = styles[family]
         (line,) = left.plot(s, ratio, color=style.color, marker=style.marker, ms=5, mec="white", mew=0.5, lw=0.9)
-        describe_points(line, [f"{n}, S = {si(x)}\nratio {r:.4f}" for n, x, r in zip(names, s, ratio, strict=True)])
+        describe_points(line, [f"{n}, S = {si(x)}\nratio {number(r)}" for n, x, r in zip(names, s, ratio, strict=True)])
     if sizes:
         size_ticks(left, sizes)
         log_ticks(left, "y")
@@ -73,7 +73,7 @@ def differences_figure(
             x, y, yerr=error, fmt=style.marker, ms=4.5, color=style.color, mec="white", mew=0.4, elinewidth=1, capsize=2
         )
         describe_points(bars[0], [
-            f"{family}, k = {r.k}\nα_CE − α_k = {r.difference:.4f} [{r.low:.4f}, {r.high:.4f}]"
+            f"{family}, k = {r.k}\nα_CE − α_k = {number(r.difference)} {bracket(r.low, r.high)}"
             for r in rows.itertuples()
         ])  # fmt: skip
     right.axhline(0, color=GREY, lw=1)

@@ -25,7 +25,7 @@ from rbp_lab.figures.style import (
 )
 from rbp_lab.fits.forms import predict
 from rbp_lab.fits.result import POOLED, FitResult
-from rbp_lab.text import si
+from rbp_lab.text import number, si
 
 POOLED_STYLE = FamilyStyle(GREY, "")
 
@@ -90,7 +90,7 @@ def _scaling_panel(
             )  # fmt: skip
             names = [name for name, there in zip(fit.points.names, seen, strict=True) if there]
             describe_points(drawn[0], [
-                f"{name}, S = {si(s)}\n{fit.label.quantity} = {v:.4f}"
+                f"{name}, S = {si(s)}\n{fit.label.quantity} = {number(v)}"
                 for name, s, v in zip(names, fit.points.size[seen], value, strict=True)
             ])  # fmt: skip
         if fit.ok:
