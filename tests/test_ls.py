@@ -5,7 +5,7 @@ from rich.console import Console
 
 from rbp_lab.commands.ls import listing
 from rbp_lab.store.records import write_record
-from tests.test_store import make_record
+from tests.test_store_records import make_record
 
 
 @pytest.fixture

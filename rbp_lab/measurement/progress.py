@@ -56,9 +56,9 @@ class TokenProgress:
         """Put the note beside the bar, or print a line when one is due. done: tokens so far."""
         if self._bar is not None:
             self._bar.update(self._task, note=note)
-        elif done < self._total and time.monotonic() - self._printed >= self._seconds:
+        elif tokens_per_s > 0 and done < self._total and time.monotonic() - self._printed >= self._seconds:
             self._printed = time.monotonic()
-            left = (self._total - done) / max(tokens_per_s, 1e-9)
+            left = (self._total - done) / tokens_per_s
             share = f"{done / self._total:.0%}, {si(tokens_per_s)} tok/s, {left:.0f} s left"
             print(f"{self._title}: {share}  {note}", flush=True)
 

@@ -290,7 +290,7 @@ class Seen(Callback):
         Seen.last |= {"closed": True}
 
 
-SEEN = {"seen": {"_target_": "tests.test_measure.Seen"}}
+SEEN = {"seen": {"_target_": "tests.test_measurement.Seen"}}
 
 
 def test_callbacks_get_the_record_once_it_is_in_the_store(tiny_model_dir, tmp_path):

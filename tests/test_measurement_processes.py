@@ -51,7 +51,7 @@ def test_more_processes_than_documents(tiny_model_dir, tmp_path):
 )
 def test_what_goes_wrong_in_a_process_is_what_is_told(tiny_model_dir, tmp_path, how, error, message):
     config = measure_config(tiny_model_dir, tmp_path, launch__processes=2)
-    config["callbacks"] = {"mine": {"_target_": "tests.test_runtime.only_in_workers", "how": how}}
+    config["callbacks"] = {"mine": {"_target_": "tests.test_measurement_processes.only_in_workers", "how": how}}
     with pytest.raises(error, match=message) as caught:
         measure(config)
     if how == "defect":
