@@ -5,16 +5,13 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 
 from rbp_lab.config import old_names
-from rbp_lab.config.build import read
 from rbp_lab.config.schemas import IMPLEMENTATIONS as CHOICES
-from rbp_lab.config.schemas import Scoring
 from rbp_lab.errors import LabError
 from rbp_lab.scoring import (
     IMPLEMENTATIONS,
@@ -322,25 +319,6 @@ def test_every_choice_has_an_implementation_and_every_old_name_a_new_one():
     assert ("auto", *IMPLEMENTATIONS) == CHOICES
     former = old_names.IMPLEMENTATIONS
     assert not set(former) & set(CHOICES) and set(former.values()) < set(CHOICES)
-
-
-@dataclass(frozen=True)
-class Composed:
-    scoring: Scoring
-
-
-@pytest.mark.parametrize("old", old_names.IMPLEMENTATIONS)
-def test_an_old_name_is_accepted_with_one_line(old, capsys, monkeypatch):
-    monkeypatch.setattr(old_names, "_noted", set())
-    config = {"scoring": {"implementation": old}}
-    monkeypatch.setenv("RANK", "1")  # a launched process: the one that launches has said so
-    assert read(Composed, config).scoring.implementation == old_names.IMPLEMENTATIONS[old]
-    assert capsys.readouterr().err == ""
-    monkeypatch.delenv("RANK")
-    for _ in "12":
-        assert read(Composed, config).scoring.implementation == old_names.IMPLEMENTATIONS[old]
-    note = f"note: scoring.implementation={old} is called {old_names.IMPLEMENTATIONS[old]} now\n"
-    assert capsys.readouterr().err == note
 
 
 def test_the_product_follows_from_what_torch_has(monkeypatch):
