@@ -167,6 +167,33 @@ def test_a_model_that_sees_later_tokens_is_refused():
         probe_head(model, IDS)
 
 
+def test_a_model_whose_first_predictions_alone_see_later_tokens_is_refused():
+    """ProphetNet in transformers gathers the relative positions of one row's tokens from another's."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        "prophetnet", vocab_size=TINY_VOCAB, hidden_size=32, num_encoder_layers=1, num_decoder_layers=2,
+        num_encoder_attention_heads=4, num_decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64,
+        is_decoder=True, add_cross_attention=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for weight in model.parameters():
+        weight.data.normal_(0.0, 0.2)
+    with pytest.raises(LabError, match="ProphetNetForCausalLM is not causal"):
+        probe_head(model, IDS)
+
+
+def test_a_model_that_does_not_run_on_ids_alone_is_refused():
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    config = AutoConfig.for_model("xmod", vocab_size=TINY_VOCAB, is_decoder=True, languages=["a", "b"], **shape)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(LabError, match=r"XmodForCausalLM does not run on token ids alone.*Input language unknown"):
+        probe_head(model, IDS)
+
+
 def test_the_head_is_restored_after_an_error():
     model = build_tiny_model("gpt2")
     own = full_logits(model, IDS)

@@ -23,11 +23,6 @@ from tests.sources import measure_config
 ROPE = {"rope_theta": 10000.0}
 LONGROPE = {**ROPE, "rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
             "original_max_position_embeddings": 40}  # fmt: skip
-PROPHETNET = {
-    "vocab_size": 384, "hidden_size": 32, "num_encoder_layers": 1, "num_decoder_layers": 2,
-    "num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
-    "max_position_embeddings": 256, "is_decoder": True, "add_cross_attention": False,
-}  # fmt: skip
 REFORMER = {
     "vocab_size": 384, "hidden_size": 32, "num_attention_heads": 4, "attention_head_size": 8, "feed_forward_size": 64,
     "is_decoder": True, "axial_pos_embds": False, "max_position_embeddings": 128, "attn_layers": ["lsh", "local"],
@@ -49,15 +44,59 @@ def phi3():
                             "rope_parameters": LONGROPE})  # fmt: skip
 
 
-def make_plan(lengths=(9, 20, 33, 50, 61, 64, 64)):
+class Wrapped(nn.Module):
+    """A model with changed logits."""
+
+    def __init__(self, model, change):
+        super().__init__()
+        self.model, self.config, self.change = model, model.config, change
+
+    def get_input_embeddings(self):
+        return self.model.get_input_embeddings()
+
+    def get_output_embeddings(self):
+        return self.model.get_output_embeddings()
+
+    def forward(self, input_ids, **more):
+        out = self.model(input_ids=input_ids, **more)
+        out.logits = self.change(input_ids, out.logits)
+        return out
+
+
+def sighted():
+    """A causal model up to 32 tokens; in longer rows the last token changes every prediction."""
+
+    def change(ids, logits):
+        return logits * (1 + ids[:, -1:, None] / 384) if ids.shape[1] > 32 else logits
+
+    return Wrapped(build_tiny_model("llama"), change)
+
+
+def neighbourly():
+    """A model whose logits depend on the other rows of the batch, as experts of limited capacity make them."""
+    return Wrapped(build_tiny_model("llama"), lambda ids, logits: logits * (1 + 0.2 * (len(ids) - 1)))
+
+
+def batched(model):
+    """Scores of the whole batch in one forward pass, as on a GPU."""
+
+    def score(batch):
+        with torch.inference_mode():
+            logits = model(input_ids=torch.from_numpy(batch.tokens)).logits[:, :-1]
+        return score_logits(logits[torch.from_numpy(batch.scored)], torch.from_numpy(batch.targets))
+
+    return score
+
+
+def make_plan(lengths=(9, 20, 33, 50, 61, 64, 64), max_tokens=64):
     """Documents of these many made-up tokens, one a row; token 0 is special and does not occur."""
     tokens = (1 + np.arange(sum(lengths)) * 7919 % 299).astype(np.int32)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return plan_windows(TokenizedCorpus(tokens, offsets, None, np.array([0]), 0), Windowing(max_tokens=64))
+    return plan_windows(TokenizedCorpus(tokens, offsets, None, np.array([0]), 0), Windowing(max_tokens=max_tokens))
 
 
-def rules_of(model):
-    return probe_rows(make_plan(), Scorer(model, "cpu"), coarsest_eps(model))
+def rules_of(model, plan=None):
+    return probe_rows(plan or make_plan(), Scorer(model, "cpu"), coarsest_eps(model))
 
 
 @pytest.mark.parametrize("name", sorted(TINY_MODELS))
@@ -68,9 +107,8 @@ def test_ordinary_models_are_padded_and_batched(name, dtype):
     assert rules_of(copy.deepcopy(build_tiny_model(name)).to(dtype)) == RowRules()
 
 
-@pytest.mark.parametrize("model", [phi3, lambda: build("prophetnet", **PROPHETNET)], ids=["longrope", "prophetnet"])
-def test_rows_whose_padding_would_show_go_unpadded_and_equal_plain_logits_of_each_row(model):
-    model, plan = model(), make_plan()
+def test_rows_whose_padding_would_show_go_unpadded_and_equal_plain_logits_of_each_row():
+    model, plan = phi3(), make_plan()
     scorer = Scorer(model, "cpu")
     assert probe_rows(plan, scorer, coarsest_eps(model)) == RowRules(padded=False)
     run = RunInfo("m", "d", len(plan), plan.num_positions, 384, (1, 5, 50), (1,))
@@ -89,6 +127,23 @@ def test_rows_whose_padding_would_show_go_unpadded_and_equal_plain_logits_of_eac
     assert got.stats.nll_units.sum() / 2**24 == pytest.approx(nll, rel=1e-6)
 
 
+def test_very_short_rows_do_not_hide_a_padding_that_shows():
+    """The row of 34 is padded across the switch at 40; the others are not, and two tokens do not feel positions."""
+    assert rules_of(phi3(), make_plan((2, 34, 90, 128, 128), max_tokens=128)) == RowRules(padded=False)
+
+
+@pytest.mark.parametrize("lengths", [(64, 64, 64), (64,), (9, 20, 33, 64)], ids=["one length", "one row", "several"])
+def test_a_model_that_sees_later_tokens_in_long_rows_only_is_refused(lengths):
+    with pytest.raises(LabError, match="not causal in rows of 64 tokens"):
+        probe_rows(make_plan(lengths), batched(sighted()), 1e-7)
+
+
+def test_a_model_that_remembers_longer_rows_is_measured_where_all_rows_are_equally_long():
+    config = {**_WIDTHS, "max_position_embeddings": 40}
+    model = build("llama", **config, rope_parameters={**ROPE, "rope_type": "dynamic", "factor": 4.0})
+    assert rules_of(model, make_plan((64, 64, 64))) == RowRules()
+
+
 def test_a_model_that_draws_random_numbers_is_refused():
     with pytest.raises(LabError, match="draws random numbers in its forward pass"):
         rules_of(build("reformer", **REFORMER))
@@ -100,34 +155,9 @@ def test_a_model_that_remembers_longer_rows_is_refused():
         rules_of(build("llama", **config, rope_parameters={**ROPE, "rope_type": "dynamic", "factor": 4.0}))
 
 
-class Neighbourly(nn.Module):
-    """A model whose logits depend on the other rows of the batch, as experts of limited capacity make them."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model, self.config = model, model.config
-
-    def get_input_embeddings(self):
-        return self.model.get_input_embeddings()
-
-    def get_output_embeddings(self):
-        return self.model.get_output_embeddings()
-
-    def forward(self, input_ids, **more):
-        out = self.model(input_ids=input_ids, **more)
-        out.logits = out.logits * (1 + 0.2 * (len(input_ids) - 1))
-        return out
-
-
 def test_a_model_whose_rows_see_each_other_gets_them_one_at_a_time():
-    model = Neighbourly(build_tiny_model("llama"))
-
-    def score(batch):
-        with torch.inference_mode():
-            logits = model(input_ids=torch.from_numpy(batch.tokens)).logits[:, :-1]
-        return score_logits(logits[torch.from_numpy(batch.scored)], torch.from_numpy(batch.targets))
-
-    assert probe_rows(make_plan(), score, 1e-7) == RowRules(padded=True, together=False)
+    assert probe_rows(make_plan(), batched(neighbourly()), 1e-7) == RowRules(padded=True, together=False)
+    assert probe_rows(make_plan((64, 64)), batched(neighbourly()), 1e-7) == RowRules(padded=True, together=False)
 
 
 def test_a_measurement_says_how_its_rows_were_computed_and_what_attention_ran(tmp_path, capsys):

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from rbp_lab.errors import LabError
+from rbp_lab.hub_errors import first_line
 from rbp_lab.models.weights import coarsest_eps
 from rbp_lab.scoring.types import LMHead
 
@@ -77,13 +78,13 @@ def _replaced(layer: nn.Module, forward: Callable[[Any, torch.Tensor], torch.Ten
 
 
 def probe_head(model: nn.Module, ids: torch.Tensor) -> HeadPlan:
-    """How the model's output layer can be handled, found by four forward passes over ids int64 [B,T], T ≥ 2.
+    """How the model's output layer can be handled, found by six forward passes over ids int64 [B,T], T ≥ 2.
 
     A head is taken as plain only if its recomputed logits equal the model's own to rounding. Raises LabError when
-    a later token changes an earlier logit: such a model sees what it should predict, and right padding would show.
+    the model does not run on ids alone, and when later tokens change earlier logits: it sees what it should predict.
     """
     with torch.inference_mode():
-        own = full_logits(model, ids)
+        own = _first_logits(model, ids)
         _check_causal(model, ids, own)
         try:
             scale, softcap, eps = _find_transform(model, ids, own)
@@ -94,16 +95,27 @@ def probe_head(model: nn.Module, ids: torch.Tensor) -> HeadPlan:
     return plan
 
 
+def _first_logits(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    try:
+        return full_logits(model, ids)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever it misses: a language, a picture, a package
+        raise LabError(f"{type(model).__name__} does not run on token ids alone: {first_line(error)}") from error
+
+
 def _check_causal(model: nn.Module, ids: torch.Tensor, own: torch.Tensor) -> None:
-    changed = ids.clone()
-    changed[:, -1] = (ids[:, -1] + 1) % own.shape[-1]
-    before, after = own[:, :-1].float(), full_logits(model, changed)[:, :-1].float()
-    # Dense models give the same bits, experts may regroup; attention to a later token does far more than round.
-    if (before - after).abs().max() > max(1e-4, 4 * coarsest_eps(model)) * before.abs().max():
-        raise LabError(
-            f"{type(model).__name__} is not causal: a change of the last token changes earlier predictions, so its "
-            "ranks would mean nothing; use a decoder (an encoder may need is_decoder=true in its config)"
-        )
+    width = ids.shape[1]
+    for cut in sorted({1, width // 2, width - 1}):  # the last token alone misses what only early positions see
+        changed = ids.clone()
+        changed[:, cut:] = (ids[:, cut:] + 1) % own.shape[-1]
+        before, after = own[:, :cut].float(), full_logits(model, changed)[:, :cut].float()
+        # Dense models give the same bits, experts may regroup; attention to a later token does far more than round.
+        if (before - after).abs().max() > max(1e-4, 4 * coarsest_eps(model)) * before.abs().max():
+            raise LabError(
+                f"{type(model).__name__} is not causal: a change of later tokens changes earlier predictions, so its "
+                "ranks would mean nothing; use a decoder (an encoder may need is_decoder=true in its config)"
+            )
 
 
 def _find_transform(model: nn.Module, ids: torch.Tensor, own: torch.Tensor) -> tuple[float, float | None, float]:

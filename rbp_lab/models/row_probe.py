@@ -2,13 +2,13 @@
 
 Padding rows to common widths and scoring them in batches assume that a model's logits do not depend on how long the
 padded row is or on what else is in the batch. Some models break that: a position scaling that switches at a length,
-relative positions counted over the padded row. Architectures are not named; four rows decide.
+relative positions counted over the padded row. Architectures are not named; parts of one row decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from rbp_lab.scoring.types import TokenScores
 # Mean of |Δ nll| in nats over a row that rounding may cause: this many times the machine epsilon of the weights, and no
 # less than FLOOR, since kernels for other shapes add in another order.
 ROUNDINGS, FLOOR = 4, 1e-4
+ENOUGH = 8  # tokens of a row whose scores show its positions
 
 DRAWS = "it draws random numbers in its forward pass; turn that off in its config"
 REMEMBERS = (
@@ -46,51 +47,67 @@ class RowRules:
 def probe_rows(plan: WindowPlan, score: Callable[[TokenBatch], TokenScores], eps: float) -> RowRules:
     """Find the rules under which a row of ``plan`` has the same scores wherever it is computed.
 
-    Scores the shortest row, the longest and two of lengths between, each by itself and then all in one padded batch.
-    eps: machine epsilon of the coarsest weights. Raises LabError when a row scored by itself twice
-    does not have the same scores: the model draws random numbers, or remembers what it computed before.
+    Cuts the longest row at lengths that rows of the plan have. Each part must have the scores by itself, and in one
+    padded batch with the others, that its tokens have in the whole row. eps: machine epsilon of the coarsest weights.
+    Raises LabError when a part scored by itself twice does not have the same scores (the model draws random numbers,
+    or remembers what it computed before), and when later tokens change the scores of earlier ones.
     """
-    shortest, width = int(plan.length.min()), int(plan.length.max())
-    wanted = [shortest + share * (width - shortest) for share in (0, 0.5, 0.75, 1)]
-    rows = [int(np.argmin(np.abs(plan.length - length))) for length in wanted]
+    longest = int(np.argmax(plan.length))
+    start, width = int(plan.start[longest]), int(plan.length[longest])
+    lengths = _lengths(plan.length)
+    # Rows of one length are never padded; a part of one still shows what later tokens do.
+    cuts = lengths if len(lengths) > 1 else sorted({max(2, width // 2), width})
     tolerance = max(FLOOR, ROUNDINGS * eps)
 
-    def alone(row: int, width: int) -> np.ndarray:
-        return _nll(score, _padded(plan, [row], width))[0]
+    def scores(starts: list[int], lengths: list[int], width: int) -> list[np.ndarray]:
+        return _nll(score, _batch(plan, starts, lengths, width))
+
+    def by_itself(lengths: list[int]) -> list[np.ndarray]:
+        return [scores([start], [length], length)[0] for length in lengths]
 
     def differ(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
-        pairs = zip(some, others, strict=True)
-        return any(len(a) and not np.abs(a - b).mean() <= tolerance for a, b in pairs)
+        return any(not np.abs(a - b).mean() <= tolerance for a, b in zip(some, others, strict=True))
 
-    own = [alone(row, int(plan.length[row])) for row in rows]
-    if any(np.isnan(nll).any() for nll in own):
+    own = by_itself(lengths)
+    if not all(np.isfinite(nll).all() for nll in own):
         return RowRules()  # the loop names the document and the position
-    if not differ(own, _nll(score, _padded(plan, rows, width))):
+    in_whole, in_whole_cut = ([own[-1][: length - 1] for length in some] for some in (lengths, cuts))
+    if not differ(own, in_whole) and not differ(scores([start] * len(cuts), cuts, width), in_whole_cut):
         return RowRules()
-    again, once_more = ([alone(row, int(plan.length[row])) for row in rows[::-1]][::-1] for _ in range(2))
+    again, once_more = (by_itself(lengths[::-1])[::-1] for _ in range(2))
     if differ(own, again):  # in the other order: a longer row came before
         cause = DRAWS if differ(again, once_more) else REMEMBERS
         raise LabError(f"the model gives the same row other scores each time, so no record could be repeated: {cause}")
-    padded = not differ(own, [alone(row, width) for row in rows])
-    # Several rows in a batch, none of them padded: the longest is cut to the length of the one before it.
-    length = int(plan.length[rows[-2]])
-    together = not differ(own[-2:-1], _nll(score, _padded(plan, rows[-2:], length))[:1])
-    return RowRules(padded, together)
+    if differ([scores([start], [length], width)[0] for length in cuts], in_whole_cut):
+        raise LabError(
+            f"the model is not causal in rows of {width} tokens: later tokens change its predictions of earlier ones, "
+            "so its ranks would mean nothing; use a decoder, or shorter rows (dataset.protocol.max_tokens)"
+        )
+    second = int(np.argsort(-plan.length, kind="stable")[min(1, len(plan) - 1)])
+    shared = int(plan.length[second])
+    beside = scores([start, int(plan.start[second])], [shared, shared], shared)[0]
+    return RowRules(padded=not differ(own, in_whole), together=not differ(by_itself([shared]), [beside]))
 
 
-def _padded(plan: WindowPlan, rows: list[int], width: int) -> TokenBatch:
-    """A batch of ``rows``, each cut out of the plan and padded to ``width`` tokens, which hold all of them."""
-    parts = [plan.batch(np.array([row])) for row in rows]
+def _lengths(length: np.ndarray) -> list[int]:
+    """Some lengths that rows have, ascending: the shortest, the longest, some between.
 
-    def fit(values: np.ndarray, width: int) -> np.ndarray:
-        return np.pad(values[:, :width], ((0, 0), (0, max(0, width - values.shape[1]))))
+    The shortest of at least ENOUGH tokens is among them: the first predictions hardly depend on positions.
+    """
+    shortest, longest = int(length.min()), int(length.max())
+    wanted = [shortest + share * (longest - shortest) for share in (0, 0.5, 0.75, 1)]
+    found = {int(length[np.argmin(np.abs(length - one))]) for one in wanted}
+    return sorted(found | {int(length[length >= min(ENOUGH, longest)].min())})
 
-    return TokenBatch(
-        tokens=np.concatenate([fit(b.tokens, width) for b in parts]),
-        scored=np.concatenate([fit(b.scored, width - 1) for b in parts]),
-        document_id=np.concatenate([b.document_id for b in parts]),
-        num_bytes=np.concatenate([b.num_bytes for b in parts]),
-    )
+
+def _batch(plan: WindowPlan, starts: list[int], lengths: list[int], width: int) -> TokenBatch:
+    """Rows of ``lengths`` tokens that begin at ``starts``, padded to ``width``, with all of their tokens scored."""
+    rows = np.arange(len(starts))
+    parts = replace(
+        plan, document_id=rows, start=np.array(starts), length=np.array(lengths), skip=np.zeros_like(rows),
+        width=np.full_like(rows, width), mask_special=False,
+    )  # fmt: skip
+    return parts.batch(rows)
 
 
 def _nll(score: Callable[[TokenBatch], TokenScores], batch: TokenBatch) -> list[np.ndarray]:
