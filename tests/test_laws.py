@@ -46,21 +46,6 @@ def runs():
     return ladder(7, documents=30, vocab=2000, sigma=2.0)
 
 
-def test_every_law_is_written_with_its_figures(runs, tmp_path):
-    result = analyze(points_from_records(runs, KS), tmp_path, records=runs, laws=True, formats=("svg",))
-    assert {p.stem.removeprefix("law_") for p in result.files if p.name.startswith("law_")} == NAMES
-    names = {path.name for path in result.files}
-    assert {f"law_{name}.csv" for name in NAMES} <= names
-    for stem in ("emergence_stdlib_ladder_10", "ranks_stdlib_ladder", "parts_stdlib", "forecast_stdlib"):
-        assert f"{stem}.svg" in names
-    assert 'id="emergence"' in (tmp_path / "report.html").read_text()
-    assert all(path.stat().st_size for path in result.files)
-    table = pd.read_csv(tmp_path / "law_emergence.csv")
-    assert table["p"].between(0, 1).all() and set(table["window"]) == {1, 2, 5}
-    analyze(points_from_records(runs, [1]), tmp_path, formats=())
-    assert not list(tmp_path.glob("law_*")) and not list(tmp_path.glob("ranks_*"))
-
-
 def test_tables_of_values(runs):
     points = points_from_records(runs, KS)
     fits = fit_all(points)
@@ -188,8 +173,8 @@ def counted(monkeypatch, name, key):
     return calls
 
 
-def test_nothing_is_fitted_twice(runs, tmp_path, monkeypatch):
-    """One analysis with its report, every figure and the comparison with the papers fits each law once."""
+def test_every_law_is_fitted_once_and_written_with_its_figures(runs, tmp_path, monkeypatch):
+    """One analysis with its report, every figure and the comparison with the papers; the next one removes its files."""
     no = Label()
     keys = {
         "fit_power": lambda points, label=no, *_, **__: (label, points.hash),
@@ -204,11 +189,22 @@ def test_nothing_is_fitted_twice(runs, tmp_path, monkeypatch):
     calls = {name: counted(monkeypatch, name, key) for name, key in keys.items()}
     named = [replace(run, header=replace(run.header, dataset=replace(run.dataset, name="wikipedia"))) for run in runs]
     points = points_from_records(named, sorted({*KS, *TABLE1_KS}))
-    analyze(points, tmp_path, records=named, laws=True, papers=True, formats=())
+    result = analyze(points, tmp_path, records=named, laws=True, papers=True, formats=("svg",))
     assert all(calls.values())
     twice = {name: [what for what, n in Counter(mine).items() if n > 1] for name, mine in calls.items()}
     assert twice == {name: [] for name in calls}
     assert len(calls["fit_emergence"]) == 3 and len(calls["fit_lognormal"]) == 2 * len(runs)
+    assert {p.stem.removeprefix("law_") for p in result.files if p.name.startswith("law_")} == NAMES
+    names = {path.name for path in result.files}
+    assert {f"law_{name}.csv" for name in NAMES} <= names
+    for stem in ("emergence_wikipedia_ladder_10", "ranks_wikipedia_ladder", "parts_wikipedia", "forecast_wikipedia"):
+        assert f"{stem}.svg" in names
+    assert 'id="emergence"' in (tmp_path / "report.html").read_text()
+    assert all(path.stat().st_size for path in result.files)
+    table = pd.read_csv(tmp_path / "law_emergence.csv")
+    assert table["p"].between(0, 1).all() and set(table["window"]) == {1, 2, 5}
+    analyze(points_from_records(runs, [1]), tmp_path, formats=())
+    assert not list(tmp_path.glob("law_*")) and not list(tmp_path.glob("ranks_*"))
 
 
 def test_every_window_length_keeps_its_own_law(runs):
