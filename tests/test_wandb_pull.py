@@ -20,9 +20,11 @@ from rbp_lab.tracking.wandb.names import record_config
 from rbp_lab.tracking.wandb.pull import query
 from rbp_lab.tracking.wandb.remote_run import header_from_config
 from tests.sources import measure_config
+from tests.wandb_server import WandbServer
 from tests.wandb_use import ONLINE, analyze_config, sync
 
 KS = [1, 5, 50]
+HELD = ("runs", "artifacts", "uses", "views", "files")  # the state of a server
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +37,30 @@ def store(tmp_path_factory, tiny_model_dir, tiny_gpt2_dir):
     return store
 
 
+@pytest.fixture(scope="module")
+def mirror(store, tmp_path_factory):
+    """(server, local store, what the server holds): all of the local store is on the server."""
+    home = tmp_path_factory.mktemp("mirror")
+    shutil.copytree(store / "runs", home / "local" / "runs")
+    with WandbServer() as server:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in server.environment(home / "wandb-places").items():
+                patch.setenv(name, value)
+            sync(home / "local")
+        yield server, home / "local", copy.deepcopy({name: getattr(server.lab, name) for name in HELD})
+
+
 @pytest.fixture
-def mirrored(server, store, tmp_path):
-    """(server, local store, an empty store to pull into): all of the local store is on the server."""
-    shutil.copytree(store / "runs", tmp_path / "local" / "runs")
-    sync(tmp_path / "local")
-    return server, tmp_path / "local", tmp_path / "elsewhere"
+def mirrored(mirror, tmp_path, monkeypatch):
+    """(server, local store, an empty store to pull into), as they were before any test; the environment leads there."""
+    server, local, held = mirror
+    shutil.copytree(local, tmp_path / "local")
+    server.fault, server.errors = None, []
+    vars(server.lab).update(copy.deepcopy(held))
+    for name, value in server.environment(tmp_path / "wandb-places").items():
+        monkeypatch.setenv(name, value)
+    yield server, tmp_path / "local", tmp_path / "elsewhere"
+    assert server.errors == []
 
 
 def pull(store, **changes):
@@ -215,23 +235,46 @@ BY_SUMMARY = {
 }  # fmt: skip
 
 
-def test_one_bad_run_is_noted_and_the_others_are_pulled(mirrored):
-    """Whatever a run on the server says, nothing of it is written elsewhere and the other runs are there."""
+def test_bad_runs_are_noted_and_the_others_are_pulled(mirrored):
+    """Copies of a run, each spoiled in its way, beside the sound ones."""
+    server, _, elsewhere = mirrored
+    lab = server.lab
+    sound = copy.deepcopy(lab.runs)
+    spoilt = {}
+    for number, (name, (spoil, _)) in enumerate(LEFT_OUT.items()):
+        lab.runs = copy.deepcopy(sound)
+        spoil(lab)
+        spoilt[name] = a_run(lab) | {"name": f"measure-bad-{number}-", "id": f"bad-{number}"}
+    lab.runs = sound | {(run["project"], run["name"]): run for run in spoilt.values()}
+    gathered = pull(elsewhere / "store")
+    assert len(gathered.records) == len(sound) == 3 and len(gathered.notes) == len(LEFT_OUT), gathered.notes
+    for name, (_, why) in LEFT_OUT.items():
+        (note,) = [note for note in gathered.notes if spoilt[name]["name"] in note]
+        assert why in note and note.isprintable() and len(note) < 700, (name, note)
+        assert "its summary is used" not in note, (name, note)
+    assert nothing_elsewhere(elsewhere, sound)
+
+
+def nothing_elsewhere(directory, runs):
+    """Every file below ``directory`` is in a folder that is named by the digest of a record of ``runs``."""
+    digests = {run["summary"]["record_digest"] for run in runs.values()}
+    return {path.parent.name for path in directory.rglob("*") if path.is_file()} <= digests
+
+
+def test_a_bad_record_is_noted_and_its_summary_used(mirrored):
+    """Whatever the files of a run on the server say, nothing of them is written elsewhere."""
     server, _, elsewhere = mirrored
     lab = server.lab
     sound = copy.deepcopy((lab.runs, lab.artifacts, lab.files))
-    for number, (name, (spoil, why)) in enumerate({**LEFT_OUT, **BY_SUMMARY}.items()):
+    for number, (name, (spoil, why)) in enumerate(BY_SUMMARY.items()):
         lab.runs, lab.artifacts, lab.files = copy.deepcopy(sound)
         spoil(lab)
-        place = elsewhere / str(number) / "store"
-        gathered = pull(place)
+        gathered = pull(elsewhere / str(number) / "store")
         assert len(gathered.records) == 2 and len(gathered.notes) == 1, (name, gathered.notes)
         (note,) = gathered.notes
         assert why in note and note.isprintable() and len(note) < 700, (name, note)
-        assert ("its summary is used" in note) == (name in BY_SUMMARY), (name, note)
-        assert {p.parent.name for p in (elsewhere / str(number)).rglob("*") if p.is_file()} <= {
-            run["summary"]["record_digest"] for run in sound[0].values()
-        }, name
+        assert "its summary is used" in note, (name, note)
+        assert nothing_elsewhere(elsewhere / str(number), sound[0]), name
 
 
 def test_a_record_under_the_wrong_key_is_not_used(mirrored):
