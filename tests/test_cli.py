@@ -127,7 +127,7 @@ def test_nobody_reading_the_output_is_no_error(tmp_path):
     os.close(read)
     process = start("--help", cwd=tmp_path, stdout=write)
     os.close(write)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 141 and err == ""
 
 

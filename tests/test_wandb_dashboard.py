@@ -19,7 +19,7 @@ def dashboard(tmp_path, server, *overrides):
     environment = {**os.environ, **server.environment(tmp_path / "places"), "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", "rbp_lab", "dashboard", *overrides], cwd=tmp_path, env=environment, text=True,
-        capture_output=True, check=False, timeout=120,
+        capture_output=True, check=False, timeout=300,
     )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ class Ready(Callback):
     """Waits until the run is open: what is measured is the loop with live values, not W&B's start."""
 
     def on_start(self, run):
-        shared_client().request("log", []).result(60)
+        shared_client().request("log", []).result(300)
 
 
 @pytest.fixture

@@ -26,10 +26,10 @@ class Waits(Callback):
     """Makes the loop wait for the answer to every request, so that no live point is left out."""
 
     def on_start(self, run):
-        shared_client().request("log", []).result(60)
+        shared_client().request("log", []).result(300)
 
     def on_log(self, progress):
-        shared_client().request("log", []).result(60)
+        shared_client().request("log", []).result(300)
 
 
 WAITS = {"waits": {"_target_": "tests.wandb_use.Waits"}}
