@@ -114,7 +114,7 @@ def _run(words: list[str]) -> int:
     failures = _compose_and_run(command, arguments)
     if table := failures.table():
         print(f"\n{table}", file=sys.stderr)
-    if not failures.jobs and arguments.multirun and arguments.runs:
+    if not failures.jobs and arguments.multirun and not arguments.asks and not arguments.launched:
         raise LabError("the sweep has no job: a glob() in it matches nothing; rbp-lab ls shows what there is")
     return 1 if failures.failed else 0
 
@@ -126,9 +126,10 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     from hydra.errors import HydraException
     from hydra.types import RunMode
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     for override in arguments.overrides:
-        check_override(override)
+        check_override(override, arguments.multirun)
     failures, process = Failures(), os.getpid()
 
     def job(config: DictConfig) -> None:
@@ -165,7 +166,9 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
         if isinstance(error, OSError) and error.errno is not None:
             raise LabError(f"cannot write {error.filename or 'the store'}: {error.strerror}") from error
         # Jobs that run here keep their exceptions, so this one is of composing; other launchers pass them on.
-        composing = arguments.runs or isinstance(error, HydraException)
+        composing = not arguments.launched or isinstance(
+            error, (HydraException, OmegaConfBaseException, yaml.YAMLError)
+        )
         raise LabError(explain(error, command, arguments) if composing else sentence(error, None)) from error
     finally:
         sys.argv = argv
@@ -216,8 +219,8 @@ def _refuse_hidden_files(sources: Any) -> None:
                     )
 
 
-def check_override(text: str) -> None:
-    """WrongUsage, with how to write it, when Hydra's grammar refuses an override."""
+def check_override(text: str, multirun: bool) -> None:
+    """WrongUsage, with how to write it, when Hydra's grammar refuses an override, or it is a sweep that is not one."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -228,20 +231,30 @@ def check_override(text: str) -> None:
             raise WrongUsage(f"an override is key=value; got {text!r}")
         if override.key_or_group == "store" and override.value() == "":  # Hydra would make directories at the root
             raise LabError("store must name a directory; got ''")
-        return
+        if not override.is_sweep_override() or multirun:
+            return
+        reason = "several values are a sweep, which takes -m"
     except (HydraException, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise WrongUsage(f"an override is key=value; got {text!r}")
     # Within Hydra's quotes a backslash is itself, unless it stands before a quote.
-    quoted = key + '="' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + (m[2] and '\\"'), value) + '"'
+    quoted = key + '="' + re.sub(r'(\\*)("|\Z)', lambda m: m[1] * 2 + (m[2] and '\\"'), value) + '"'
     try:
         parser.parse_override(quoted)
     except (HydraException, ValueError):
         raise WrongUsage(f"cannot read the override {text!r}: {reason}") from None
     raise WrongUsage(f"cannot read the override {text!r}: {reason}; a text with such characters is quoted twice, "
-                     f"for Hydra and for the shell: {shlex.quote(quoted)}")  # fmt: skip
+                     f"for Hydra and for the shell: {_for_the_shell(quoted)}")  # fmt: skip
+
+
+def _for_the_shell(word: str) -> str:
+    """A word as it is typed; characters that would not survive being printed and copied as the shell's escapes."""
+    if word.isprintable() and "  " not in word:
+        return shlex.quote(word)
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'").replace("  ", " \\x20")
+    return "$'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in escaped) + "'"
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

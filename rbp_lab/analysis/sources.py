@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pandas as pd
 
@@ -89,7 +89,7 @@ def gather(selection: Selection) -> AnalysisInputs:
             )
         if not selection.csv:
             raise LabError("source=csv needs the file: csv=PATH")
-        return AnalysisInputs(points_from_csv(Path(selection.csv).expanduser(), size), [], [])
+        return AnalysisInputs(points_from_csv(os.path.expanduser(selection.csv), size), [], [])
     one_of("size", size, SIZES)
     notes: list[str] = []
     there = [run for name in names for run in _load(name, selection, notes)]

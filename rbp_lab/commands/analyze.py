@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,9 @@ class AnalysisRequest(Selection):
     @property
     def directory(self) -> Path:
         """Where results go; LabError, with the way out, when nothing can be written there."""
-        out = Store(self.store).analysis(self.name).directory if self.out is None else Path(self.out).expanduser()
+        out = (
+            Store(self.store).analysis(self.name).directory if self.out is None else Path(os.path.expanduser(self.out))
+        )
         if not may_be_written(out):
             raise LabError(f"cannot write the results to {out}; choose another directory with out=DIR")
         return out

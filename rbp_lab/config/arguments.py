@@ -20,14 +20,15 @@ class WrongUsage(LabError):
 
 @dataclass(frozen=True)
 class Arguments:
-    """flags: for Hydra, before the overrides. config_dir: the user's own YAML files, absolute. runs: jobs are run here,
-    rather than a question about the configuration answered or a launcher of another kind used."""
+    """flags: for Hydra, before the overrides. config_dir: the user's own YAML files, absolute. asks: a question
+    about the configuration is answered, no job is run. launched: a launcher of another kind runs the jobs."""
 
     flags: tuple[str, ...]
     overrides: tuple[str, ...]
     config_dir: str | None
     multirun: bool
-    runs: bool
+    asks: bool
+    launched: bool
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,7 +49,7 @@ def parse(command: str, words: list[str]) -> Arguments:
     given = vars(parser.parse_intermixed_args(words))
     overrides, directory = given.pop("overrides"), given.pop("config_dir")
     if directory is not None:
-        directory = Path(directory).expanduser().absolute()
+        directory = Path(os.path.expanduser(directory)).absolute()
         if not directory.is_dir():
             raise LabError(f"--config-dir must be a directory with YAML files; there is none at {directory}")
     flags = []
@@ -57,13 +58,13 @@ def parse(command: str, words: list[str]) -> Arguments:
             flags += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
     if sum(bool(given[name]) for name in ("run", "multirun", "cfg", "info")) > 1:
         raise WrongUsage("only one of --run, --multirun, --cfg and --info can be asked for")
-    asks = any(given[name] for name in ("help", "hydra_help", "cfg", "info"))
     return Arguments(
         flags=tuple(flags),
         overrides=tuple(_home(o) for o in overrides),
         config_dir=None if directory is None else str(directory),
-        multirun=bool(given["multirun"]),
-        runs=not asks and not any(o.lstrip("+").startswith("hydra/launcher") for o in overrides),
+        multirun=bool(given["multirun"]) or any(o.lstrip("+").lower() == "hydra.mode=multirun" for o in overrides),
+        asks=any(given[name] for name in ("help", "hydra_help", "cfg", "info")),
+        launched=any(o.lstrip("+").startswith("hydra/launcher") for o in overrides),
     )
 
 

@@ -163,7 +163,7 @@ def find_files(files: Any) -> list[Path]:
         raise LabError(f"dataset.files must be a path, a glob or a list of them; got {files!r}")
     found: dict[Path, Path] = {}
     for pattern in patterns:
-        path = Path(pattern).expanduser()
+        path = Path(os.path.expanduser(pattern))
         if path.is_dir():
             raise LabError(f"dataset.files: {pattern} is a directory; name its files, for example {pattern}/**/*.jsonl")
         matched = [path] if path.is_file() else [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]

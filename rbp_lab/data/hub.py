@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class HubText:
         """
         import datasets
 
-        if Path(self.path).expanduser().exists():
+        if os.path.exists(os.path.expanduser(self.path)):
             raise LabError(f"dataset.path={self.path} is a local path; give its files to dataset=local")
         selection = Selection(self.name, self.shuffle_seed, self.num_documents, self.min_chars)
         reader = RowReader(row_text(self.field, self.template), flat(self.where or {}))
