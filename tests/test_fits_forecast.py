@@ -90,6 +90,12 @@ def test_backtest_has_the_confidence_of_its_law(confidence):
     assert wide["low"] < row["low"] < row["high"] < wide["high"]
 
 
+def test_an_interval_beyond_every_float_is_open():
+    four = fit_points(PYTHIA_K1).without_largest(6)
+    row = backtest(fit_power(four, confidence=1 - 1e-9), held=(1,)).iloc[0]  # three models leave one degree of freedom
+    assert row["low"] == 0 and row["high"] == math.inf and row["inside"]
+
+
 def test_calibration_gap_and_trend():
     records = ladder(4)
     table = calibration_table(records)

@@ -36,6 +36,11 @@ def test_every_form_has_a_truth_to_recover():
     assert set(TRUTH) == set(FORMS)
 
 
+@pytest.mark.filterwarnings("error")
+def test_values_beyond_every_float_are_infinite_without_a_warning():
+    assert np.isinf(FORMS["power"].evaluate({"alpha": 0.1, "log_a": 1e4}, np.array([1e6, 1e9]))).all()
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_a_form_recovers_its_own_parameters(name):
     result = fit(name, exact(name))

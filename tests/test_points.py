@@ -76,6 +76,18 @@ def test_published_csv(tmp_path):
     assert points["n"].isna().all() and points["se_log"].isna().all()
 
 
+def test_spaces_after_commas_and_blank_lines_do_not_count(tmp_path):
+    spaced = HEADER.replace(",", ", ") + "\n\nF, m, 1000, D, 1, 0.5, \n"
+    assert points_from_csv(csv(tmp_path, spaced))["value"].tolist() == [0.5]
+
+
+def test_a_csv_that_is_not_utf8_names_the_line(tmp_path):
+    path = tmp_path / "latin.csv"
+    path.write_bytes((HEADER + "F,m,1000,D,1,0.5,\nF,caf\xe9,2000,D,1,0.4,\n").encode("latin-1"))
+    with pytest.raises(LabError, match="line 3 is not UTF-8"):
+        points_from_csv(path)
+
+
 def test_written_points_read_back(tmp_path):
     points = points_from_records(ladder(3), [1, 10, 500], windows=[5])
     points.to_csv(tmp_path / "points.csv", index=False)
@@ -85,7 +97,11 @@ def test_written_points_read_back(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "not a CSV table"),
+        ("", "is empty"),
+        (HEADER + "F,m,1000,D,1,0.5,,extra\n", "line 2 has 8 cells, but the header names 7"),
+        (HEADER + "\n" + "F,m,1000,D,1,0.5,\nF,n,2000,D\n", "line 4 has 4 cells, but the header names 7"),
+        (HEADER + '"F\nG",m,1000,D,1,0.5,\n', "line 2, column 'family'.*printable"),
+        (HEADER.replace("dataset", "model") + "F,m,1000,D,1,0.5,\n", "line 1: the header names 'model' twice"),
         (HEADER, "no rows"),
         (HEADER.replace("dataset,", "") + "F,m,1000,1,0.5,\n", "no column 'dataset'"),
         (HEADER + "F,m,1000,D,1,0.5,\nF,n,ten,D,1,0.5,\n", "line 3, column 'non_embedding_params'.*'ten'"),

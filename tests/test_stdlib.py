@@ -43,7 +43,7 @@ def test_selection_takes_what_there_is_when_fewer_than_asked():
     ("arguments", "words"),
     [
         ({"min_chars": 1000}, "no document is left of 40"),
-        ({"texts": []}, "no document is left of 0"),
+        ({"texts": []}, "holds no rows at all"),
         ({"number": 0}, "num_documents must be at least 1"),
         ({"min_chars": -1}, "min_chars must be 0 or more"),
         ({"seed": -1}, "shuffle_seed must be 0 or more"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rbp_lab.data.readers import csv_rows
 from rbp_lab.errors import LabError, shown
 from rbp_lab.points import COLUMNS, METRICS, validate
 from rbp_lab.quantities import CE, QUANTITIES, RBP, neg_log
@@ -26,14 +27,11 @@ def points_from_csv(path: str | Path, size: str = "non_embedding_params") -> pd.
     path = Path(path)
     if not path.is_file():
         raise LabError(f"no CSV file at {path}; csv must name a file with a header line")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise LabError(f"{path} is not a CSV table with a header line: {error}") from error
-    if table.empty:
+    table = list(csv_rows(path, skip_spaces=True))
+    if not table:
         raise LabError(f"{path} has a header but no rows")
-    published = "metric" not in table.columns
-    rows = [_csv_row(path, line, row, size, published) for line, row in enumerate(table.to_dict("records"), start=2)]
+    published = "metric" not in table[0][1]
+    rows = [_csv_row(path, line, row, size, published) for line, row in table]
     return validate(pd.DataFrame(rows, columns=list(COLUMNS)), str(path))
 
 

@@ -117,6 +117,8 @@ class Selection:
 
         left_out: reasons and numbers of the documents that are no candidates. Raises LabError when none is left.
         """
+        if candidates == 0 and not left_out:
+            raise LabError(f"dataset {self.name!r} holds no rows at all; check its files")
         if candidates == 0:
             why = "".join(f", {number} {reason}" for reason, number in left_out.items())
             raise LabError(

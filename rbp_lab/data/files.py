@@ -16,7 +16,7 @@ from rbp_lab.data.readers import CHUNK, COMPRESSED, read_pieces, read_rows
 from rbp_lab.data.rows import RowReader, as_cells, flat, row_text
 from rbp_lab.data.tables import corpus_from_tables, picked
 from rbp_lab.data.windows import Windowing
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, shown
 
 FORMATS = {
     "text": (".txt", ".text", ".md"),
@@ -160,7 +160,7 @@ def find_files(files: Any) -> list[Path]:
     """The files that paths and globs name, each once, in the order given. LabError when one names none."""
     patterns = [files] if isinstance(files, str | Path) else list(files) if isinstance(files, list | tuple) else None
     if not patterns or not all(isinstance(one, str | Path) for one in patterns):
-        raise LabError(f"dataset.files must be a path, a glob or a list of them; got {files!r}")
+        raise LabError(f"dataset.files must be a path, a glob or a list of them; got {shown(files)}")
     found: dict[Path, Path] = {}
     for pattern in patterns:
         path = Path(os.path.expanduser(pattern))

@@ -109,9 +109,10 @@ def _first_undecodable(path: Path) -> tuple[int, int]:
     return 1, 1  # the file changed in between
 
 
-def _csv_rows(path: Path, fields: list[str]) -> Iterator[dict[str, str]]:
+def csv_rows(path: Path, *, skip_spaces: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file with the line each begins on, every cell a text. skip_spaces: after a comma."""
     csv.field_size_limit(2**31 - 1)  # a document is a cell, and may be long
-    rows = csv.reader(read_pieces(path, newline=""), strict=True)
+    rows = csv.reader(read_pieces(path, newline=""), strict=True, skipinitialspace=skip_spaces)
     header: list[str] | None = None
     while True:
         line = rows.line_num + 1
@@ -134,9 +135,13 @@ def _csv_rows(path: Path, fields: list[str]) -> Iterator[dict[str, str]]:
                 f"{path}, line {line} has {len(cells)} cells, but the header names {len(header)}; a cell that holds "
                 'commas, quotes or line breaks is written "in quotes"'
             )
-        yield dict(zip(header, cells, strict=True))
+        yield line, dict(zip(header, cells, strict=True))
     if header is None:
         raise LabError(f"{path} is empty")
+
+
+def _csv_rows(path: Path, fields: list[str]) -> Iterator[dict[str, str]]:
+    return (row for _, row in csv_rows(path))
 
 
 class _Number(float):

@@ -200,5 +200,8 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return f"the boolean {str(value).lower()}"
     if isinstance(value, int | float):
-        return f"the number {value}"
-    return "a list" if isinstance(value, Sequence) and not isinstance(value, bytes) else f"a {type(value).__name__}"
+        digits = str(value)
+        return f"the number {digits}" if len(digits) <= 60 else f"a number of {len(digits)} characters"
+    if isinstance(value, bytes):
+        return "binary data"
+    return "a list" if isinstance(value, Sequence) else f"a {type(value).__name__}"

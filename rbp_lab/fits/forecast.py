@@ -43,7 +43,8 @@ def forecast(law: FitResult, sizes: Sequence[float]) -> pd.DataFrame:
         gradient = np.array([-math.log(size), 1.0])
         centre = law.params["log_a"] - law.params["alpha"] * math.log(size)
         half = t * math.sqrt(scatter2 + float(gradient @ law.covariance @ gradient))
-        value, low, high = (math.exp(centre + shift) for shift in (0.0, -half, half))
+        with np.errstate(over="ignore"):  # an end beyond the largest float is open
+            value, low, high = (float(np.exp(centre + shift)) for shift in (0.0, -half, half))
         p = (math.exp(-value), math.exp(-high), math.exp(-low)) if is_probability else (None, None, None)
         beyond = max(1.0, size / high_size, low_size / size)
         rows.append((float(size), value, low, high, *p, beyond > 1, beyond))

@@ -48,8 +48,8 @@ class Form:
 
     def evaluate(self, params: dict[str, float], x: np.ndarray, z: np.ndarray | None = None) -> np.ndarray:
         """y at x [n] (and z [n]); overflow in a hopeless corner of the parameter space gives inf, not a warning."""
-        c = [np.exp(params[name]) if name.startswith("log_") else params[name] for name in self.linear]
         with np.errstate(over="ignore", invalid="ignore"):
+            c = [np.exp(params[name]) if name.startswith("log_") else params[name] for name in self.linear]
             return self.basis(params, x, z) @ np.array(c)
 
 

@@ -101,7 +101,8 @@ def _leave_largest_out(points: FitPoints) -> float | None:
     if why_not(rest, minimum=2):
         return None
     alpha, log_a, _, _ = _line(rest)
-    return 100 * math.expm1(log_a - alpha * math.log(points.size[-1]) - math.log(points.value[-1]))
+    with np.errstate(over="ignore"):
+        return 100 * float(np.expm1(log_a - alpha * math.log(points.size[-1]) - math.log(points.value[-1])))
 
 
 def not_falling(interval: tuple[float, float]) -> tuple[str, ...]:
