@@ -10,37 +10,28 @@ import pytest
 from tests import golden
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return golden.run(tmp_path_factory.mktemp("golden"))
+def test_the_golden_way_gives_the_frozen_numbers(tmp_path):
+    """One test, since the way is long: records, then fits, then the report."""
+    store = golden.run(tmp_path)
+    got, frozen = golden.outcome(store), json.loads(golden.FILE.read_text())
+    # Ranks can be frozen: no candidate comes within ten times the error of float32 logits of the right token.
+    assert min(golden.closest(place) for place in sorted(tmp_path.glob("golden-*"))) > 2e-5
+    check_records(got["records"], frozen["records"])
+    check_fits(got["fits"], frozen["fits"])
+    check_report(got["report"], frozen["report"])
 
 
-@pytest.fixture(scope="module")
-def got(store):
-    return golden.outcome(store)
-
-
-@pytest.fixture(scope="module")
-def frozen():
-    return json.loads(golden.FILE.read_text())
-
-
-def test_no_rank_hangs_on_rounding(store):
-    """Ranks can be frozen: no candidate comes within ten times the error of float32 logits of the right token."""
-    assert min(golden.closest(place) for place in sorted(store.parent.glob("golden-*"))) > 2e-5
-
-
-def test_records_hold_the_frozen_counts(got, frozen):
-    assert set(got["records"]) == {f"golden-{width}" for width in golden.WIDTHS}
-    for name, record in got["records"].items():
-        expected = dict(frozen["records"][name])
+def check_records(got, frozen):
+    assert set(got) == {f"golden-{width}" for width in golden.WIDTHS}
+    for name, record in got.items():
+        expected = dict(frozen[name])
         assert record.pop("nll") == pytest.approx(expected.pop("nll"), rel=1e-6), name
         assert record == expected, name
 
 
-def test_fits_hold_the_frozen_numbers(got, frozen):
-    assert len(got["fits"]) == len(frozen["fits"])
-    for fit, expected in zip(got["fits"], frozen["fits"], strict=True):
+def check_fits(got, frozen):
+    assert len(got) == len(frozen)
+    for fit, expected in zip(got, frozen, strict=True):
         assert fit.keys() == expected.keys()
         for name, value in expected.items():
             if isinstance(value, float):
@@ -49,9 +40,9 @@ def test_fits_hold_the_frozen_numbers(got, frozen):
                 assert fit[name] == value, (expected["metric"], expected["k"], name)
 
 
-def test_the_report_has_the_frozen_headings_and_table_cells(got, frozen):
-    assert got["report"]["headings"] == frozen["report"]["headings"]
-    rows, expected = got["report"]["rows"], frozen["report"]["rows"]
+def check_report(got, frozen):
+    assert got["headings"] == frozen["headings"]
+    rows, expected = got["rows"], frozen["rows"]
     assert [[golden.words(c) for c in row] for row in rows] == [[golden.words(c) for c in row] for row in expected]
     for row, old in zip(rows, expected, strict=True):
         if "run off" in row[-1]:  # a fit without an optimum stops where rounding says

@@ -66,7 +66,12 @@ class TrainingTracker:
             return
         self._logged = now
         row = {"train/loss": loss, "train/lr": lr, "train/tokens_per_s": tokens_per_s}
-        self._session.log(row | {names.STEP: step * self._tokens})
+        row |= {names.STEP: step * self._tokens}
+        if step < self._steps:
+            self._session.log(row)
+        else:  # no later point stands for the last one, so it is waited for
+            with self._session.guarded("logging"):
+                self._session.call("log", [row])
 
     def finish(self, info: ModelInfo, training: Mapping[str, Any]) -> None:
         """Close the run with what the finished model is. training: its ``training.json``."""
