@@ -1,10 +1,13 @@
 """Every YAML file composed, checked and built, as the command line would."""
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rbp_lab.cli import COMMANDS, CONF, plain
 from rbp_lab.commands.measure import job_from_config
@@ -12,6 +15,8 @@ from rbp_lab.config.build import build, locate
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.model import LADDER
 from rbp_lab.measurement.observers import Callback
+from rbp_lab.text import si
+from tests.published_models import MODELS, TOTALS
 from tests.sources import measure_config
 
 GROUPS = {
@@ -26,6 +31,7 @@ REQUIRED = {
 }
 
 
+@cache
 def composed(command, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return plain(compose(command, list(overrides)))
@@ -50,12 +56,25 @@ def test_every_command_composes(command):
     assert composed(command)["store"] == "multirun"
 
 
-def test_the_papers_models_are_all_there():
-    families = {"gpt2": 4, "opt": 5, "pythia": 10, "qwen2.5": 5}
-    nodes = [composed("measure", f"model={n}")["model"] for n in GROUPS["model"] if n not in REQUIRED]
-    assert {f: sum(n["family"] == f for n in nodes) for f in families} == families
-    paths = [n["path"] for n in nodes if n["family"] != "ladder"]
-    assert len(set(paths)) == 24 and all(p.count("/") == 1 for p in paths)
+def test_the_packaged_models_are_the_published_ones():
+    nodes = {n: composed("measure", f"model={n}")["model"] for n in GROUPS["model"] if n not in REQUIRED}
+    hub = {name: node for name, node in nodes.items() if node["family"] != "ladder"}
+    assert {n: (m["name"], m["path"], m["family"]) for n, m in hub.items()} == {
+        n: (n, m.path, m.family) for n, m in MODELS.items()
+    }
+    assert len(hub) >= 90 and all(m["licence"] for m in hub.values())
+    for name, total in TOTALS.items():
+        assert hub[name]["display_size"] == si(total)
+
+
+def test_the_papers_models_are_a_selection():
+    sweep = "model=glob([gpt2*,opt-*,pythia-*,qwen2.5-*],exclude=[*-deduped,opt-13b,opt-30b,opt-66b,*-32b,*-72b])"
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        (override,) = OverridesParser.create(loader).parse_overrides([sweep])
+        chosen = [one.split("=")[-1] for one in override.sweep_string_iterator()]
+    families = {"gpt2": 4, "opt": 5, "pythia": 10, "qwen2.5": 5}  # section 4 of arXiv 2510.20387
+    assert {f: sum(MODELS[n].family == f for n in chosen) for f in families} == families and len(chosen) == 24
 
 
 @pytest.mark.parametrize("name", ["wikipedia", "humaneval", "hotpotqa", "auslegal", "c4", "github"])

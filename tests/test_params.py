@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from rbp_lab.errors import LabError
 from rbp_lab.models.params import count_parameters, count_params, empty_model
 from tests.conftest import TINY_MODELS, build_tiny_model
-
-
-def gpt2(width, layers, heads):
-    return "gpt2", {"n_embd": width, "n_layer": layers, "n_head": heads}
-
-
-def opt(width, layers, heads, **more):
-    return "opt", {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
-                   "ffn_dim": 4 * width, "word_embed_proj_dim": width, "vocab_size": 50272} | more  # fmt: skip
-
-
-def pythia(width, layers, heads, rows=50304):
-    return "gpt_neox", {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
-                        "intermediate_size": 4 * width, "vocab_size": rows,
-                        "tie_word_embeddings": False}  # fmt: skip
-
-
-def qwen(width, layers, heads, kv_heads, inner, rows, tied):
-    return "qwen2", {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
-                     "num_key_value_heads": kv_heads, "intermediate_size": inner, "vocab_size": rows,
-                     "tie_word_embeddings": tied}  # fmt: skip
-
+from tests.published_models import MODELS, TOTALS
 
 # Sizes S of [RBP] (arXiv 2510.20387, section 4); those of Pythia 160m and 12b also in arXiv 2304.01373.
 PUBLISHED = {
-    "gpt2": (gpt2(768, 12, 12), 85_056_000),
-    "gpt2-medium": (gpt2(1024, 24, 16), 302_311_424),
-    "gpt2-large": (gpt2(1280, 36, 20), 708_390_400),
-    "gpt2-xl": (gpt2(1600, 48, 25), 1_475_561_600),
-    "opt-125m": (opt(768, 12, 12), 85_056_000),
-    "opt-350m": (opt(1024, 24, 16, word_embed_proj_dim=512, do_layer_norm_before=False), 303_357_952),
-    "opt-1.3b": (opt(2048, 24, 32), 1_208_602_624),
-    "pythia-14m": (pythia(128, 6, 4), 1_189_888),
-    "pythia-160m": (pythia(768, 12, 12), 85_056_000),
-    "pythia-12b": (pythia(5120, 36, 40, 50688), 11_327_027_200),
-    "qwen2.5-0.5b": (qwen(896, 24, 14, 2, 4864, 151936, True), 357_898_112),
-    "qwen2.5-7b": (qwen(3584, 28, 28, 4, 18944, 152064, False), 6_525_621_760),
-}
+    "gpt2": 85_056_000, "gpt2-medium": 302_311_424, "gpt2-large": 708_390_400, "gpt2-xl": 1_475_561_600,
+    "opt-125m": 85_056_000, "opt-350m": 303_357_952, "opt-1.3b": 1_208_602_624,
+    "pythia-14m": 1_189_888, "pythia-160m": 85_056_000, "pythia-12b": 11_327_027_200,
+    "qwen2.5-0.5b": 357_898_112, "qwen2.5-7b": 6_525_621_760,
+}  # fmt: skip
 
 
 def config_of(kind, settings):
@@ -53,14 +26,68 @@ def config_of(kind, settings):
     return AutoConfig.for_model(kind, **settings)
 
 
+@cache
+def counts(name):
+    return count_params(config_of(MODELS[name].kind, MODELS[name].settings))
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_non_embedding_parameters_are_the_published_counts(name):
-    (kind, settings), published = PUBLISHED[name]
-    assert count_params(config_of(kind, settings)).non_embedding == published
+    assert counts(name).non_embedding == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_totals_are_the_published_counts(name):
+    assert counts(name).total == TOTALS[name]
+
+
+def by_hand(kind, s):
+    """S of a published model from the shapes of its layers, as its architecture's paper gives them."""
+    s = s.get("text_config", s)
+    d = s.get("hidden_size", s.get("n_embd"))
+    layers = s.get("num_hidden_layers", s.get("n_layer", s.get("num_layers")))
+    if kind in ("gpt2", "opt", "gpt_neox", "bloom", "gpt_neo", "gptj"):
+        layer = 12 * d * d + 13 * d  # attention 4d² + 4d, feed-forward 8d² + 5d, two norms 4d
+        around = {"bloom": 4 * d}.get(kind, 2 * d)  # the last norm, and BLOOM's after the embedding
+        if kind == "gpt_neo":
+            layer -= 3 * d  # no bias of query, key and value
+        if kind == "gptj":
+            layer -= 6 * d  # no bias of attention, one norm
+        if s.get("word_embed_proj_dim", d) != d:
+            around = 2 * d * s["word_embed_proj_dim"]  # projections in place of the last norm
+        return layers * layer + around
+    if kind in ("mamba", "mamba2"):
+        inner, state = 2 * d, s["state_size"]
+        if kind == "mamba":
+            rank = s["time_step_rank"]
+            mixer = 2 * d * inner + 5 * inner + inner * (rank + 2 * state) + rank * inner + inner * (state + 2)
+        else:
+            convolved, heads = inner + 2 * state, s["num_heads"]
+            mixer = d * (inner + convolved + heads) + 5 * convolved + 3 * heads + inner
+        return layers * (mixer + inner * d + d) + d
+    heads, shared = s["num_attention_heads"], s["num_key_value_heads"]
+    head = s.get("head_dim", d // heads)
+    layer = 2 * d * head * (heads + shared) + 3 * d * s["intermediate_size"]
+    layer += 4 * d if kind.startswith("gemma") else 2 * d
+    layer += {"qwen2": head * (heads + 2 * shared), "olmo2": head * (heads + shared)}.get(kind, 0)
+    layer += 2 * head if kind in ("qwen3", "gemma3", "gemma3_text") else 0
+    return layers * layer + d
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_packaged_model_has_the_size_that_its_layers_add_up_to(name):
+    model, found = MODELS[name], counts(name)
+    s = model.settings.get("text_config", model.settings)
+    width = s.get("word_embed_proj_dim", s.get("hidden_size", s.get("n_embd")))
+    positions = {"gpt2": s.get("n_positions"), "gpt_neo": 2048, "opt": 2050}.get(model.kind, 0)
+    tied = s.get("tie_word_embeddings", True)
+    assert found.non_embedding == by_hand(model.kind, model.settings)
+    assert found.embedding == s["vocab_size"] * width + positions * s.get("hidden_size", s.get("n_embd"))
+    assert found.head == (0 if tied else s["vocab_size"] * (width + (model.kind == "gptj")))
 
 
 def test_gpt2_total_is_published_and_its_tied_head_counts_once():
-    params = count_params(config_of(*gpt2(768, 12, 12)))
+    params = counts("gpt2")
     assert params.total == 124_439_808
     assert params.embedding == 50257 * 768 + 1024 * 768
     assert params.head == 0
@@ -120,7 +147,7 @@ def test_counts_from_the_config_equal_counts_of_the_built_model(name):
 
 
 def test_the_empty_model_holds_no_memory():
-    model = empty_model(config_of(*qwen(3584, 28, 28, 4, 18944, 152064, False)))
+    model = empty_model(config_of(MODELS["qwen2.5-7b"].kind, MODELS["qwen2.5-7b"].settings))
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
 
 

@@ -43,7 +43,8 @@ class HFModel:
     commit of a hub id. dtype: overrides the precision config for this model (float32, bfloat16, float16); None
     follows it. attention: transformers' attention implementation, None for its default. device_map: None puts the
     whole model on the process's device; "auto" spreads it over all devices. trust_remote_code: run code that the
-    repository ships. training_tokens: tokens seen in training, when known.
+    repository ships. training_tokens: tokens seen in training, when known. display_size, licence: what listings say of
+    the model before anything of it is there.
     """
 
     path: str
@@ -55,6 +56,8 @@ class HFModel:
     device_map: str | None = None
     trust_remote_code: bool = False
     training_tokens: int | None = None
+    display_size: str = ""
+    licence: str = ""
 
     def __post_init__(self) -> None:
         for field in ("path", "name", "revision"):
