@@ -68,6 +68,17 @@ def test_scoring_is_batch_invariant(impl, dtype, threads):
     assert_within_rounding(whole, exact)
 
 
+@pytest.mark.parametrize("head", [{}, {"softcap": 5.0}, {"num_candidates": 45}], ids=str)
+@pytest.mark.parametrize("impl", TILES)
+def test_the_last_position_of_a_batch_is_scored_as_any_other(impl, head):
+    """Libraries work by vectors from the first element on; what does not fill one at the end takes another way."""
+    hidden, lm_head, targets = random_case(300, 77, 16, **head)
+    whole = score_tokens(hidden, lm_head, targets, impl)
+    for n in range(1, 300, 3):
+        some = score_tokens(hidden[:n], lm_head, targets[:n], impl)
+        assert_same(some, whole.map(lambda values, n=n: values[:n]))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_implementations_count_alike(dtype):
     """Those that work by tiles reduce the same logits; the reference lies within their rounding."""

@@ -62,7 +62,7 @@ def _score(
     t, own = target_logits(hidden, head, targets, operands, linear).numpy(), targets.numpy()
 
     def reduce(at: slice, first: int, logits_of_tile: torch.Tensor) -> None:
-        z = logits_of_tile.numpy()
+        z = logits_of_tile.numpy()[: len(t[at])]
         place_targets(z, t[at], own[at] - first)
         reduce_tile(z, t[at], top[at], mass[at], moment[at], counts[0, at], counts[1, at])
         if delta is not None:

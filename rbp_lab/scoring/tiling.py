@@ -1,8 +1,9 @@
 """Tiles of logits: in what shapes hidden · weightᵀ is computed, and the target's logit by the same product.
 
-How torch's products round depends on their shape. A tile's shape never depends on the batch (the last tile is padded),
-so a token's logits do not depend on which tokens it was batched with. Legend: n positions, V candidate rows, D hidden
-width.
+How torch's products round depends on their shape, and so does what its functions of single numbers give: the last few
+of an array that do not fill a vector take another way. A tile's shape never depends on the batch (the last tile is
+padded), so a token's logits do not depend on which tokens it was batched with. Legend: n positions, V candidate rows,
+D hidden width.
 """
 
 from __future__ import annotations
@@ -69,11 +70,12 @@ def each_tile(
     linear: Linear,
     reduce: Callable[[slice, int, torch.Tensor], None],
 ) -> None:
-    """Call ``reduce`` with the positions, first vocabulary row and logits [positions, rows] float32 of every tile.
+    """Call ``reduce`` with the positions, first vocabulary row and logits [tokens, rows] float32 of every tile.
 
-    The vocabulary is the outer loop. hidden: [n,D]. tile: as from ``tile_for``. operands: the dtype in which ``linear``
-    multiplies. ``reduce`` may overwrite the logits but must not keep them: the next tile takes their place. Holds one
-    tile, and its rows of the weight where they must be converted.
+    The last positions may go beyond n: a tile is always whole. The vocabulary is the outer loop. hidden: [n,D]. tile:
+    as from ``tile_for``. operands: the dtype in which ``linear`` multiplies. ``reduce`` may overwrite the logits but
+    must not keep them: the next tile takes their place. Holds one tile, and its rows of the weight where they must be
+    converted.
     """
     tokens, rows = tile
     converted = None
@@ -87,10 +89,9 @@ def each_tile(
         bias = None if head.bias is None else head.bias[first:last].to(operands)
         for i in range(0, len(hidden), tokens):
             x = hidden[i : i + tokens].to(operands)
-            inside = len(x)
-            if inside < tokens:
-                x = F.pad(x, (0, 0, 0, tokens - inside))
-            reduce(slice(i, i + inside), first, head.transform(linear(x, weight, bias)).float()[:inside])
+            if len(x) < tokens:
+                x = F.pad(x, (0, 0, 0, tokens - len(x)))
+            reduce(slice(i, i + tokens), first, head.transform(linear(x, weight, bias)).float())
 
 
 def target_logits(
@@ -111,5 +112,5 @@ def target_logits(
         x = F.pad(hidden[i : i + DIAGONAL].to(operands), (0, 0, 0, short))
         mine = F.pad(mine, (0, short))
         bias = None if head.bias is None else head.bias[mine].to(operands)
-        parts.append(linear(x, head.weight[mine].to(operands), bias).diagonal()[: DIAGONAL - short])
-    return head.transform(torch.cat(parts)).float()
+        parts.append(linear(x, head.weight[mine].to(operands), bias).diagonal())
+    return head.transform(torch.cat(parts)).float()[: len(targets)]  # cut last, as the tiles are

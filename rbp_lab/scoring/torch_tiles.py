@@ -10,6 +10,7 @@ import math
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 
 from rbp_lab.scoring.linear import Linear, ieee_products, linear_for
 from rbp_lab.scoring.threads import by_positions
@@ -55,13 +56,15 @@ def _score(
     operands: torch.dtype,
     linear: Linear,
 ) -> TokenScores:
-    n, device = len(targets), hidden.device
+    count, device = len(targets), hidden.device
+    n = -(-count // tile[0]) * tile[0]  # whole tiles: no operation's shape tells how many positions there are
+    targets, delta = (None if values is None else F.pad(values, (0, n - count)) for values in (targets, delta))
     top = torch.full((n,), -torch.inf, device=device)
     mass = torch.zeros(n, device=device)  # Σ exp(z − top)
     moment = torch.zeros(n, device=device)  # Σ (z − top) exp(z − top)
     counts = torch.zeros(2 if delta is None else 4, n, dtype=torch.int32, device=device)
     buffer = torch.empty(tile[0] * min(tile[1], head.candidates), device=device)
-    t_all = target_logits(hidden, head, targets, operands, linear)
+    t_all = F.pad(target_logits(hidden, head, targets[:count], operands, linear), (0, n - count))
 
     def reduce(at: slice, first: int, z: torch.Tensor) -> None:
         rows, t = z.shape[1], t_all[at, None]
@@ -91,4 +94,5 @@ def _score(
     each_tile(hidden, head, tile, operands, linear, reduce)
     counts[1::2] -= 1
     log_mass = mass.log()
-    return TokenScores.of(top - t_all + log_mass, log_mass - moment / mass, counts.unbind())
+    nll, entropy = top - t_all + log_mass, log_mass - moment / mass
+    return TokenScores.of(nll[:count], entropy[:count], counts[:, :count].unbind())
