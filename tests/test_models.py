@@ -19,16 +19,6 @@ from tests import hub_server
 from tests.conftest import TINY_TEXTS, build_tiny_model, build_tiny_tokenizer, save_tiny_model
 
 CONF = Path(__file__).parent.parent / "conf" / "model"
-# The 24 models of [RBP] (arXiv 2510.20387, section 4).
-PAPER = {
-    "gpt2": {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")},
-    "opt": {f"opt-{size}": f"facebook/opt-{size}" for size in ("125m", "350m", "1.3b", "2.7b", "6.7b")},
-    "pythia": {
-        f"pythia-{size}": f"EleutherAI/pythia-{size}"
-        for size in ("14m", "31m", "70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
-    },
-    "qwen2.5": {f"qwen2.5-{size.lower()}": f"Qwen/Qwen2.5-{size}" for size in ("0.5B", "1.5B", "3B", "7B", "14B")},
-}
 IDS = torch.arange(12).reshape(2, 6)
 
 
@@ -43,15 +33,6 @@ def compose(name: str, *overrides: str) -> dict:
 
     with initialize_config_dir(str(CONF.parent), version_base="1.3"):
         return OmegaConf.to_container(hydra_compose(f"model/{name}", overrides=list(overrides)).model, resolve=True)
-
-
-@pytest.mark.parametrize(
-    ("family", "name", "path"), [(family, name, path) for family, ms in PAPER.items() for name, path in ms.items()]
-)
-def test_the_papers_models_compose_and_build(family, name, path):
-    config = compose(name)
-    assert config.pop("_target_") == "rbp_lab.models.HFModel"
-    assert HFModel(**config) == HFModel(path=path, name=name, family=family)
 
 
 def test_the_generic_model_takes_every_field_and_names_itself():
