@@ -168,7 +168,7 @@ def test_a_model_that_sees_later_tokens_is_refused():
 
 
 def test_a_model_whose_first_predictions_alone_see_later_tokens_is_refused():
-    """ProphetNet in transformers gathers the relative positions of one row's tokens from another's."""
+    """ProphetNet in transformers gathers the relative positions of a token from other tokens, also in a row alone."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
@@ -190,7 +190,7 @@ def test_a_model_that_does_not_run_on_ids_alone_is_refused():
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
     config = AutoConfig.for_model("xmod", vocab_size=TINY_VOCAB, is_decoder=True, languages=["a", "b"], **shape)
     model = AutoModelForCausalLM.from_config(config).eval()
-    with pytest.raises(LabError, match=r"XmodForCausalLM does not run on token ids alone.*Input language unknown"):
+    with pytest.raises(LabError, match=r"XmodForCausalLM does not run on 9 token ids alone.*Input language unknown"):
         probe_head(model, IDS)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +16,9 @@ from rbp_lab.data.windows import TokenizedCorpus, Windowing, plan_windows
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.loop import measure
 from rbp_lab.measurement.observers import RunInfo
-from rbp_lab.models.row_probe import RowRules, probe_rows
+from rbp_lab.models.row_probe import RowRules, probe_rows, row_lengths
 from rbp_lab.models.scorer import Scorer
-from rbp_lab.models.weights import coarsest_eps
+from rbp_lab.models.weights import coarsest_eps, product_eps
 from rbp_lab.scoring.reference import score_logits
 from tests.conftest import _WIDTHS, TINY_MODELS, build_tiny_model, build_tiny_tokenizer
 from tests.sources import measure_config
@@ -77,6 +80,68 @@ def neighbourly():
     return Wrapped(build_tiny_model("llama"), lambda ids, logits: logits * (1 + 0.2 * (len(ids) - 1)))
 
 
+def big_bird():
+    """Rows of up to 28 tokens switch its attention from blocks to full for good; blocks are not causal."""
+    return build("big_bird", vocab_size=384, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                 intermediate_size=64, max_position_embeddings=128, attention_type="block_sparse", block_size=4,
+                 num_random_blocks=1, is_decoder=True)  # fmt: skip
+
+
+class Holds(nn.Module):
+    """Where a model may keep what it saw: in an attribute, a buffer, a list, a config, another module, or elsewhere."""
+
+    def __init__(self, place, config):
+        super().__init__()
+        self.place, self.config, self.flag, self.seen, self.part = place, config, False, [], nn.Identity()
+        self.elsewhere = SimpleNamespace(flag=False)
+        self.register_buffer("count", torch.zeros(1))
+
+    def keep(self):
+        match self.place:
+            case "attribute":
+                self.flag = True
+            case "new attribute":
+                self.late = True
+            case "buffer":
+                self.count += 1
+            case "new buffer":
+                self.count = torch.ones(1)
+            case "list":
+                self.seen.append(1)
+            case "config":
+                self.config.was_called = True
+            case "module":
+                self.part = nn.Dropout()
+            case "elsewhere":
+                self.elsewhere.flag = True
+
+    def __bool__(self):
+        return bool(
+            self.flag or hasattr(self, "late") or self.count.any() or self.seen or self.elsewhere.flag
+            or hasattr(self.config, "was_called") or isinstance(self.part, nn.Dropout)
+        )  # fmt: skip
+
+
+PLACES = ("attribute", "new attribute", "buffer", "new buffer", "list", "config", "module")
+
+
+def latching(place, when, after_head=False):
+    """A model that has other hidden states, or logits, for all rows after one for whose length ``when`` holds."""
+    model = copy.deepcopy(build_tiny_model("llama"))
+    held = Holds(place, model.config)
+
+    def changed(states):
+        if when(states.shape[1]):
+            held.keep()
+        return states * 1.3 if held else states
+
+    wrapped = Wrapped(model, lambda ids, logits: changed(logits) if after_head else logits)
+    wrapped.held = held
+    if not after_head:
+        model.model.norm.register_forward_hook(lambda module, args, states: changed(states))
+    return wrapped
+
+
 def batched(model):
     """Scores of the whole batch in one forward pass, as on a GPU."""
 
@@ -96,14 +161,15 @@ def make_plan(lengths=(9, 20, 33, 50, 61, 64, 64), max_tokens=64):
 
 
 def rules_of(model, plan=None):
-    return probe_rows(plan or make_plan(), Scorer(model, "cpu"), coarsest_eps(model))
+    """Under the rules of a measurement: the output layer is tried first, and the model put back."""
+    plan = plan or make_plan()
+    scorer = Scorer(model, "cpu", lengths=row_lengths(plan))
+    return probe_rows(plan, scorer, coarsest_eps(model), scorer.reset)
 
 
 @pytest.mark.parametrize("name", sorted(TINY_MODELS))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_ordinary_models_are_padded_and_batched(name, dtype):
-    import copy
-
     assert rules_of(copy.deepcopy(build_tiny_model(name)).to(dtype)) == RowRules()
 
 
@@ -151,7 +217,7 @@ def test_a_model_that_draws_random_numbers_is_refused():
 
 def test_a_model_that_remembers_longer_rows_is_refused():
     config = {**_WIDTHS, "max_position_embeddings": 40}
-    with pytest.raises(LabError, match=r"remembers the longest row so far.*protocol\.max_tokens"):
+    with pytest.raises(LabError, match=r"changed by the rows that it computes.*protocol\.max_tokens"):
         rules_of(build("llama", **config, rope_parameters={**ROPE, "rope_type": "dynamic", "factor": 4.0}))
 
 
@@ -171,13 +237,98 @@ def test_a_measurement_says_how_its_rows_were_computed_and_what_attention_ran(tm
     assert run_config(other).record.stats == record.stats
 
 
+@pytest.mark.parametrize("lengths", [(9, 20, 33, 50, 64), (20, 64, 64), (64, 64), (40, 50, 64)], ids=str)
+def test_an_attention_that_a_short_row_switches_is_refused_with_long_rows(lengths):
+    with pytest.raises(LabError, match=r"changed by the rows|not causal in rows of 64 tokens"):
+        rules_of(big_bird(), make_plan(lengths))
+
+
+@pytest.mark.parametrize("max_tokens, padded", [(28, True), (64, False)])
+def test_an_attention_that_a_short_row_switches_is_measured_where_all_rows_are_short(max_tokens, padded):
+    """Rows of 28 tokens padded to 64 would be computed with blocks."""
+    assert rules_of(big_bird(), make_plan((9, 20, 28), max_tokens)) == RowRules(padded=padded)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("when", [lambda n: n < 32, lambda n: n > 40], ids=["short rows", "long rows"])
+@pytest.mark.parametrize("after_head", [False, True], ids=["states", "logits"])
+def test_a_model_that_rows_change_is_refused_where_it_meets_such_rows(place, when, after_head):
+    with pytest.raises(LabError, match="changed by the rows that it computes"):
+        rules_of(latching(place, when, after_head), make_plan((9, 20, 33, 50, 64)))
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("after_head", [False, True], ids=["states", "logits"])
+def test_trying_a_model_on_short_rows_does_not_change_what_is_measured(place, after_head):
+    plan, model = make_plan((48, 64)), latching(place, lambda n: n < 32, after_head)
+    scorer = Scorer(model, "cpu", lengths=row_lengths(plan))
+    assert probe_rows(plan, scorer, coarsest_eps(model), scorer.reset) == RowRules()
+    batch = plan.batch(np.arange(2))
+    expected = batched(build_tiny_model("llama"))(batch)
+    assert (scorer(batch).nll - expected.nll).abs().max() < 1e-4
+
+
+def test_a_change_that_cannot_be_undone_is_refused():
+    with pytest.raises(LabError, match="changed by the rows that it computes"):
+        rules_of(latching("elsewhere", lambda n: n < 32), make_plan((48, 64)))
+
+
+def test_what_follows_the_head_is_tried_on_rows_as_long_as_those_of_the_measurement():
+    """Logits are scaled by the length beyond 16 tokens, as some models scale attention: 9 tokens do not show it."""
+    model = Wrapped(build_tiny_model("llama"), lambda ids, logits: logits * max(1.0, ids.shape[1] / 16) ** 0.5)
+    plan = make_plan((40, 64, 64))
+    scorer = Scorer(model, "cpu", lengths=row_lengths(plan))
+    assert scorer.plan.kind == "fallback" and "depends on how long the row is" in scorer.plan.reason
+    assert probe_rows(plan, scorer, coarsest_eps(model), scorer.reset) == RowRules(padded=False)
+    batch = plan.unpadded().batch(np.array([2]))
+    assert batch.tokens.shape == (1, 40)
+    assert torch.equal(scorer(batch).nll, batched(model)(batch).nll)
+
+
+def test_rows_longer_than_a_model_takes_are_refused_with_their_length():
+    def short(ids, logits):
+        if ids.shape[1] > 62:
+            raise IndexError("index out of range in self")
+        return logits
+
+    with pytest.raises(LabError, match=r"does not run on 64 token ids alone: .*index out of range.*max_tokens"):
+        rules_of(Wrapped(build_tiny_model("llama"), short), make_plan((40, 64)))
+
+
+@pytest.mark.parametrize(
+    "settings, eps",
+    [
+        ({}, 2.0**-23),
+        ({"precision": "high"}, 2.0**-10),
+        ({"precision": "medium"}, 2.0**-7),
+        ({"allow_tf32": True}, 2.0**-10),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype, of_weights", [("float32", None), ("bfloat16", 2.0**-7), ("float64", 2.0**-52)])
+def test_the_tolerance_follows_weights_and_what_products_may_round_to(settings, eps, dtype, of_weights):
+    model = nn.Linear(2, 2).to(getattr(torch, dtype))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(settings.get("precision", "highest"))
+        if "allow_tf32" in settings:
+            torch.backends.cuda.matmul.allow_tf32 = settings["allow_tf32"]
+        assert coarsest_eps(model) == (eps if dtype == "float32" else of_weights)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_convolutions_count_where_a_gpu_may_round_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert product_eps(convolves=False) == 2.0**-23
+    assert product_eps(convolves=True) == (2.0**-10 if torch.backends.cudnn.allow_tf32 else 2.0**-23)
+
+
 @pytest.mark.parametrize(
     "spoil, says",
     [(torch.nan, "holds NaN, so the checkpoint is damaged"), (torch.inf, "is infinite in float32")],
 )
 def test_weights_that_are_no_numbers_are_named(tmp_path, spoil, says):
-    import copy
-
     model = copy.deepcopy(build_tiny_model("gpt_neox"))
     model.gpt_neox.layers[1].mlp.dense_4h_to_h.weight[0, 0] = spoil
     model.save_pretrained(tmp_path / "model")

@@ -24,7 +24,7 @@ from rbp_lab.measurement.job import Identity, Job
 from rbp_lab.measurement.loop import NonFiniteScores
 from rbp_lab.measurement.loop import measure as measure_plan
 from rbp_lab.measurement.observers import Measurement, Observers, RunInfo
-from rbp_lab.models.row_probe import probe_rows
+from rbp_lab.models.row_probe import probe_rows, row_lengths
 from rbp_lab.models.scorer import Scorer, describe_head
 from rbp_lab.models.source import LoadedModel, OpenModel
 from rbp_lab.models.weights import coarsest_eps, why_not_finite
@@ -43,8 +43,8 @@ def measure_shard(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime
     tokens = _tokens(job, corpus, identity, runtime)
     plan = plan_windows(tokens, job.dataset.protocol)
     _refuse_ids_beyond(plan, tokens, corpus, identity.opened)
-    loaded, scorer = _load(job, identity, runtime)
-    rules = probe_rows(plan, scorer, coarsest_eps(loaded.network))
+    loaded, scorer = _load(job, identity, runtime, sorted({*row_lengths(plan), int(plan.width.max())}))
+    rules = probe_rows(plan, scorer, coarsest_eps(loaded.network), scorer.reset)
     plan = plan if rules.padded else plan.unpadded()
     notes = [*identity.opened.notes, *loaded.notes]
     notes += [describe_head(scorer.plan)] if scorer.plan.kind != "head" else []
@@ -101,8 +101,8 @@ def _tokens(job: Job, corpus: Corpus, identity: Identity, runtime: Runtime) -> T
     return tokens
 
 
-def _load(job: Job, identity: Identity, runtime: Runtime) -> tuple[LoadedModel, Scorer]:
-    """The model on this process's device, and what scores with it."""
+def _load(job: Job, identity: Identity, runtime: Runtime, lengths: list[int]) -> tuple[LoadedModel, Scorer]:
+    """The model on this process's device, and what scores with it rows of these lengths."""
     model, spec = identity.header.model, identity.header.scoring
     torch.set_float32_matmul_precision("high" if spec.tf32 else "highest")
     loaded = identity.opened.load(getattr(torch, spec.dtype), runtime.device)
@@ -113,6 +113,7 @@ def _load(job: Job, identity: Identity, runtime: Runtime) -> tuple[LoadedModel, 
         logits=spec.logits,
         budget=None if job.scoring.logits_mb is None else int(job.scoring.logits_mb * 2**20),
         implementation=job.scoring.implementation,
+        lengths=lengths,
     )
     return loaded, scorer
 

@@ -7,7 +7,7 @@ never exist. Legend: B rows of a batch, T tokens, V vocabulary rows of the head,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -77,31 +77,61 @@ def _replaced(layer: nn.Module, forward: Callable[[Any, torch.Tensor], torch.Ten
             delattr(layer, name)
 
 
-def probe_head(model: nn.Module, ids: torch.Tensor) -> HeadPlan:
+def probe_head(
+    model: nn.Module,
+    ids: torch.Tensor,
+    rows: Sequence[torch.Tensor] = (),
+    reset: Callable[[], None] = lambda: None,
+) -> HeadPlan:
     """How the model's output layer can be handled, found by six forward passes over ids int64 [B,T], T ≥ 2.
 
-    A head is taken as plain only if its recomputed logits equal the model's own to rounding. Raises LabError when
-    the model does not run on ids alone, and when later tokens change earlier logits: it sees what it should predict.
+    A head is taken as plain only if its recomputed logits equal the model's own to rounding, and if what follows it
+    is the same in ``rows`` [1,T] of the lengths that are to be measured, each computed after ``reset``. Raises
+    LabError when the model does not run on ids alone, and when later tokens change earlier logits: it sees what it
+    should predict.
     """
     with torch.inference_mode():
         own = _first_logits(model, ids)
         _check_causal(model, ids, own)
         try:
-            scale, softcap, eps = _find_transform(model, ids, own)
+            scale, softcap, known, eps = _find_transform(model, ids, own)
             plan = HeadPlan("head", scale, softcap)
             _check_against(model, ids, plan, own, eps)
+            for row in rows:
+                reset()
+                _check_length(model, row, known, eps)
         except _Unknown as unknown:
             return HeadPlan("fallback", reason=str(unknown))
     return plan
 
 
-def _first_logits(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+def response(model: nn.Module, ids: torch.Tensor) -> list[torch.Tensor]:
+    """What the model makes of ids [1,T], float32 and finite, to compare with what it makes of them another time.
+
+    The hidden states that enter the head and the answer to known logits, so that none of a long row are made; of a
+    model whose head cannot be replaced some of its logits. Raises LabError when it does not run on rows this long.
+    """
+    caught: list[torch.Tensor] = []
+    with torch.inference_mode():
+        try:
+            with _understood(), _replaced(_plain_layer(model), _answer(_ramp(), caught)):
+                out = full_logits(model, ids)
+            seen = [*caught, out]
+        except _Unknown:
+            logits = _first_logits(model, ids, "; if it runs on shorter rows, set dataset.protocol.max_tokens to those")
+            seen = [logits[..., :: max(1, logits.shape[-1] // 64)]]
+        return [torch.nan_to_num(one.float(), 0.0, 0.0, 0.0) for one in seen]
+
+
+def _first_logits(model: nn.Module, ids: torch.Tensor, advice: str = "") -> torch.Tensor:
     try:
         return full_logits(model, ids)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever it misses: a language, a picture, a package
-        raise LabError(f"{type(model).__name__} does not run on token ids alone: {first_line(error)}") from error
+    except Exception as error:  # whatever it misses: a language, a picture, a package, positions
+        raise LabError(
+            f"{type(model).__name__} does not run on {ids.shape[1]} token ids alone: {first_line(error)}{advice}"
+        ) from error
 
 
 def _check_causal(model: nn.Module, ids: torch.Tensor, own: torch.Tensor) -> None:
@@ -118,13 +148,30 @@ def _check_causal(model: nn.Module, ids: torch.Tensor, own: torch.Tensor) -> Non
             )
 
 
-def _find_transform(model: nn.Module, ids: torch.Tensor, own: torch.Tensor) -> tuple[float, float | None, float]:
-    """(scale, softcap, machine epsilon of the coarsest dtype on the way), from the answer to known logits."""
+def _plain_layer(model: nn.Module) -> nn.Linear:
     layer = model.get_output_embeddings()
     if layer is None:
         raise _Unknown("the model has no output embeddings")
     if type(layer) is not nn.Linear:
         raise _Unknown(f"the head is a {type(layer).__name__}, not a plain Linear")
+    return layer
+
+
+def _answer(known: torch.Tensor, caught: list[torch.Tensor]) -> Callable[[nn.Linear, torch.Tensor], torch.Tensor]:
+    """A forward of the head that keeps the hidden states and answers with known logits at every position."""
+
+    def forward(layer: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
+        caught.append(hidden)
+        return known.to(hidden.device, hidden.dtype).expand(*hidden.shape[:-1], len(known)).contiguous()
+
+    return forward
+
+
+def _find_transform(
+    model: nn.Module, ids: torch.Tensor, own: torch.Tensor
+) -> tuple[float, float | None, torch.Tensor, float]:
+    """(scale, softcap, answer to the ramp, machine epsilon of the coarsest dtype on the way), from known logits."""
+    layer = _plain_layer(model)
     rows, width = layer.weight.shape
     if own.shape != (*ids.shape, rows):
         raise _Unknown(f"logits have shape {tuple(own.shape)}, the head has {rows} rows")
@@ -132,13 +179,7 @@ def _find_transform(model: nn.Module, ids: torch.Tensor, own: torch.Tensor) -> t
     if rows < ramp.numel():
         raise _Unknown(f"a head of {rows} rows is too small to probe")
     caught: list[torch.Tensor] = []
-
-    def answer(layer: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
-        caught.append(hidden)
-        known = ramp[torch.arange(rows) % ramp.numel()].to(hidden.device, hidden.dtype)
-        return known.expand(*hidden.shape[:-1], rows).contiguous()
-
-    with _understood(), _replaced(layer, answer):
+    with _understood(), _replaced(layer, _answer(ramp[torch.arange(rows) % ramp.numel()], caught)):
         out = full_logits(model, ids)
     if len(caught) != 1:
         raise _Unknown(f"the head is called {len(caught)} times in one pass")
@@ -150,7 +191,7 @@ def _find_transform(model: nn.Module, ids: torch.Tensor, own: torch.Tensor) -> t
     eps = max(torch.finfo(hidden.dtype).eps, torch.finfo(out.dtype).eps)
     x = ramp.to(hidden.dtype).double()[torch.arange(rows) % ramp.numel()]
     scale, softcap = _identify(x, out[0, 0].double().cpu(), eps, _numbers(model.config))
-    return scale, softcap, eps
+    return scale, softcap, out[0, 0, : ramp.numel()], eps
 
 
 def _ramp() -> torch.Tensor:
@@ -199,6 +240,15 @@ def _check_against(model: nn.Module, ids: torch.Tensor, plan: HeadPlan, own: tor
     off = (caught[0].to(own.device).float() - own.float()).abs().max().item()
     if not off <= 8 * eps * own.float().abs().max().item():
         raise _Unknown(f"the recomputed logits differ from the model's own by {off:.2g}")
+
+
+def _check_length(model: nn.Module, row: torch.Tensor, known: torch.Tensor, eps: float) -> None:
+    """Whether what follows the head answers the ramp in this row as it did in the short ones (``known``)."""
+    with _understood(), _replaced(_plain_layer(model), _answer(_ramp(), [])):
+        out = full_logits(model, row)
+    expected = known.to(out.device)
+    if out.shape != (*row.shape, len(known)) or not ((out - expected).abs() <= 8 * eps * expected.abs()).all():
+        raise _Unknown(f"what follows the head depends on how long the row is (tried {row.shape[1]} tokens)")
 
 
 @contextmanager

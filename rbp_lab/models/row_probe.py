@@ -1,8 +1,9 @@
 """Whether a row's scores depend on the row alone, tried on rows of the measurement itself before it begins.
 
 Padding rows to common widths and scoring them in batches assume that a model's logits do not depend on how long the
-padded row is or on what else is in the batch. Some models break that: a position scaling that switches at a length,
-relative positions counted over the padded row. Architectures are not named; parts of one row decide.
+padded row is, on what else is in the batch, or on what was computed before. Some models break that: a position scaling
+that switches at a length, relative positions counted over the padded row, an attention that a short row switches for
+good. Architectures are not named; parts of one row decide.
 """
 
 from __future__ import annotations
@@ -14,18 +15,13 @@ import numpy as np
 
 from rbp_lab.data.windows import TokenBatch, WindowPlan
 from rbp_lab.errors import LabError
+from rbp_lab.models.state import check_repeats
 from rbp_lab.scoring.types import TokenScores
 
-# Mean of |Δ nll| in nats over a row that rounding may cause: this many times the machine epsilon of the weights, and no
-# less than FLOOR, since kernels for other shapes add in another order.
+# Mean of |Δ nll| in nats over a row that rounding may cause: this many times the machine epsilon of weights and
+# products, and no less than FLOOR, since kernels for other shapes add in another order.
 ROUNDINGS, FLOOR = 4, 1e-4
 ENOUGH = 8  # tokens of a row whose scores show its positions
-
-DRAWS = "it draws random numbers in its forward pass; turn that off in its config"
-REMEMBERS = (
-    "it remembers the longest row so far (dynamic position scaling); choose dataset.protocol.max_tokens within the "
-    "positions it was trained for"
-)
 
 
 @dataclass(frozen=True)
@@ -44,56 +40,83 @@ class RowRules:
         return f"gives rows scores that depend {' and '.join(why)}; they are computed {', '.join(how)}" if why else ""
 
 
-def probe_rows(plan: WindowPlan, score: Callable[[TokenBatch], TokenScores], eps: float) -> RowRules:
-    """Find the rules under which a row of ``plan`` has the same scores wherever it is computed.
+def probe_rows(
+    plan: WindowPlan, score: Callable[[TokenBatch], TokenScores], eps: float, reset: Callable[[], None] = lambda: None
+) -> RowRules:
+    """Find the rules under which a row of ``plan`` has the same scores wherever and whenever it is computed.
 
     Cuts the longest row at lengths that rows of the plan have. Each part must have the scores by itself, and in one
-    padded batch with the others, that its tokens have in the whole row. eps: machine epsilon of the coarsest weights.
-    Raises LabError when a part scored by itself twice does not have the same scores (the model draws random numbers,
-    or remembers what it computed before), and when later tokens change the scores of earlier ones.
+    padded batch with the others, that its tokens have in the whole row, and the same ones after all the others as
+    before them. eps: machine epsilon of the coarsest numbers in a pass. reset: puts the model into the state in which
+    it was loaded; it is also left so. Raises LabError when the same part does not have the same scores again (the
+    model draws random numbers, or is changed by what it computes), and when later tokens change the scores of earlier
+    ones.
     """
     longest = int(np.argmax(plan.length))
-    start, width = int(plan.start[longest]), int(plan.length[longest])
-    lengths = _lengths(plan.length)
-    # Rows of one length are never padded; a part of one still shows what later tokens do.
-    cuts = lengths if len(lengths) > 1 else sorted({max(2, width // 2), width})
+    start, length, width = int(plan.start[longest]), int(plan.length[longest]), int(plan.width.max())
+    lengths = row_lengths(plan)
+    # Rows of one length may never be padded; a part of one still shows what later tokens do.
+    cuts = lengths if len(lengths) > 1 else sorted({max(2, length // 2), length})
     tolerance = max(FLOOR, ROUNDINGS * eps)
 
-    def scores(starts: list[int], lengths: list[int], width: int) -> list[np.ndarray]:
+    def kept(starts: list[int], lengths: list[int], width: int) -> list[np.ndarray]:
         return _nll(score, _batch(plan, starts, lengths, width))
 
-    def by_itself(lengths: list[int]) -> list[np.ndarray]:
-        return [scores([start], [length], length)[0] for length in lengths]
+    def scores(starts: list[int], lengths: list[int], width: int) -> list[np.ndarray]:
+        reset()
+        return kept(starts, lengths, width)
+
+    def alone(lengths: list[int], width: int | None = None) -> list[np.ndarray]:
+        return [scores([start], [one], width or one)[0] for one in lengths]
 
     def differ(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
-        return any(not np.abs(a - b).mean() <= tolerance for a, b in zip(some, others, strict=True))
+        return not _distance(some, others) <= tolerance
 
-    own = by_itself(lengths)
+    own = alone(lengths)
     if not all(np.isfinite(nll).all() for nll in own):
+        reset()
         return RowRules()  # the loop names the document and the position
-    in_whole, in_whole_cut = ([own[-1][: length - 1] for length in some] for some in (lengths, cuts))
-    if not differ(own, in_whole) and not differ(scores([start] * len(cuts), cuts, width), in_whole_cut):
-        return RowRules()
-    again, once_more = (by_itself(lengths[::-1])[::-1] for _ in range(2))
-    if differ(own, again):  # in the other order: a longer row came before
-        cause = DRAWS if differ(again, once_more) else REMEMBERS
-        raise LabError(f"the model gives the same row other scores each time, so no record could be repeated: {cause}")
-    if differ([scores([start], [length], width)[0] for length in cuts], in_whole_cut):
-        raise LabError(
-            f"the model is not causal in rows of {width} tokens: later tokens change its predictions of earlier ones, "
-            "so its ranks would mean nothing; use a decoder, or shorter rows (dataset.protocol.max_tokens)"
-        )
-    second = int(np.argsort(-plan.length, kind="stable")[min(1, len(plan) - 1)])
-    shared = int(plan.length[second])
-    beside = scores([start, int(plan.start[second])], [shared, shared], shared)[0]
-    return RowRules(padded=not differ(own, in_whole), together=not differ(by_itself([shared]), [beside]))
+    # Shorter rows after the longest, then the longest after them.
+    *shorter, last = [kept([start], [one], one)[0] for one in (*lengths[::-1], length)]
+    check_repeats(
+        _distance([*own[::-1], own[-1]], [*shorter, last]),
+        lambda: _distance([last], kept([start], [length], length)),
+        tolerance,
+    )
+    padded = not differ(own, _beginnings(own[-1], lengths))
+    together = True
+    if not padded or differ(scores([start] * len(cuts), cuts, width), _beginnings(own[-1], cuts)):
+        within = alone(cuts, length)
+        if differ(within, _beginnings(within[-1], cuts)):
+            raise LabError(
+                f"the model is not causal in rows of {length} tokens: later tokens change its predictions of earlier "
+                "ones, so its ranks would mean nothing; use a decoder, or shorter rows (dataset.protocol.max_tokens)"
+            )
+        padded = padded and not differ([own[-1]], alone([length], width))
+        second = int(np.argsort(-plan.length, kind="stable")[min(1, len(plan) - 1)])
+        shared = int(plan.length[second])
+        beside = scores([start, int(plan.start[second])], [shared, shared], shared)[0]
+        together = not differ(alone([shared]), [beside])
+    reset()
+    return RowRules(padded, together)
 
 
-def _lengths(length: np.ndarray) -> list[int]:
-    """Some lengths that rows have, ascending: the shortest, the longest, some between.
+def _beginnings(nll: np.ndarray, lengths: list[int]) -> list[np.ndarray]:
+    """The scores of the first tokens of a row, for parts of ``lengths`` tokens: a token fewer is predicted."""
+    return [nll[: length - 1] for length in lengths]
+
+
+def _distance(some: list[np.ndarray], others: list[np.ndarray]) -> float:
+    """The largest mean |Δ nll| in nats between rows; NaN when one is not finite."""
+    return float(np.max([np.abs(a - b).mean() for a, b in zip(some, others, strict=True)]))
+
+
+def row_lengths(plan: WindowPlan) -> list[int]:
+    """Some lengths that rows have, ascending: the shortest, the longest, some between; none for a plan without rows.
 
     The shortest of at least ENOUGH tokens is among them: the first predictions hardly depend on positions.
     """
+    length = plan.length
     shortest, longest = int(length.min()), int(length.max())
     wanted = [shortest + share * (longest - shortest) for share in (0, 0.5, 0.75, 1)]
     found = {int(length[np.argmin(np.abs(length - one))]) for one in wanted}

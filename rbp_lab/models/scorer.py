@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch.nn.functional as F
 
 from rbp_lab.data.windows import TokenBatch
 from rbp_lab.errors import LabError
-from rbp_lab.models.head import HeadPlan, intercept, probe_head
+from rbp_lab.models.head import HeadPlan, intercept, probe_head, response
+from rbp_lab.models.state import check_repeats, keep_state, relative_distance
+from rbp_lab.models.weights import coarsest_eps
 from rbp_lab.scoring import LMHead, TokenScores, choose, missing, product_of, score_tokens
 from rbp_lab.scoring.reference import score_logits
 
@@ -26,8 +29,11 @@ class Scorer:
     shape, and so a row's scores do not depend on its batch. On a GPU a batch is one forward pass, and one that does not
     fit its memory is split in two and tried again: there scores from different batches agree to rounding.
 
-    implementation: what "auto" came to. product: whose product computes the logits ("onednn", "torch", "triton").
-    LabError when the implementation asked for cannot run here.
+    lengths: of rows that are to be scored, ascending, so that the output layer is tried on them too. implementation:
+    what "auto" came to. product: whose product computes the logits ("onednn", "torch", "triton"). reset: puts the
+    model back into the state in which it came; nothing that is tried here changes that. LabError when the
+    implementation asked for cannot run here, when the model does not run on such rows, when it is not causal, and
+    when it is changed by being called in a way that cannot be undone.
     """
 
     def __init__(
@@ -39,17 +45,36 @@ class Scorer:
         logits: str = "float32",
         budget: int | None = None,
         implementation: str = "auto",
+        lengths: Sequence[int] = (),
     ):
         self._model, self._device = model, device
         self._num_candidates, self._logits = num_candidates, logits
         self._budget = budget
         self._rows = model.get_input_embeddings().weight.shape[0]
-        self.plan: HeadPlan = probe_head(model, _probe_ids(self._rows).to(device))
+        self.reset = keep_state(model)
+        self.plan = self._probe(lengths)
         self.implementation, self.product = "full logits", "torch"
         if self.plan.kind == "head":
             weight = model.get_output_embeddings().weight
             self.implementation = _chosen(implementation, weight, device)
             self.product = product_of(self.implementation, torch.device(device).type, weight.dtype, logits)
+
+    def _probe(self, lengths: Sequence[int]) -> HeadPlan:
+        """The plan of the head. The longest row is computed first, by the model as it came, and last again."""
+        ids = _probe_ids(2, 9, self._rows).to(self._device)
+        rows = [_probe_ids(1, length, self._rows).to(self._device) for length in lengths]
+        before = response(self._model, rows[-1]) if rows else []
+        self.reset()
+        plan = probe_head(self._model, ids, rows, self.reset)
+        self.reset()
+        after = response(self._model, rows[-1]) if rows else []
+        check_repeats(
+            relative_distance(before, after),
+            lambda: relative_distance(after, response(self._model, rows[-1])),
+            4 * coarsest_eps(self._model),
+        )
+        self.reset()
+        return plan
 
     def __call__(self, batch: TokenBatch) -> TokenScores:
         """Scores of the batch's scored positions in row-major order [n], on the device and not yet checked.
@@ -136,9 +161,9 @@ def _positions_at_once(states: torch.Tensor) -> int:
     return max(1, GATHERED_BYTES // (tiles * states.shape[-1] * states.element_size())) * tiles
 
 
-def _probe_ids(rows: int) -> torch.Tensor:
-    """A small fixed batch of token ids [2,9] spread over the vocabulary."""
-    return (torch.arange(18) * 7919 % rows).reshape(2, 9)
+def _probe_ids(rows: int, length: int, vocabulary: int) -> torch.Tensor:
+    """A fixed batch of token ids [rows, length] spread over the vocabulary."""
+    return (torch.arange(rows * length) * 7919 % vocabulary).reshape(rows, length)
 
 
 def describe_head(plan: Any) -> str:
