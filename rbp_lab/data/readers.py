@@ -156,7 +156,22 @@ class _Number(float):
         return self.literal
 
 
+class _NamedTwice(ValueError):
+    """An object names a field twice; the message is the rest of a sentence about it."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of a JSON object, each of one name: json itself keeps the last of several."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _NamedTwice(f"names the field {twice!r} twice; give each field its own name")
+    return fields
+
+
 _DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
     parse_float=_Number,
     parse_constant=_Number,
     parse_int=lambda literal: _Number(literal) if literal == "-0" or len(literal) > _LONGEST_INTEGER else int(literal),
@@ -171,6 +186,8 @@ def _json_rows(path: Path, fields: list[str]) -> Iterator[dict[str, Any]]:
     if lines and not {".jsonl", ".ndjson"} & {suffix.lower() for suffix in path.suffixes}:  # or values over many lines
         try:
             _DECODER.decode(first)
+        except _NamedTwice:
+            pass
         except (ValueError, RecursionError):
             lines = False
     for line, value in (_json_lines if lines else _json_values)(path):
@@ -198,6 +215,8 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, _DECODER.decode(line)
             except json.JSONDecodeError as error:
                 raise LabError(f"{path}, line {number} is not JSON: {error.msg} (column {error.colno})") from None
+            except _NamedTwice as error:
+                raise LabError(f"{path}, line {number} {error}") from None
             except RecursionError:
                 raise LabError(f"{path}, line {number} is nested too deeply to be read") from None
 
@@ -265,6 +284,8 @@ class _JsonText:
                     continue
                 self.at = error.pos
                 raise LabError(f"{self.path} is not JSON: {error.msg}, line {self.line}") from None
+            except _NamedTwice as error:
+                raise LabError(f"{self.path}, line {self.line}: the value that begins here {error}") from None
             except RecursionError:
                 raise LabError(f"{self.path}, line {self.line} is nested too deeply to be read") from None
             if end == len(self.text) and not isinstance(value, str | list | dict) and self.more():
