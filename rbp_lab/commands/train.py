@@ -1,14 +1,15 @@
-"""Train one model of the ladder: find the finished one or make it."""
+"""Train one model of the ladder, or with an objective classifiers: find the finished ones or make them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rbp_lab.config.build import MADE, read
 from rbp_lab.data.corpus import Corpus, TextSource
+from rbp_lab.errors import LabError
 from rbp_lab.ladder.model import LadderModel
 from rbp_lab.ladder.run import Source, TrainedModel, train_or_find
 from rbp_lab.models.source import ModelSource
@@ -33,7 +34,16 @@ class TrainRequest:
 
 def run(config: Mapping[str, Any]) -> None:
     """``rbp-lab train``."""
-    r = read(TrainRequest, config)
+    if config.get("objective") is not None:
+        from rbp_lab.commands.classifiers import train_classifiers  # torch: not for a model that is found
+
+        train_classifiers(config)
+        return
+    for name in ("observation", "classifier", "task"):
+        if config.get(name) is not None:
+            raise LabError(f"{name} is of classifiers; choose objective=supervised, aggregate or likelihood as well")
+    names = {f.name for f in fields(TrainRequest)}
+    r = read(TrainRequest, {name: node for name, node in config.items() if name in names})
     print(train(r.model, r.dataset, r.store, force=r.force, tracking=r.tracking, config=config), flush=True)
 
 

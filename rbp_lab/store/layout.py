@@ -4,6 +4,7 @@
 
     runs/<key>/          record.json and one parquet file per table
     models/<name>/       models of the ladder that rbp-lab trained
+    classifiers/<name>/  classifiers that it trained
     analysis/<name>/     tables, figures and report of an analysis
     cache/               token ids, tokenizers, records pulled from W&B, files of running jobs; safe to delete
     mirrored/            what W&B has of this store
@@ -118,6 +119,10 @@ class Store:
         """``training.json`` of every trained model, by name."""
         found = sorted((self.root / "models").glob(f"*/{TRAINING_FILE}"))
         return [path for path in found if not path.parent.name.startswith(".")]
+
+    def classifier(self, name: str) -> Path:
+        """Where a trained classifier lies, or will lie."""
+        return self.root / "classifiers" / file_name(name, "the name of a classifier")
 
     def analysis(self, name: str) -> AnalysisFiles:
         """Where the analysis ``name`` goes; LabError when that cannot name a directory."""
