@@ -39,3 +39,9 @@ def test_progress_is_printed_in_lines_outside_a_terminal(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "train x: 25%, 20 tok/s, 2 s left  step 1/4  loss 4.000"
     assert len(lines) == 3 and "step 3/4  loss 3.000" in lines[2]
+
+
+def test_a_resumed_training_shows_the_loss_of_its_first_step(capsys):
+    with TrainingProgress("train x", steps=100, tokens_per_step=10, seconds=0.0) as progress:
+        progress(51, 3.0, 1.0, 20.0)
+    assert capsys.readouterr().out.strip() == "train x: 51%, 20 tok/s, 24 s left  step 51/100  loss 3.000"

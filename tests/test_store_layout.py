@@ -33,7 +33,7 @@ def test_only_sixteen_hexadecimal_digits_are_a_key(tmp_path, key):
 @pytest.mark.parametrize("digest", ["", "../x", "zz" * 16, "ab" * 40, None])
 def test_only_hexadecimal_digits_are_a_digest(tmp_path, digest):
     store = Store(tmp_path)
-    for path in (store.tokens, store.tokenizer, store.pulled):
+    for path in (store.tokens, store.tokenizer, store.pulled, store.checkpoints):
         with pytest.raises(LabError, match="hexadecimal"):
             path(digest)
 

@@ -8,12 +8,15 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
 from rbp_lab import metrics
 from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
+from rbp_lab.tracking.settings import Tracking
+from rbp_lab.tracking.wandb.session import shared_client
 from tests.sources import MadeUpText, measure_config
 from tests.wandb_use import ONLINE, WAITS, analyze, sync
 
@@ -148,7 +151,6 @@ def test_sync_names_a_training_as_it_was_and_goes_on_past_a_damaged_one(server, 
 def test_lineage_from_training_to_exponents(server, tmp_path):
     """train → measure → analyze, each a run; model, record and analysis are linked by artifacts."""
     from rbp_lab.commands.train import train
-    from rbp_lab.tracking.settings import Tracking
 
     source = MadeUpText(num_documents=60)
     train(ladder(tmp_path), source, tmp_path, tracking=Tracking(**ONLINE), config={"here": 1})
@@ -174,3 +176,23 @@ def test_lineage_from_training_to_exponents(server, tmp_path):
     before = len(server.lab.operations)
     analyze(tmp_path)
     assert len(server.lab.operations) == before  # the same analysis is mirrored already
+
+
+def test_points_of_a_resumed_training_come_once(server, tmp_path):
+    """Interrupted after more steps than its checkpoint covers: the steps that come again are one point each."""
+    from rbp_lab.commands.train import train
+
+    def interrupt(step, *_):
+        shared_client().request("log", []).result(300)  # no point is left out because another is under way
+        if step == 9:
+            raise KeyboardInterrupt
+
+    source = MadeUpText(num_documents=60)
+    for hooks in ([interrupt], []):
+        with suppress(KeyboardInterrupt):
+            train(ladder(tmp_path), source, tmp_path, False, hooks, Tracking(**ONLINE), {}, checkpoint_seconds=0.0)
+    (run,) = server.lab.runs.values()
+    assert [row["tokens"] for row in run["history"]] == [128 * step for step in range(1, 33)]
+    record = json.loads((tmp_path / "models" / "tiny-1" / "training.json").read_text())
+    assert record["resumed_at"] == [1]
+    assert [row["train/loss"] for row in run["history"]] == pytest.approx(record["loss"], abs=1e-4)

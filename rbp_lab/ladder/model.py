@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +24,19 @@ from rbp_lab.store.layout import TRAINING_FILE, Store
 if TYPE_CHECKING:
     from transformers import GPTNeoXForCausalLM
 
+    from rbp_lab.ladder.checkpoint import Checkpoints
     from rbp_lab.ladder.training import StepHook
 
 # The six models of the demo, smallest first: conf/model/<name>.yaml.
 LADDER = ("ladder-1", "ladder-2", "ladder-3", "ladder-4", "ladder-5", "ladder-6")
 # Raised whenever the same settings would give another model, so that an old directory is trained anew.
 RECIPE_VERSION = 1
+
+
+def training_key(settings: Mapping[str, Any], corpus_fingerprint: str) -> str:
+    """What names a training, 16 hexadecimal digits: a hash of ``LadderModel.settings`` and of the text."""
+    what = json.dumps([dict(settings), corpus_fingerprint], sort_keys=True)
+    return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -147,11 +155,14 @@ class LadderModel:
                         weight.fill_(1.0 if kind == "vector" and name.endswith("weight") else 0.0)
         return model
 
-    def train(self, corpus: Corpus, store: Store, hooks: Sequence[StepHook] = ()) -> Path:
+    def train(
+        self, corpus: Corpus, store: Store, hooks: Sequence[StepHook] = (), checkpoints: Checkpoints | None = None
+    ) -> Path:
         """Train on the corpus and save model, tokenizer and ``training.json``; returns the directory.
 
-        The directory appears complete at the end or not at all: an interrupted training leaves nothing and begins
-        anew. store: where tokenizer and token ids are kept, shared by the models of a ladder.
+        The directory appears complete at the end or not at all. An interrupted training is taken up from
+        ``checkpoints``; without them it begins anew. store: where tokenizer and token ids are kept, shared by the
+        models of a ladder.
         """
         import torch
         import transformers
@@ -170,7 +181,8 @@ class LadderModel:
         schedule = Schedule(self.steps, warmup_rule(self.steps))
         begin = datetime.now(UTC)
         with TrainingProgress(f"train {self.name}", self.steps, self.batch * self.context) as progress:
-            losses = train_loop(model, rows, rate_rule(self.width), kind_of, schedule, (progress, *hooks))
+            losses = train_loop(model, rows, rate_rule(self.width), kind_of, schedule, (progress, *hooks), checkpoints)
+        before = checkpoints.seconds if checkpoints is not None else 0.0
         record = {
             "name": self.name,
             "family": self.family,
@@ -181,7 +193,8 @@ class LadderModel:
             "passes_over_the_text": round(rows[:, :, 1:].size / len(stream), 3),
             "loss": [round(float(loss), 4) for loss in losses],
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round((datetime.now(UTC) - begin).total_seconds(), 1),
+            "seconds": round(before + (datetime.now(UTC) - begin).total_seconds(), 1),
+            "resumed_at": checkpoints.resumed_at if checkpoints is not None else [],
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,

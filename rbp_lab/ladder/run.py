@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rbp_lab.data.corpus import Corpus
-from rbp_lab.errors import LabError
-from rbp_lab.ladder.model import LadderModel
+from rbp_lab.errors import LabError, note
+from rbp_lab.ladder.checkpoint import Checkpoints
+from rbp_lab.ladder.model import LadderModel, training_key
 from rbp_lab.records import ModelInfo
 from rbp_lab.store.layout import Store
 
 if TYPE_CHECKING:
     from rbp_lab.ladder.training import StepHook
+
+
+CHECKPOINT_SECONDS = 10.0
 
 
 class Source(Protocol):
@@ -25,9 +29,15 @@ class Source(Protocol):
 
 
 class Tracker(AbstractContextManager["Tracker"], Protocol):
-    """A ``StepHook`` open around one training; ``finish`` is called with the trained model and its training.json."""
+    """A ``StepHook`` open around one training.
+
+    ``kept`` is called when a checkpoint covers the steps so far, ``finish`` with the trained model and its
+    training.json.
+    """
 
     def __call__(self, step: int, loss: float, lr: float, tokens_per_s: float) -> None: ...
+
+    def kept(self, step: int) -> None: ...
 
     def finish(self, info: ModelInfo, training: Mapping[str, Any]) -> None: ...
 
@@ -43,10 +53,12 @@ class TrainedModel:
 
     def __str__(self) -> str:
         size, tokens = self.record["non_embedding_parameters"], self.record["training_tokens"]
-        tail = self.record["loss"][-20:]
+        tail, resumed = self.record["loss"][-20:], self.record.get("resumed_at", [])
         return (
             f"{self.name}: {'trained' if self.trained else 'found trained'}, S = {size:,}, {tokens:,} tokens, "
-            f"last loss {sum(tail) / len(tail):.3f}, {self.record['seconds']:.0f} s, {self.directory}"
+            f"last loss {sum(tail) / len(tail):.3f}, {self.record['seconds']:.0f} s, "
+            + (f"resumed at step {', '.join(map(str, resumed))}, " if resumed and self.trained else "")
+            + str(self.directory)
         )
 
 
@@ -57,12 +69,14 @@ def train_or_find(
     tracker: Callable[[LadderModel, Corpus], Tracker],
     hooks: Sequence[StepHook] = (),
     force: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> TrainedModel:
     """Train ``model`` on the corpus of ``source`` unless the same model is there already, or ``force``.
 
     The same: trained with the same settings on the same text. One trained otherwise is replaced, with a line that
-    says why. Tokenizer and token ids are kept below ``store``/cache. hooks: called after each step. tracker: makes the
-    tracker of a training; a model that is found has none.
+    says why. A training that was interrupted goes on from its last checkpoint, also under ``force``, which concerns
+    finished models. Tokenizer and token ids are kept below ``store``/cache. hooks: called after each step. tracker:
+    makes the tracker of a training; a model that is found has none. checkpoint_seconds: between two checkpoints.
 
     Raises:
         LabError: the model is not one that rbp_lab trains, or the source has no usable text.
@@ -81,7 +95,14 @@ def train_or_find(
         if model.trained_on() is not None:
             print(f"train {model.name} anew: {why}", flush=True)
         with tracker(model, corpus) as tracked:
-            model.train(corpus, store, (*hooks, tracked))
+            where = store.checkpoints(training_key(model.settings(), corpus.fingerprint))
+            checkpoints = Checkpoints(where, checkpoint_seconds, tracked.kept)
+            try:
+                model.train(corpus, store, (*hooks, tracked), checkpoints)
+            except (KeyboardInterrupt, SystemExit):
+                note(f"training of {model.name}: {checkpoints.kept()}")
+                raise
+            checkpoints.remove()
             tracked.finish(model.open().info, _record(model))
     return TrainedModel(model.name, Path(model.directory), why is not None, _record(model))
 

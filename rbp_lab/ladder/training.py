@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from torch import nn
 from torch.nn import functional
 
 from rbp_lab.errors import LabError
+
+if TYPE_CHECKING:
+    from rbp_lab.ladder.checkpoint import Checkpoints
 
 # on_step(step, loss, lr, tokens_per_s): step counts from 1, loss in nats per token, lr the schedule's factor in [0, 1].
 StepHook = Callable[[int, float, float, float], None]
@@ -60,11 +64,14 @@ def train_loop(
     kind_of: Callable[[str], str],
     schedule: Schedule,
     hooks: tuple[StepHook, ...] = (),
+    checkpoints: Checkpoints | None = None,
 ) -> np.ndarray:
     """Train ``model`` in place on rows [N, B, T+1]; the losses of the N steps in nats per token, float64 [N].
 
-    rates: peak learning rate of each kind of parameter; kind_of: a parameter's kind by its name. Deterministic for
-    given rows, weights and number of threads. Whatever a hook raises stops training and reaches the caller.
+    rates: peak learning rate of each kind of parameter; kind_of: a parameter's kind by its name. checkpoints: where
+    an earlier run of the same training is taken up, and what this one leaves for the next. Deterministic for given
+    rows, weights and number of threads; no random number is drawn. Whatever a hook raises stops training and reaches
+    the caller.
 
     Raises:
         LabError: the loss is not finite.
@@ -82,9 +89,10 @@ def train_loop(
         fused=True,
     )
     losses = np.empty(steps)
+    done = 0 if checkpoints is None else checkpoints.restore(model, optimizer, losses)
     model.train()
     begin = time.monotonic()
-    for step in range(steps):
+    for step in range(done, steps):
         factor = schedule(step)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -98,8 +106,10 @@ def train_loop(
         losses[step] = loss.item()
         if not np.isfinite(losses[step]):
             raise LabError(f"training diverged at step {step + 1} of {steps} (loss {losses[step]}); lower the rate")
-        speed = (step + 1) * batch * (width - 1) / max(1e-9, time.monotonic() - begin)
+        speed = (step + 1 - done) * batch * (width - 1) / max(1e-9, time.monotonic() - begin)
         for hook in hooks:
             hook(step + 1, float(losses[step]), factor, speed)
+        if checkpoints is not None and step + 1 < steps:
+            checkpoints.after_step(step + 1, model, optimizer, losses[: step + 1])
     model.eval()
     return losses

@@ -104,7 +104,7 @@ class TrainingProgress:
 
     def __init__(self, title: str, steps: int, tokens_per_step: int, seconds: float = 15.0):
         self._title, self._steps, self._tokens, self._seconds = title, steps, tokens_per_step, seconds
-        self._loss = 0.0
+        self._loss, self._shown, self._done = 0.0, 0, 0
 
     def __enter__(self) -> TrainingProgress:
         self._progress = TokenProgress(self._title, self._steps * self._tokens, self._seconds)
@@ -115,6 +115,8 @@ class TrainingProgress:
 
     def __call__(self, step: int, loss: float, lr: float, tokens_per_s: float) -> None:
         # A moving average with the bias of its start taken out: a single batch is noise to the eye.
-        self._loss += (loss - self._loss) / min(step, 20)
-        self._progress.advance(self._tokens)
+        self._shown += 1
+        self._loss += (loss - self._loss) / min(self._shown, 20)
+        self._progress.advance((step - self._done) * self._tokens)  # a resumed training begins in its middle
+        self._done = step
         self._progress.show(step * self._tokens, tokens_per_s, f"step {step}/{self._steps}  loss {self._loss:.3f}")

@@ -5,6 +5,7 @@
     runs/<key>/          record.json and one parquet file per table
     models/<name>/       models of the ladder that rbp-lab trained
     classifiers/<name>/  classifiers that it trained
+    checkpoints/<key>/   what a training that is not finished goes on from
     analysis/<name>/     tables, figures and report of an analysis
     cache/               token ids, tokenizers, records pulled from W&B, files of running jobs; safe to delete
     mirrored/            what W&B has of this store
@@ -123,6 +124,10 @@ class Store:
     def classifier(self, name: str) -> Path:
         """Where a trained classifier lies, or will lie."""
         return self.root / "classifiers" / file_name(name, "the name of a classifier")
+
+    def checkpoints(self, training: str) -> Path:
+        """Where the checkpoints of a training lie; LabError when ``training`` is not hexadecimal."""
+        return self.root / "checkpoints" / _hexadecimal(training)
 
     def analysis(self, name: str) -> AnalysisFiles:
         """Where the analysis ``name`` goes; LabError when that cannot name a directory."""

@@ -55,7 +55,7 @@ class MeasurementTracker(Callback):
             return
         self._logged = time.monotonic()
         with session.guarded("logging"):
-            session.log(self._row(progress))
+            session.log([self._row(progress)])
 
     def _row(self, progress: Progress) -> dict[str, Any]:
         stats, intervals = progress.stats, self._intervals

@@ -175,13 +175,18 @@ class Session:
             where = {"mode": self._where.mode, "server": self._where.server, "key": self._where.key}
             self._send("start", where, tracking.timeout, str(self._store), run)
 
-    def log(self, row: Mapping[str, Any]) -> None:
-        """A live point of every curve in ``row``; left out while an earlier request is under way. Waits for nothing."""
+    def log(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """A live point of every curve per row, left out while an earlier request is under way. Waits for nothing.
+
+        Returns whether the points were sent.
+        """
         while self._pending and self._pending[0][1].done():
             self._settle(*self._pending.pop(0))
         if self.ok and not self._pending:
             with self.guarded("logging"):
-                self._send("log", [row])
+                self._send("log", rows)
+                return True
+        return False
 
     def call(self, name: str, *arguments: Any) -> Any:
         """The answer to a request, after those before it; None when the session does nothing or fails at it."""
@@ -199,10 +204,17 @@ class Session:
         confirm: a summary value that the server must show in the end. Takes a bounded time in any case.
         """
         self.call("finish", exit_code, confirm)
-        if self.failed and self._open and self._client is not None:
-            self._client.request("abandon")  # should it still be able to; nobody waits for it
-        done, self._open = self.ok, False
+        done = self.ok
+        if self.failed:
+            self.abandon()  # should the client still be able to
+        self._open = False
         return done
+
+    def abandon(self) -> None:
+        """Have the run closed as failed; waits for nothing."""
+        if self._open and self._client is not None:
+            self._client.request("abandon")
+        self._open = False
 
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:

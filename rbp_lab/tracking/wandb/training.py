@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from rbp_lab.data.corpus import Corpus
-from rbp_lab.ladder.model import LadderModel
+from rbp_lab.ladder.model import LadderModel, training_key
 from rbp_lab.records import ModelInfo
 from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.settings import Destination, Tracking, destination
@@ -22,9 +22,8 @@ NOT_LOST = "; the training goes on and its losses are kept with the model: rbp-l
 
 
 def training_id(settings: Mapping[str, Any], corpus_fingerprint: str) -> str:
-    """The run of a training: a hash of the settings and of the text, so the same training is the same run."""
-    what = json.dumps([dict(settings), corpus_fingerprint], sort_keys=True)
-    return names.run_id(names.TRAIN, hashlib.sha256(what.encode()).hexdigest()[:16])
+    """The run of a training: named by its key, so the same training is the same run."""
+    return names.run_id(names.TRAIN, training_key(settings, corpus_fingerprint))
 
 
 def training_spec(name: str, family: str, settings: Mapping[str, Any], corpus: Mapping[str, Any]) -> RunSpec:
@@ -35,7 +34,10 @@ def training_spec(name: str, family: str, settings: Mapping[str, Any], corpus: M
 
 
 class TrainingTracker:
-    """A training's hook: logs at most every ``tracking.seconds``; a context manager, as MeasurementTracker is."""
+    """A training's hook: a point at most every ``tracking.seconds``; a context manager, as MeasurementTracker is.
+
+    Points are sent once a checkpoint covers them (``kept``), so that none comes twice when the training is resumed.
+    """
 
     def __init__(
         self, tracking: Tracking, store: str | Path, model: LadderModel, corpus: Corpus, config: Mapping[str, Any]
@@ -49,6 +51,7 @@ class TrainingTracker:
         self._spec = RunSpec(spec.id, spec.name, spec.group, spec.job_type, {**spec.config, "rbp_lab": dict(config)})
         self._steps, self._tokens = model.steps, model.batch * model.context
         self._logged = -float("inf")
+        self._points: list[dict[str, float]] = []
 
     def __enter__(self) -> TrainingTracker:
         if self._where is not None:
@@ -57,8 +60,12 @@ class TrainingTracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._session is not None:
+        if self._session is None:
+            return
+        if kind is None or issubclass(kind, Exception):
             self._session.finish(exit_code=0 if kind is None else 1)
+        else:  # interrupted or terminated: whoever did that does not wait for a server
+            self._session.abandon()
 
     def __call__(self, step: int, loss: float, lr: float, tokens_per_s: float) -> None:
         now = time.monotonic()
@@ -66,12 +73,15 @@ class TrainingTracker:
             return
         self._logged = now
         row = {"train/loss": loss, "train/lr": lr, "train/tokens_per_s": tokens_per_s}
-        row |= {names.STEP: step * self._tokens}
-        if step < self._steps:
-            self._session.log(row)
-        else:  # no later point stands for the last one, so it is waited for
+        self._points.append(row | {names.STEP: step * self._tokens})
+        if step == self._steps:  # no later point stands for the last one, so it is waited for
             with self._session.guarded("logging"):
-                self._session.call("log", [row])
+                self._session.call("log", self._points)
+
+    def kept(self, step: int) -> None:
+        """Send the points so far: the training does not go back behind ``step``."""
+        if self._session is not None and self._points and self._session.log(self._points):
+            self._points = []
 
     def finish(self, info: ModelInfo, training: Mapping[str, Any]) -> None:
         """Close the run with what the finished model is. training: its ``training.json``."""
