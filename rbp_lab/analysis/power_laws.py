@@ -35,12 +35,10 @@ def fit_all(
     for dataset in sorted(points["dataset"].unique()):
         here = points[points["dataset"] == dataset]
         families = sorted(here["family"].unique())
-        quantities = here[["metric", "k", "window"]].drop_duplicates()
-        quantities = quantities.sort_values(["metric", "window", "k"], na_position="first", kind="stable")
-        for metric, k, window in quantities.itertuples(index=False):
+        for (metric, window, k), at in here.groupby(["metric", "window", "k"], dropna=False):
             for family in [*families, *([POOLED] if len(families) > 1 else [])]:
                 label = Label(family, dataset, metric, None if pd.isna(k) else int(k), int(window))
-                data = series(here, label)
+                data = series(at, label)
                 if len(data):
                     fit = fit_power(data, label, confidence)
                     marks = sensitivity_warnings(fit, runs.get((dataset, family), ()), size)

@@ -167,16 +167,19 @@ def describe_points(line: Line2D, texts: Sequence[str]) -> None:
     if len(texts) != len(x):
         raise ValueError(f"{len(texts)} texts for {len(x)} points")
     texts = [text for text, drawn in zip(texts, np.isfinite(x) & np.isfinite(y), strict=True) if drawn]
-    figure = line.get_figure(root=True)
-    texts = ["\n".join(visible(part) for part in text.split("\n")) for text in texts]
-    line.point_titles = tuple(texts)  # matplotlib has no slot for such data; the gid finds the line in an SVG
-    line.set_gid(f"points-{len(point_titles(figure))}")
+    described = _described(line.get_figure(root=True))
+    line.set_gid(f"points-{len(described)}")  # finds the line in an SVG
+    described[line.get_gid()] = tuple("\n".join(visible(part) for part in text.split("\n")) for text in texts)
 
 
 def point_titles(figure: Figure) -> dict[str, tuple[str, ...]]:
     """The texts of described points by the gid of their line."""
-    lines = [line for line in figure.findobj(Line2D) if hasattr(line, "point_titles") and line.get_gid()]
-    return {line.get_gid(): line.point_titles for line in lines}
+    return dict(_described(figure))
+
+
+def _described(figure: Figure) -> dict[str, tuple[str, ...]]:
+    # Matplotlib has no slot for such data, and looking for lines in a whole figure takes as long as it has parts.
+    return figure.__dict__.setdefault("_rbp_lab_point_titles", {})
 
 
 def plain(value: float) -> str:
