@@ -13,7 +13,6 @@ import shlex
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from rbp_lab.config.arguments import Arguments, WrongUsage, parse
 from rbp_lab.config.directory import CONF
 from rbp_lab.errors import LabError, no_such
 from rbp_lab.failures import Failures, one_line, print_error, sentence
+from rbp_lab.interrupts import CODES, end_on_signals
 from rbp_lab.store.atomic import may_be_written
 
 if TYPE_CHECKING:
@@ -49,33 +49,28 @@ def main(arguments: list[str] | None = None) -> None:
 
     Interrupted by Ctrl-C it exits with 130, terminated with 143, and with 141 when nobody reads what it prints.
     """
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, _terminated)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a character that the terminal lacks is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
+        with end_on_signals():
+            code = _run(sys.argv[1:] if arguments is None else arguments)
+            sys.stdout.flush()
     except LabError as error:
         code = 2 if isinstance(error, WrongUsage) else 1
         print_error(str(error))
     except KeyboardInterrupt:
         print("interrupted; finished work is kept, nothing half-done is left", file=sys.stderr)
         code = 130
+    except SystemExit as error:
+        if error.code != CODES[signal.SIGTERM]:
+            raise
+        print("terminated; finished work is kept, nothing half-done is left", file=sys.stderr, flush=True)
+        code = error.code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
         code = 141
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
     sys.exit(code)
-
-
-def _terminated(*_: object) -> None:
-    print("terminated; finished work is kept, nothing half-done is left", file=sys.stderr, flush=True)
-    raise SystemExit(143)
 
 
 def usage() -> str:

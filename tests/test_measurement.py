@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from rbp_lab.config.schemas import Filters, KSpec
 from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import Windowing, plan_windows
 from rbp_lab.errors import LabError
+from rbp_lab.measurement.loop import Watch
 from rbp_lab.measurement.loop import measure as measure_plan
 from rbp_lab.measurement.observers import Callback, Observers, RunInfo
 from rbp_lab.models.scorer import Scorer
@@ -81,8 +83,10 @@ def test_batching_sharding_and_order_change_nothing(protocol):
     for batch_tokens in (64 * 32, 10**6):
         other = measure_plan(plan, scorer, run_plan(), batch_tokens=batch_tokens)
         assert other.stats == one_by_one.stats and other.documents == one_by_one.documents
-    for world in (2, 3):
-        parts = [measure_plan(plan.shard(r, world), scorer, run_plan(), batch_tokens=500) for r in range(world)]
+    for tokens in (1, 300, 10**6):
+        bounds = plan.cut(tokens)
+        shards = [plan.documents(*between) for between in pairwise(bounds)]
+        parts = [measure_plan(shard, scorer, run_plan(), batch_tokens=500) for shard in shards]
         merged = parts[-1]
         for part in parts[:-1]:
             merged = merged + part
@@ -203,7 +207,7 @@ def test_the_next_batch_is_begun_before_one_is_looked_at():
     plan, order = make_plan(), []
     scorer = Scorer(build_tiny_model("gpt2"), "cpu")
 
-    class Watch(Callback):
+    class Order(Callback):
         def on_batch(self, batch, scores):
             order.append(("seen", int(batch.document_id[0])))
 
@@ -211,7 +215,7 @@ def test_the_next_batch_is_begun_before_one_is_looked_at():
         order.append(("begun", int(batch.document_id[0])))
         return scorer(batch)
 
-    measure_plan(plan, score, run_plan(), Observers([Watch()]), batch_tokens=1)
+    measure_plan(plan, score, run_plan(), Watch(run_plan(), Observers([Order()])), batch_tokens=1)
     begun, seen = ([d for what, d in order if what == kind] for kind in ("begun", "seen"))
     assert begun == seen and [what for what, _ in order[:4]] == ["begun", "begun", "seen", "begun"]
 
@@ -251,8 +255,8 @@ def test_callbacks_see_the_loop_and_cannot_break_it(capsys):
     plan, scorer = make_plan(), Scorer(build_tiny_model("gpt2"), "cpu")
     good, bad, exits = Recorder(), Recorder(fail_at="on_batch"), Recorder(fail_at="on_log", error=SystemExit(3))
     with Observers([bad, exits, good]) as observers:
-        result = measure_plan(plan, scorer, run_plan(), observers, batch_tokens=500)
-    assert good.calls[0] == "on_start" and good.calls[-3:] == ["on_log", "on_end", "close"]
+        result = measure_plan(plan, scorer, run_plan(), Watch(run_plan(), observers), batch_tokens=500)
+    assert good.calls[0] == "on_batch" and good.calls[-2:] == ["on_log", "close"]
     assert good.calls.count("on_batch") == sum(1 for _ in plan.batches(500))
     assert bad.calls.count("on_batch") == 1 and exits.calls[-1] == "on_log"
     warnings = capsys.readouterr().err
@@ -268,8 +272,8 @@ def test_callbacks_get_the_error_and_are_closed_when_the_loop_breaks_off():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), Observers([seen]) as observers:
-        measure_plan(plan, interrupted, run_plan(), observers)
-    assert seen.calls == ["on_start", "on_error", "close"]
+        measure_plan(plan, interrupted, run_plan(), Watch(run_plan(), observers))
+    assert seen.calls == ["on_error", "close"]
 
 
 class Seen(Callback):

@@ -1,22 +1,18 @@
-"""Real processes on the CPU: uneven shares, every document once, the record of one process to the last bit."""
+"""Real processes on the CPU: whoever takes which shard, the record of one process to the last bit."""
 
-import json
 import os
 import signal
 import sys
-import threading
 import time
 
+import psutil
 import pytest
-from torch.distributed import TCPStore
 
 from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
 from rbp_lab.measurement import pool
 from rbp_lab.measurement.observers import Callback
-from rbp_lab.measurement.pool import FAILURE, run_to_end, write_failure
 from rbp_lab.store.records import list_records
-from tests import forked
 from tests.sources import measure_config
 
 
@@ -25,55 +21,26 @@ def alone(tiny_model_dir, tmp_path_factory):
     return measure(measure_config(tiny_model_dir, tmp_path_factory.mktemp("alone"))).record
 
 
-NEEDED = (
-    "rbp_lab.measurement.worker", "accelerate", "transformers.models.gpt_neox.modeling_gpt_neox",
-    "rbp_lab.scoring.cpu_numba", "numba.core.typing.builtins",
-)  # fmt: skip
+def several(model, store, **changes):
+    """Two processes that take shards of a few documents each."""
+    return measure_config(model, store, launch__processes=2, launch__shard_tokens=300, **changes)
 
 
-@pytest.fixture
-def ready(monkeypatch):
-    """Measuring processes are forked from one that has imported what they need, and meet at a store of this process.
-
-    What torch's launcher adds to them is tried by a killed process below, and from the command line.
-    """
-
-    def fork(command, environment, stderr):
-        module, job = command[-2:]
-        processes = int(command[command.index("--nproc-per-node") + 1])
-        meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(meeting.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-        shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-        script = f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
-        scripts = [
-            forked.Script(
-                script, [job], {**environment, **shared, "RANK": str(i), "LOCAL_RANK": str(i)}, os.devnull, stderr.name
-            )
-            for i in range(processes)
-        ]
-        return max(map(abs, forked.run(NEEDED, scripts)))
-
-    monkeypatch.setattr(pool, "run_to_end", fork)
-
-
-@pytest.mark.parametrize("processes", [2, 3])
-def test_several_processes_give_the_record_of_one(tiny_model_dir, tmp_path, alone, processes, ready, monkeypatch):
+@pytest.mark.parametrize("processes", [2])
+def test_several_processes_give_the_record_of_one(tiny_model_dir, tmp_path, alone, processes, monkeypatch):
     for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):  # another project's settings
         monkeypatch.setenv(name, "true")
-    outcome = measure(measure_config(tiny_model_dir, tmp_path, launch__processes=processes))
+    outcome = measure(several(tiny_model_dir, tmp_path))
     record = outcome.record
-    assert len(alone.documents) % processes != 0  # 23 documents have tokens: the shares are uneven
-    assert record.provenance["processes"] == processes
+    assert record.provenance["processes"] == processes and record.provenance["shards"] > 4
     assert record.key == alone.key
     assert record.stats == alone.stats and record.documents == alone.documents
-    assert not list(tmp_path.glob("cache/job-*"))
-
-
-def test_more_processes_than_documents(tiny_model_dir, tmp_path, ready):
-    config = measure_config(tiny_model_dir, tmp_path, dataset__num_documents=3, launch__processes=2)
-    alone = measure(measure_config(tiny_model_dir, tmp_path / "x", dataset__num_documents=3)).record
-    record = measure(config).record  # one document has tokens, one process has nothing to do
-    assert record.stats == alone.stats and len(record.documents) == 1
+    assert record.document_names == alone.document_names
+    assert not list(tmp_path.glob("partial/*"))
+    before = list(pool._workers)
+    again = measure(several(tiny_model_dir, tmp_path / "x", dataset__num_documents=3)).record
+    assert pool._workers == before  # the processes of the last measurement
+    assert len(again.documents) == 1  # one document has tokens, one process has nothing to do
 
 
 @pytest.mark.parametrize(
@@ -81,24 +48,22 @@ def test_more_processes_than_documents(tiny_model_dir, tmp_path, ready):
     [
         ("mistake", LabError, r"^callbacks\.mine: this callback is for nobody$"),
         ("defect", RuntimeError, r"^in process \d: ArithmeticError: no such luck"),
-        ("killed", LabError, r"^a measuring process was ended by SIGKILL; if memory ran out"),
+        ("killed", LabError, r"^measuring process \d was ended by SIGKILL; if memory ran out"),
     ],
 )
-def test_what_goes_wrong_in_a_process_is_what_is_told(tiny_model_dir, tmp_path, how, error, message, request):
-    if how != "killed":  # that a process was killed is told by the launcher
-        request.getfixturevalue("ready")
-    config = measure_config(tiny_model_dir, tmp_path, launch__processes=2)
+def test_what_goes_wrong_in_a_process_is_what_is_told(tiny_model_dir, tmp_path, how, error, message):
+    config = several(tiny_model_dir, tmp_path)
     config["callbacks"] = {"mine": {"_target_": "tests.test_measurement_processes.only_in_workers", "how": how}}
     with pytest.raises(error, match=message) as caught:
         measure(config)
     if how == "defect":
         assert "in only_in_workers" in caught.value.__notes__[0]  # the traceback of the process
-    assert list_records(tmp_path) == [] and not list(tmp_path.glob("cache/job-*"))
+    assert list_records(tmp_path) == [] and not pool._workers
 
 
 def only_in_workers(how):
     """A callback that can be built by the parent, but not by a launched process."""
-    if "RANK" in os.environ:
+    if is_worker():
         if how == "mistake":
             raise LabError("this callback is for nobody")
         if how == "killed":
@@ -107,29 +72,42 @@ def only_in_workers(how):
     return Callback()
 
 
-def test_an_interrupt_ends_what_was_started(tmp_path):
-    script = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
-
-    pid = tmp_path / "pid"
-
-    def interrupt():  # when the process is under way, however long its start takes
-        while not (pid.is_file() and pid.read_text()):
-            time.sleep(0.01)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=interrupt, daemon=True).start()
-    try:
-        with open(tmp_path / "log", "w") as log, pytest.raises(KeyboardInterrupt):
-            run_to_end([sys.executable, "-c", script], os.environ, log)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)
+def is_worker():
+    return os.path.basename(sys.argv[0]) == "worker.py"
 
 
-def test_the_first_failure_is_the_cause(tmp_path):
-    write_failure(tmp_path / "job.json", KeyError("first"), 1)
-    write_failure(tmp_path / "job.json", LabError("collateral"), 0)
-    told = json.loads((tmp_path / FAILURE).read_text())
-    assert told["rank"] == 1 and told["message"] == "KeyError: 'first'" and not told["user"]
+class KilledIn(Callback):
+    """Kills process ``rank`` at its first shard, unless the file ``once`` is there."""
+
+    def __init__(self, rank, once):
+        self._rank, self._once = rank, once
+
+    def on_start(self, run):
+        self._mine = run.rank == self._rank
+
+    def on_batch(self, batch, scores):
+        if self._mine and not os.path.exists(self._once):
+            open(self._once, "x").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if not self._mine:
+            while not os.path.exists(self._once):
+                time.sleep(0.01)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_others_do_the_work_of_a_killed_process(tiny_model_dir, tmp_path, alone, rank, capsys):
+    config = several(tiny_model_dir, tmp_path)
+    target = "tests.test_measurement_processes.KilledIn"
+    config["callbacks"] = {"killed": {"_target_": target, "rank": rank, "once": str(tmp_path / "once")}}
+    record = measure(config).record
+    assert record.stats == alone.stats and record.documents == alone.documents
+    assert f"measuring process {rank} was ended by SIGKILL; the others do its work" in capsys.readouterr().err
+    assert not list(tmp_path.glob("partial/*"))
+
+
+def test_the_processes_end_with_the_one_that_started_them():
+    (worker,) = pool._pool(1, "cpu")
+    process = psutil.Process(worker._process.pid)
+    worker._process.stdin.close()  # as the system does when a process ends, however it ends
+    process.wait(timeout=60)
+    pool.close()

@@ -10,26 +10,25 @@ from rbp_lab.stats import RankStats
 
 
 def measured(rank: int, in_terminal: bool, monkeypatch, capsys) -> str:
-    """What a loop at 40 of 100 tokens shows in process ``rank`` of two."""
+    """What process ``rank`` of two shows at 60 of 100 tokens, of which 20 were done before it began."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: in_terminal, raising=False)
     bar = ProgressBar(seconds=0.0)
-    bar.on_start(RunInfo("gpt2", "text", 2, 100, 8, (1,), (1,), rank, 2))
+    bar.on_start(RunInfo("gpt2", "text", 2, 100, 8, (1,), (1,), rank, 2, finished_positions=20))
     bar.on_batch(SimpleNamespace(tokens=np.zeros((2, 20))), None)
-    bar.on_log(Progress(1, 40, 2.0, RankStats.zeros(8)))
-    bar.on_end(None)
+    bar.on_log(Progress(60, 2.0, 20, RankStats.zeros(8)))
     bar.close()
     return capsys.readouterr().out
 
 
 def test_the_first_process_prints_lines_outside_a_terminal(monkeypatch, capsys):
     line = measured(0, False, monkeypatch, capsys)
-    assert line.strip() == "measure gpt2 on text (1 of 2): 40%, 20 tok/s, 3 s left"
+    assert line.strip() == "measure gpt2 on text: 60%, 20 tok/s, 2 s left"
     assert measured(1, False, monkeypatch, capsys) == ""
 
 
 def test_a_terminal_has_a_bar_that_is_stopped(monkeypatch, capsys):
     shown = measured(0, True, monkeypatch, capsys)
-    assert "40%" in shown and "tok/s" in shown and "s left" not in shown
+    assert "60%" in shown and "tok/s" in shown and "s left" not in shown
 
 
 def test_progress_is_printed_in_lines_outside_a_terminal(capsys):

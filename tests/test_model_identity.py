@@ -14,8 +14,7 @@ import transformers
 
 from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.pool import FAILURE
-from rbp_lab.measurement.worker import run_worker
+from rbp_lab.measurement.worker import answer_to
 from rbp_lab.models import HFModel
 from rbp_lab.store.records import list_records
 from tests import hub_server
@@ -148,17 +147,12 @@ def test_weights_of_the_same_size_and_time_are_another_model(tiny_model_dir, tmp
     assert second.record.summary["cross_entropy"] != first.record.summary["cross_entropy"]
 
 
-def test_a_process_that_finds_another_model_than_it_was_started_for_stops(tiny_model_dir, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setenv("RANK", "0")
+def test_a_process_that_finds_another_model_than_it_was_started_for_stops(tiny_model_dir, tmp_path):
     model = copy_of(tiny_model_dir, tmp_path / "model")
     config = measure_config(model, tmp_path / "store")
     key = measure(config).record.key
     flip(model / "model.safetensors", model / "model.safetensors")
-    job = tmp_path / "job.json"
-    job.write_text(json.dumps({"config": config, "key": key}))
-    assert run_worker([str(job)]) == 1
-    failure = json.loads((tmp_path / FAILURE).read_text())
+    failure = answer_to({"config": config, "key": key, "place": {}})
     assert failure["user"] and "changed while the processes started" in failure["message"]
     assert len(list_records(tmp_path / "store")) == 1
 

@@ -65,8 +65,8 @@ def test_live_intervals_are_those_of_the_whole_table():
     live = LiveIntervals(thresholds)
     live.update(tables[:1])
     assert live.rbp(0) is None and live.cross_entropy() is None  # one document has no interval
-    for end in (2, 3, 4, 4):
-        live.update(tables[:end])
+    for begin, end in ((1, 2), (2, 3), (3, 4), (4, 4)):
+        live.update(tables[begin:end])
         merged = functools.reduce(lambda a, b: a + b, tables[:end])
         expected = [(live.rbp(i), metrics.neg_log_rbp(merged, k)) for i, k in enumerate(thresholds)]
         for mine, theirs in [*expected, (live.cross_entropy(), metrics.cross_entropy_estimate(merged))]:
@@ -144,7 +144,7 @@ def test_only_process_0_tracks_and_says_whose_values_are_live(monkeypatch):
     tracker.close()
     (start, spec), finish = FakeSession.last.calls
     assert start == "start" and spec.id == f"measure-{header.key}" and spec.config["rbp_lab"] == {"here": 1}
-    assert spec.config["live_values_are_of"] == "process 0's share, 1 of 2"
+    assert spec.config["live_values_are_of"] == "the documents that process 0 has scored since the command began"
     assert finish == ("finish", 1)  # a measurement that breaks off is a failed run
 
 

@@ -1,6 +1,8 @@
 """Whatever the wandb package does, a measurement keeps its record and its exit code and prints one warning."""
 
 import json
+import os
+import sys
 import time
 from types import SimpleNamespace
 
@@ -10,7 +12,6 @@ from rbp_lab.cli import main
 from rbp_lab.commands.measure import measure
 from rbp_lab.measurement import pool
 from rbp_lab.measurement.observers import Observers, RunInfo
-from rbp_lab.store.layout import Store
 from rbp_lab.tracking.jsonl import JsonLines
 from rbp_lab.tracking.settings import Tracking, destination
 from rbp_lab.tracking.wandb import session
@@ -177,14 +178,14 @@ def test_an_environment_that_is_no_use_is_no_key(tmp_path, monkeypatch):
         assert destination(Tracking(mode="online")).mode == "offline"
 
 
-def test_warnings_of_measuring_processes_reach_the_terminal(tmp_path, monkeypatch, capsys):
-    def processes(command, environment, stderr):
-        stderr.write("warning: W&B (offline) failed\nW1125 launcher: noise\nnote: a\nwarning: W&B (offline) failed\n")
-        return 0
-
-    monkeypatch.setattr(pool, "run_to_end", processes)
-    pool.launch({}, "0" * 16, 2, Store(tmp_path))
-    assert capsys.readouterr().err == "warning: W&B (offline) failed\nnote: a\n"
+def test_warnings_of_measuring_processes_reach_the_terminal_once(capsys):
+    said = "warning: W&B (offline) failed\nW1125 noise\nnote: a\nwarning: W&B (offline) failed\n"
+    script = f"import sys; sys.stderr.write({said!r})"
+    workers = [pool.Worker(os.environ, [sys.executable, "-c", script]) for _ in range(2)]
+    for worker in workers:
+        assert worker.exit_code() == 0 and worker.whole_log() == "W1125 noise\n"
+        worker.end(1.0)
+    assert sorted(capsys.readouterr().err.splitlines()) == ["note: a", "warning: W&B (offline) failed"]
 
 
 def test_json_lines_hold_start_progress_record_and_error(tmp_path, outcome):

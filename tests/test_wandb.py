@@ -24,9 +24,9 @@ from tests.wandb_use import ONLINE, WAITS, analyze, sync
 @pytest.fixture
 def every_batch(monkeypatch):
     """The measuring loop reaches a log point after every batch, not every five seconds."""
-    import rbp_lab.measurement.shard as module
+    import rbp_lab.measurement.work as module
 
-    monkeypatch.setattr(module, "measure_plan", functools.partial(module.measure_plan, log_seconds=0.0))
+    monkeypatch.setattr(module, "Watch", functools.partial(module.Watch, log_seconds=0.0))
 
 
 def artifacts(server, kind="rbp-record"):

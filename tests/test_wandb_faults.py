@@ -76,9 +76,9 @@ def fresh():
 def test_a_failing_server_costs_one_warning_and_no_record(
     server, fresh, tiny_model_dir, tmp_path, monkeypatch, capsys, name
 ):
-    import rbp_lab.measurement.shard as module
+    import rbp_lab.measurement.work as module
 
-    monkeypatch.setattr(module, "measure_plan", functools.partial(module.measure_plan, log_seconds=0.0))
+    monkeypatch.setattr(module, "Watch", functools.partial(module.Watch, log_seconds=0.0))
     monkeypatch.setattr(session.Future, "result", counting(session.Future.result))
     server.fault = FAULTS[name]
     waits = {"waits": {"_target_": "tests.test_wandb_faults.LoopWaits"}}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rbp_lab.data.windows import TokenizedCorpus, Windowing, plan_windows
-from rbp_lab.measurement.loop import measure
+from rbp_lab.measurement.loop import Watch, measure
 from rbp_lab.measurement.observers import Callback, Observers, RunInfo
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, ScoringSpec
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
@@ -35,7 +35,7 @@ class Clock(Callback):
     def on_start(self, run):
         self.began = self._now()
 
-    def on_end(self, measurement):
+    def on_shard(self, measurement):
         self.took = self._now() - self.began
 
 
@@ -80,7 +80,8 @@ def test_tracking_costs_less_than_two_percent_of_the_loop(tmp_path, monkeypatch,
     def once(tracking: Tracking) -> np.ndarray:
         clock = Clock()
         with Observers([MeasurementTracker(tracking, tmp_path), Ready(), clock]) as observers:
-            measure(plan, scorer, run, observers, log_seconds=LOG_SECONDS)
+            observers.notify("on_start", run)
+            observers.notify("on_shard", measure(plan, scorer, run, Watch(run, observers, LOG_SECONDS)))
         return clock.took
 
     spent = []

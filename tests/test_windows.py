@@ -1,5 +1,7 @@
 """Every scored token exactly once, whatever the windows; masks from lengths and special ids."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,16 +90,17 @@ def test_bytes_are_those_of_the_scored_labels():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 5), st.integers(1, 400))
-def test_shards_partition_documents_and_widths_ignore_company(sizes, world, batch_tokens):
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 100), st.integers(1, 400))
+def test_shards_partition_documents_and_widths_ignore_company(sizes, tokens, batch_tokens):
     sizes = [*sizes, 5]
     plan = plan_windows(corpus(sizes), Windowing("rolling", 24, 7, mask_special=False))
-    shards = [plan.shard(rank, world) for rank in range(world)]
-    documents = [set(s.document_id.tolist()) for s in shards]
-    assert sum(map(len, documents)) == len(set.union(*documents)) == len(set(plan.document_id.tolist()))
-    assert sorted(x for s in shards if len(s) for x in labels(s, batch_tokens)) == sorted(labels(plan, 10**6))
-    counts = [len(d) for d in documents]
-    assert max(counts) - min(counts) <= 1
+    bounds = plan.cut(tokens)
+    shards = [plan.documents(*between) for between in pairwise(bounds)]
+    documents = [sorted(set(s.document_id.tolist())) for s in shards]
+    assert [one for some in documents for one in some] == sorted(set(plan.document_id.tolist()))
+    assert sorted(x for s in shards for x in labels(s, batch_tokens)) == sorted(labels(plan, 10**6))
+    assert all(len(some) == 1 or s.length.sum() <= tokens for some, s in zip(documents, shards, strict=True))
+    assert plan.unpadded().cut(tokens) == bounds  # how rows are padded is known later than how they are cut
     for batch in plan.batches(batch_tokens):
         lengths = batch.scored.shape[1] - np.argmax(batch.scored[:, ::-1], axis=1) + 1  # the last label is scored
         width = batch.tokens.shape[1]

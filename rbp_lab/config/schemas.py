@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rbp_lab.errors import LabError, one_of, shown
 
@@ -56,14 +56,21 @@ class Precision:
 
 @dataclass(frozen=True)
 class Launch:
-    """Where a measurement runs; never changes its numbers. processes: one per device. device: auto, cpu or cuda."""
+    """Where a measurement runs; never changes its numbers.
 
-    processes: int = 1
+    processes: that measure together, "auto" for one per GPU. device: auto, cpu or cuda. shard_tokens: tokens of the
+    shards in which finished work is kept, None for some seconds of work; work that was begun stays cut as it was.
+    """
+
+    processes: int | Literal["auto"] = 1
     device: str = "auto"
+    shard_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.processes <= MOST_PROCESSES:
-            raise LabError(f"launch.processes must be 1 to {MOST_PROCESSES}; got {self.processes}")
+        if self.processes != "auto" and not 1 <= self.processes <= MOST_PROCESSES:
+            raise LabError(f"launch.processes must be auto or 1 to {MOST_PROCESSES}; got {shown(self.processes)}")
+        if self.shard_tokens is not None and self.shard_tokens < 1:
+            raise LabError(f"launch.shard_tokens must be at least 1, or null; got {self.shard_tokens}")
         one_of("launch.device", self.device, DEVICES)
 
 

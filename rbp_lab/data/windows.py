@@ -6,6 +6,7 @@ Legend: B rows in a batch, T tokens in a row, S = T−1 positions with a next to
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -121,10 +122,34 @@ class WindowPlan:
     def __len__(self) -> int:
         return len(self.start)
 
-    def shard(self, rank: int, world: int) -> WindowPlan:
-        """The share of process ``rank`` of ``world``: every world-th document, all rows of a document together."""
-        new_document = np.concatenate([[False], np.diff(self.document_id) != 0])
-        return self.take(np.flatnonzero(np.cumsum(new_document) % world == rank))
+    def cut(self, tokens: int) -> tuple[int, ...]:
+        """Document ids that cut the plan into shards of about ``tokens`` tokens each, a longer document by itself.
+
+        Shard i holds the documents from the i-th of these ids to before the next one. The cut depends on the lengths of
+        the rows alone, not on how they are padded.
+        """
+        order = np.argsort(self.document_id, kind="stable")
+        documents, first = np.unique(self.document_id[order], return_index=True)
+        sizes = np.add.reduceat(self.length[order], first)
+        bounds, filled = [int(documents[0])], 0
+        for document, size in zip(documents.tolist(), sizes.tolist(), strict=True):
+            if filled and filled + size > tokens:
+                bounds.append(document)
+                filled = 0
+            filled += size
+        return (*bounds, int(documents[-1]) + 1)
+
+    def documents(self, first: int, last: int) -> WindowPlan:
+        """The rows of the documents from ``first`` to ``last`` − 1."""
+        return self.take(np.flatnonzero((self.document_id >= first) & (self.document_id < last)))
+
+    def digest(self) -> str:
+        """SHA-256 (64 hexadecimal digits) over every token id and where its row begins: what will be scored."""
+        digest = hashlib.sha256(f"{self.mask_special} {self.special_ids.tolist()}\n".encode())
+        order = np.lexsort((self.start, self.document_id))
+        for array in (self.document_id[order], self.start[order], self.length[order], self.skip[order], self.tokens):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def take(self, rows: np.ndarray) -> WindowPlan:
         """The plan restricted to ``rows`` (int64 indices)."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.measurement.observers import Callback
 from rbp_lab.models.source import ModelSource, OpenModel
 from rbp_lab.records import DatasetInfo, RunHeader, RunRecord, ScoringSpec, record_key
+from rbp_lab.store.records import read_record, read_totals
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,28 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A record and where it lies. measured: False when it was found finished."""
+    """Where a finished record lies, and its header with the names that were asked for.
 
-    record: RunRecord
+    measured: False when it was found finished.
+    """
+
     path: Path
+    header: RunHeader
     measured: bool
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """The record with all its documents."""
+        return replace(read_record(self.path, self.header.key), header=self.header)
 
     def line(self) -> str:
         """The outcome as one line for a terminal."""
-        stats, seconds = self.record.stats, self.record.provenance.get("seconds", 0)
+        totals = read_totals(self.path, self.header.key)
+        stats, seconds = totals.stats, totals.provenance.get("seconds", 0)
         numbers = "  ".join(f"RBP_{k} {metrics.rbp(stats, k):.4f}" for k in (1, 10, 100))
         what = f"measured in {seconds:.0f} s" if self.measured else "found measured"
         return (
-            f"{self.record.model.name} on {self.record.dataset.name}: {what}, {stats.num_tokens:,} tokens, "
+            f"{self.header.model.name} on {self.header.dataset.name}: {what}, {stats.num_tokens:,} tokens, "
             f"CE {metrics.cross_entropy(stats):.4f}  {numbers}, {self.path}"
         )
 

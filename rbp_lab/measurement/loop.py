@@ -12,65 +12,81 @@ from rbp_lab.errors import LabError
 from rbp_lab.measurement.accumulator import RankAccumulator
 from rbp_lab.measurement.observers import Measurement, Observers, Progress, RunInfo
 from rbp_lab.scoring.types import NonFiniteLogits, TokenScores, check_finite
+from rbp_lab.stats import RankStats
 
 
 class NonFiniteScores(LabError):
     """A logit is NaN or infinite; the message says where."""
 
 
+class Watch:
+    """What the observers are shown of a process's work, over all the shards that it measures."""
+
+    def __init__(self, run: RunInfo, observers: Observers | None = None, log_seconds: float = 5.0):
+        """log_seconds: between two calls of ``on_log``."""
+        self._run, self._observers, self._log_seconds = run, observers or Observers(), log_seconds
+        self._begin = self._logged = time.monotonic()
+        self._stats = RankStats.zeros(run.vocab_rows, run.window_lengths)  # of the shards that are done
+        self._shown = 0  # tables of the present shard that were shown
+        self._positions = 0
+        self._others = lambda: 0
+
+    def count_others(self, positions: Callable[[], int]) -> None:
+        """positions: gives the tokens that other processes have finished since the beginning."""
+        self._others = positions
+
+    def batch(self, batch: TokenBatch, scores: TokenScores, accumulator: RankAccumulator) -> None:
+        """A batch was scored and counted."""
+        self._observers.notify("on_batch", batch, scores)
+        self._positions += batch.tokens.size
+        if time.monotonic() - self._logged >= self._log_seconds:
+            self._log(accumulator)
+
+    def shard(self, accumulator: RankAccumulator) -> None:
+        """Every batch of a shard was scored."""
+        self._log(accumulator)
+        self._stats = self._stats + accumulator.snapshot()
+        self._shown = 0
+
+    def _log(self, accumulator: RankAccumulator) -> None:
+        self._logged = time.monotonic()
+        stats, tables = self._stats + accumulator.snapshot(), accumulator.tables()
+        done = self._run.finished_positions + self._positions + self._others()
+        self._observers.notify(
+            "on_log",
+            Progress(done, self._logged - self._begin, self._run.finished_positions, stats, tables[self._shown :]),
+        )
+        self._shown = len(tables)
+
+
 def measure(
     plan: WindowPlan,
     score: Callable[[TokenBatch], TokenScores],
     run: RunInfo,
-    observers: Observers | None = None,
+    watch: Watch | None = None,
     batch_tokens: int = 8192,
-    log_seconds: float = 5.0,
     fold_tokens: int = 1 << 18,
 ) -> Measurement:
     """Score every row of ``plan`` once and return the sums.
 
     score: the scores of a batch's scored positions, in row-major order, unchecked; a batch ahead of what the observers
-    see. observers: notified beside the rank accumulator; the caller closes them. fold_tokens: as in RankAccumulator.
-    The result is independent of ``batch_tokens``, ``fold_tokens`` and the order of rows of different documents. Raises
-    NonFiniteScores naming document and token.
+    see. watch: shows the work to observers. fold_tokens: as in RankAccumulator. The result is independent of
+    ``batch_tokens``, ``fold_tokens`` and the order of rows of different documents. Raises NonFiniteScores naming
+    document and token.
     """
     documents, rows = np.unique(plan.document_id, return_counts=True)
     accumulator = RankAccumulator(dict(zip(documents.tolist(), rows.tolist(), strict=True)), fold_tokens)
     accumulator.on_start(run)
-    observers = observers or Observers()
-    observers.notify("on_start", run)
-    _loop(plan, score, accumulator, observers, batch_tokens, log_seconds)
-    measurement = accumulator.result()
-    observers.notify("on_end", measurement)
-    return measurement
-
-
-def _loop(
-    plan: WindowPlan,
-    score: Callable[[TokenBatch], TokenScores],
-    accumulator: RankAccumulator,
-    observers: Observers,
-    batch_tokens: int,
-    log_seconds: float,
-) -> None:
-    begin = logged = time.monotonic()
-    rows = positions = 0
+    watch = watch or Watch(run)
     for batch, scores in _ahead(plan.batches(batch_tokens), score):
         try:
             check_finite(scores)
         except NonFiniteLogits as error:
             raise NonFiniteScores(_where(batch, error.index)) from None
         accumulator.on_batch(batch, scores)
-        observers.notify("on_batch", batch, scores)
-        rows += len(batch.tokens)
-        positions += batch.tokens.size
-        now = time.monotonic()
-        if now - logged >= log_seconds:
-            logged = now
-            seconds = now - begin
-            observers.notify("on_log", Progress(rows, positions, seconds, accumulator.snapshot(), accumulator.tables()))
-    seconds = time.monotonic() - begin
-    observers.notify("on_log", Progress(rows, positions, seconds, accumulator.snapshot(), accumulator.tables()))
+        watch.batch(batch, scores, accumulator)
+    watch.shard(accumulator)
+    return accumulator.result()
 
 
 def _ahead(

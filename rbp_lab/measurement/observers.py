@@ -22,9 +22,10 @@ from rbp_lab.stats import DocumentTable, RankStats
 class RunInfo:
     """What is about to be measured; every callback gets it at the start.
 
-    model, dataset: display names. num_rows, num_positions: rows and (padded) tokens of this process's share.
+    model, dataset: display names. num_rows, num_positions: rows and (padded) tokens of the whole measurement.
     vocab_rows: V. thresholds, window_lengths: of the record. rank, world: this process and their number. header: of
-    the record that will be written, None when none will be.
+    the record that will be written, None when none will be. finished_positions: of num_positions, those that were
+    finished before this process began.
     """
 
     model: str
@@ -37,30 +38,33 @@ class RunInfo:
     rank: int = 0
     world: int = 1
     header: RunHeader | None = None
+    finished_positions: int = 0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the loop stands at a log point; ``stats`` covers the documents that are complete so far.
+    """Where a measurement stands, seen from one of its processes.
 
-    rows, positions: done by this process. seconds: since the loop began. tables: those documents' rows, in parts as
-    they were reduced; a later Progress begins with the same parts, so that an observer need look at the new ones only.
+    positions: tokens (padded) that are done, by any process, in this run or before. seconds: since this process began.
+    finished_positions: those done before it began. stats: over the documents that this process has completed. tables:
+    the rows of those documents that are new since the last Progress, in parts.
     """
 
-    rows: int
     positions: int
     seconds: float
+    finished_positions: int
     stats: RankStats
     tables: tuple[DocumentTable, ...] = ()
 
     @property
     def positions_per_second(self) -> float:
-        return self.positions / self.seconds if self.seconds > 0 else 0.0
+        """Of all processes together, since this one began."""
+        return (self.positions - self.finished_positions) / self.seconds if self.seconds > 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """The result of one pass over a share of a corpus."""
+    """The result of one pass over a part of a corpus."""
 
     stats: RankStats
     documents: DocumentTable
@@ -72,8 +76,9 @@ class Measurement:
 class Callback:
     """Does nothing at every point; subclass and override what you need. A tracker is a callback.
 
-    A measurement ends with ``on_end`` and ``on_record`` or with ``on_error``; ``close`` is last in either case. A
-    callback that raises is reported and switched off; it never costs a measurement.
+    With several processes each has callbacks of its own, and sees its own batches and shards. A measurement ends with
+    ``on_record`` or with ``on_error``; ``close`` is last in either case. A callback that raises is reported and
+    switched off; it never costs a measurement.
     """
 
     def on_start(self, run: RunInfo) -> None: ...
@@ -82,13 +87,13 @@ class Callback:
         """After each batch; ``scores`` are those of the scored positions of ``batch`` in row-major order [n]."""
 
     def on_log(self, progress: Progress) -> None:
-        """Every few seconds, and once after the last batch."""
+        """Every few seconds, and after the last batch of each shard."""
 
-    def on_end(self, measurement: Measurement) -> None:
-        """This process's share is measured."""
+    def on_shard(self, measurement: Measurement) -> None:
+        """This process has measured one shard of the documents, and it is kept."""
 
     def on_record(self, record: RunRecord, path: Path) -> None:
-        """The record of all processes lies in the directory ``path``; called in process 0 only."""
+        """The record of all shards lies in the directory ``path``; called in process 0 only."""
 
     def on_error(self, error: BaseException) -> None:
         """The measurement broke off with ``error``, which is raised again afterwards."""
@@ -117,6 +122,10 @@ class Observers:
                     f"callback {type(callback).__name__} failed at {point} and is switched off: "
                     f"{type(error).__name__}: {error}"
                 )
+
+    def listen(self, point: str) -> bool:
+        """Whether a callback that is still on does something at ``point``."""
+        return any(getattr(type(callback), point, None) is not getattr(Callback, point) for callback in self._callbacks)
 
     def __enter__(self) -> Observers:
         return self

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich import progress as rich_progress
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from rbp_lab.data.windows import TokenBatch
-from rbp_lab.measurement.observers import Callback, Measurement, RunInfo
-from rbp_lab.measurement.observers import Progress as LoopProgress
+from rbp_lab.measurement.observers import Callback, Progress, RunInfo
 from rbp_lab.metrics import cross_entropy, rbp
 from rbp_lab.scoring.types import TokenScores
 from rbp_lab.text import si
@@ -29,13 +29,13 @@ class TokenProgress:
     In a terminal a bar that vanishes at the end, elsewhere a line every ``seconds``.
     """
 
-    def __init__(self, title: str, total: int, seconds: float):
-        """total: tokens of the whole loop."""
+    def __init__(self, title: str, total: int, seconds: float, done: int = 0):
+        """total: tokens of the whole loop. done: those that are done at the beginning."""
         self._title, self._total, self._seconds = title, total, seconds
         self._printed = time.monotonic()
-        self._bar: Progress | None = None
+        self._bar: rich_progress.Progress | None = None
         if sys.stdout.isatty():
-            self._bar = Progress(
+            self._bar = rich_progress.Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.percentage:3.0f}%"),
@@ -44,7 +44,7 @@ class TokenProgress:
                 TextColumn("{task.fields[note]}"),
                 transient=True,
             )
-            self._task = self._bar.add_task(title, total=total, note="")
+            self._task = self._bar.add_task(title, total=total, completed=done, note="")
             self._bar.start()
 
     def advance(self, tokens: int) -> None:
@@ -55,7 +55,7 @@ class TokenProgress:
     def show(self, done: int, tokens_per_s: float, note: str) -> None:
         """Put the note beside the bar, or print a line when one is due. done: tokens so far."""
         if self._bar is not None:
-            self._bar.update(self._task, note=note)
+            self._bar.update(self._task, completed=done, note=note)
         elif tokens_per_s > 0 and done < self._total and time.monotonic() - self._printed >= self._seconds:
             self._printed = time.monotonic()
             left = (self._total - done) / tokens_per_s
@@ -69,7 +69,7 @@ class TokenProgress:
 
 
 class ProgressBar(Callback):
-    """Shows where the measuring loop stands, with cross-entropy and RBP_1 so far; in process 0, for its own share."""
+    """Shows where a measurement stands, with cross-entropy and RBP_1 of what process 0 has scored; in process 0."""
 
     def __init__(self, seconds: float = 15.0):
         self._seconds = seconds
@@ -77,21 +77,18 @@ class ProgressBar(Callback):
 
     def on_start(self, run: RunInfo) -> None:
         if run.rank == 0:
-            title = f"measure {run.model} on {run.dataset}" + (f" (1 of {run.world})" if run.world > 1 else "")
-            self._progress = TokenProgress(title, run.num_positions, self._seconds)
+            title = f"measure {run.model} on {run.dataset}"
+            self._progress = TokenProgress(title, run.num_positions, self._seconds, run.finished_positions)
 
     def on_batch(self, batch: TokenBatch, scores: TokenScores) -> None:
         if self._progress is not None:
             self._progress.advance(batch.tokens.size)
 
-    def on_log(self, progress: LoopProgress) -> None:
+    def on_log(self, progress: Progress) -> None:
         if self._progress is not None:
             stats = progress.stats
             note = f"CE {cross_entropy(stats):.3f}  RBP_1 {rbp(stats, 1):.3f}" if stats.num_tokens else ""
             self._progress.show(progress.positions, progress.positions_per_second, note)
-
-    def on_end(self, measurement: Measurement) -> None:
-        self.close()
 
     def close(self) -> None:
         if self._progress is not None:

@@ -1,36 +1,62 @@
-"""One of several measuring processes: ``python -m torch.distributed.run … -m rbp_lab.measurement.worker JOB.json``."""
+"""One of several measuring processes: ``python -m rbp_lab.measurement.worker DESCRIPTOR``; see ``measurement.pool``."""
+
+from __future__ import annotations
 
 import json
 import os
+import queue
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+import threading
+import traceback
+from typing import Any
 
 from rbp_lab.commands.measure import job_from_config
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.devices import distributed
+from rbp_lab.interrupts import end_on_signals
+from rbp_lab.measurement.devices import Runtime
 from rbp_lab.measurement.job import identify
-from rbp_lab.measurement.pool import write_failure
-from rbp_lab.measurement.shard import measure_shard
+from rbp_lab.measurement.prepare import prepare
+from rbp_lab.measurement.work import work
 
 
-def run_worker(arguments: Sequence[str]) -> int:
-    """Measure this process's share of the job in the file that ``arguments`` names; returns the exit code."""
-    path = Path(arguments[0])
-    work = json.loads(path.read_text())
+def serve(answers: int) -> None:
+    """Do the jobs that come on standard input, and answer each on the file descriptor ``answers``."""
+    jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=[jobs], daemon=True).start()
+    while True:
+        answer = answer_to(json.loads(jobs.get()))
+        os.write(answers, (json.dumps(answer) + "\n").encode())
+
+
+def _read(jobs: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        jobs.put(line)
+    os._exit(0)  # the process that gave the jobs has ended, or needs this one no longer
+
+
+def answer_to(work_order: dict[str, Any]) -> dict[str, Any]:
+    """Do a job: {"done": True}, or what went wrong, for ``pool`` to raise.
+
+    work_order: the composed configuration, the key of the record that it must be of, and this process's place.
+    """
     try:
-        job = job_from_config(work["config"])
-        with distributed(job.launch.device) as runtime:
-            corpus = job.dataset.corpus()
-            identity = identify(job, corpus)
-            if identity.key != work["key"]:
-                raise LabError("the model or the text changed while the processes started; run again")
-            measure_shard(job, corpus, identity, runtime)
+        job = job_from_config(work_order["config"])
+        place = Runtime(**work_order["place"])
+        corpus = job.dataset.corpus()
+        identity = identify(job, corpus)
+        if identity.key != work_order["key"]:
+            raise LabError("the model or the text changed while the processes started; run again")
+        work(prepare(job, corpus, identity, place.device), place)
+        return {"done": True}
     except Exception as error:
-        write_failure(path, error, int(os.environ["RANK"]))
-        return 1
-    return 0
+        what = "".join(traceback.format_exception_only(error)).strip()
+        return {
+            "user": isinstance(error, LabError),
+            "message": str(error) if isinstance(error, LabError) else what,
+            "traceback": "".join(traceback.format_exception(error)),
+        }
 
 
 if __name__ == "__main__":
-    sys.exit(run_worker(sys.argv[1:]))
+    with end_on_signals():
+        serve(int(sys.argv[1]))

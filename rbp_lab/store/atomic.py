@@ -28,6 +28,10 @@ _REFUSALS = {
 }  # fmt: skip
 
 
+class AlreadyThere(Exception):
+    """A directory of that name is there, and was not to be replaced."""
+
+
 def may_be_written(directory: str | Path) -> bool:
     """Whether files can be made in a directory, or the directory itself, as far as the system knows beforehand."""
     path = Path(directory).absolute()
@@ -36,15 +40,17 @@ def may_be_written(directory: str | Path) -> bool:
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, make_directory: bool = True) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; renamed to ``path`` on success, removed on failure.
 
-    Keeps the suffix, so that writers that go by it (matplotlib, pandas) see the right one. Creates the directory.
-    Raises LabError when the disk is full or may not be written.
+    Keeps the suffix, so that writers that go by it (matplotlib, pandas) see the right one. make_directory: create the
+    directory when it is not there; otherwise FileNotFoundError. Raises LabError when the disk is full or may not be
+    written.
     """
     path = Path(path)
     with _refusals_as_errors(path):
-        _prepare(path.parent)
+        if make_directory:
+            _prepare(path.parent)
         temporary = _temporary(path)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
@@ -58,10 +64,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_directory(path: str | Path) -> Iterator[Path]:
+def atomic_directory(path: str | Path, replace: bool = True) -> Iterator[Path]:
     """A temporary directory that becomes ``path`` on success (replacing what is there) and vanishes on failure.
 
-    Of several that write the same path at once, the last one stays. Raises LabError as ``atomic_path`` does.
+    Of several that write the same path at once, the last one stays; without ``replace`` the first one does, and the
+    others get AlreadyThere. Raises LabError as ``atomic_path`` does.
     """
     path = Path(path)
     with _refusals_as_errors(path):
@@ -73,7 +80,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
             for inner in (*temporary.rglob("*"), temporary):
                 if not inner.is_symlink():
                     _flush(inner)
-            _take_place(temporary, path)
+            _take_place(temporary, path, replace)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         _flush(path.parent)
@@ -85,7 +92,14 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{stem}.{secrets.token_hex(8)}.part{path.suffix}")
 
 
-def _take_place(temporary: Path, path: Path) -> None:
+def remove_directory(path: Path) -> None:
+    """Remove a directory so that it is whole or absent under its name; FileNotFoundError when it is absent."""
+    aside = _temporary(path)
+    path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _take_place(temporary: Path, path: Path, replace: bool) -> None:
     """Rename a directory to ``path``; one that is there is moved aside first, since rename replaces empty ones only."""
     while True:
         try:
@@ -94,10 +108,10 @@ def _take_place(temporary: Path, path: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        aside = _temporary(path)
+            if not replace:
+                raise AlreadyThere(path) from None
         with suppress(FileNotFoundError):  # another writer moved it aside: the name is free again
-            path.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            remove_directory(path)
 
 
 def _prepare(directory: Path) -> None:

@@ -45,6 +45,12 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file's contents, read a piece at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _as_json(record: RunRecord) -> dict[str, Any]:
     stats, header = record.stats, record.header
     return {

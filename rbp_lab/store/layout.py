@@ -3,11 +3,12 @@
 ::
 
     runs/<key>/          record.json and one parquet file per table
+    partial/<key>/       finished shards of a measurement that is not finished
     models/<name>/       models of the ladder that rbp-lab trained
     classifiers/<name>/  classifiers that it trained
     checkpoints/<key>/   what a training that is not finished goes on from
     analysis/<name>/     tables, figures and report of an analysis
-    cache/               token ids, tokenizers, records pulled from W&B, files of running jobs; safe to delete
+    cache/               token ids, tokenizers, records pulled from W&B; safe to delete
     mirrored/            what W&B has of this store
     wandb/               offline W&B runs
     bench/               timings
@@ -16,6 +17,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from rbp_lab.errors import LabError
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
+_SHARD = re.compile(r"shard-(\d{6,})\.safetensors")
 TRAINING_FILE = "training.json"  # in the directory of a model that rbp-lab trained, wherever that is
 _NAME_BYTES = 200  # file systems allow 255 bytes; temporary names beside it need some
 
@@ -60,6 +63,32 @@ class RecordFiles:
 
     def table(self, name: str) -> Path:
         return self.directory / f"{name}.parquet"
+
+
+@dataclass(frozen=True)
+class PartialFiles:
+    """The files of one measurement that is under way, or was broken off."""
+
+    directory: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.directory / "plan.json"
+
+    def shard(self, index: int) -> Path:
+        return self.directory / f"shard-{index:06}.safetensors"
+
+    def lease(self, name: str | int) -> Path:
+        return self.directory / f"{name}.lease"
+
+    def finished(self) -> set[int]:
+        """The shards that are there; FileNotFoundError when the directory is not."""
+        found = (_SHARD.fullmatch(name) for name in os.listdir(self.directory))
+        return {int(match[1]) for match in found if match}
+
+    def leases(self) -> list[Path]:
+        """What processes have taken."""
+        return sorted(self.directory.glob("*.lease"))
 
 
 @dataclass(frozen=True)
@@ -116,6 +145,15 @@ class Store:
         found = (RecordFiles(path.parent) for path in (self.root / "runs").glob("*/record.json"))
         return sorted((f for f in found if is_key(f.directory.name)), key=lambda f: f.directory.name)
 
+    def partial(self, key: str) -> PartialFiles:
+        """Where the finished shards of an unfinished measurement lie."""
+        return PartialFiles(self.root / "partial" / self.record(key).directory.name)
+
+    def partials(self) -> list[PartialFiles]:
+        """Every unfinished measurement, by key."""
+        found = (PartialFiles(path.parent) for path in (self.root / "partial").glob("*/plan.json"))
+        return sorted((f for f in found if is_key(f.directory.name)), key=lambda f: f.directory.name)
+
     def trainings(self) -> list[Path]:
         """``training.json`` of every trained model, by name."""
         found = sorted((self.root / "models").glob(f"*/{TRAINING_FILE}"))
@@ -137,11 +175,6 @@ class Store:
         """Every finished analysis, by name."""
         found = [AnalysisFiles(path.parent) for path in sorted((self.root / "analysis").glob("*/analysis.json"))]
         return [f for f in found if not f.directory.name.startswith(".")]
-
-    @property
-    def jobs(self) -> Path:
-        """Where the processes of a running measurement exchange files."""
-        return self.root / "cache"
 
     def tokens(self, digest: str) -> Path:
         """Cached token ids."""

@@ -16,18 +16,19 @@ A record is written under a temporary name and renamed, so a directory that bear
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rbp_lab.errors import LabError, note
 from rbp_lab.records import RunHeader, RunRecord
-from rbp_lab.stats import UNIT, DocumentTable, RankStats
+from rbp_lab.stats import DocumentTable
 from rbp_lab.store.atomic import atomic_directory, atomic_path
 from rbp_lab.store.consistency import contradiction
 from rbp_lab.store.header import (
@@ -39,8 +40,10 @@ from rbp_lab.store.header import (
     read_header,
     run_header,
     sha256,
+    sha256_of,
 )
 from rbp_lab.store.layout import RecordFiles, Store
+from rbp_lab.store.record_tables import document_tables, documents_from_tables, stats_from_tables, totals_tables
 
 
 def record_path(store: str | Path, key: str) -> Path:
@@ -53,10 +56,12 @@ def has_record(store: str | Path, key: str) -> bool:
     return Store(store).record(key).header.is_file()
 
 
-def write_record(store: str | Path, record: RunRecord) -> Path:
+def write_record(store: str | Path, record: RunRecord, parts: Iterable[DocumentTable] | None = None) -> Path:
     """Write a finished record atomically and return its directory; an older record of the key is replaced.
 
-    The names of the older one are kept as other names. Raises LabError when the disk is full or may not be written.
+    parts: the rows of ``record.documents`` in parts, rising by document, of which one is in memory at a time; then
+    ``record.documents`` is not looked at. The names of the older record are kept as other names. Raises LabError when
+    the disk is full or may not be written.
     """
     files = Store(store).record(record.key)
     header = record.header
@@ -65,10 +70,17 @@ def write_record(store: str | Path, record: RunRecord) -> Path:
             header = run_header(read_header(files)).named(*header.names)
     with atomic_directory(files.directory) as directory:
         inside = RecordFiles(directory)
-        checksums = {}
-        for name, table in record_tables(record).items():
+        for name, table in totals_tables(record.stats).items():
             table.to_parquet(inside.table(name), index=False)
-            checksums[inside.table(name).name] = sha256(inside.table(name).read_bytes())
+        with ExitStack() as open_files:
+            writers: dict[str, pq.ParquetWriter] = {}
+            for part in [record.documents] if parts is None else parts:
+                for name, frame in document_tables(part, record.document_names).items():
+                    table = pa.Table.from_pandas(frame, preserve_index=False)
+                    if name not in writers:
+                        writers[name] = open_files.enter_context(pq.ParquetWriter(inside.table(name), table.schema))
+                    writers[name].write_table(table)
+        checksums = {inside.table(name).name: sha256_of(inside.table(name)) for name in TABLES}
         inside.header.write_text(header_text(replace(record, header=header), checksums), encoding="utf-8")
     return files.directory
 
@@ -89,60 +101,6 @@ def rename_record(store: str | Path, record: RunRecord, model: str, family: str,
     return renamed
 
 
-def record_tables(record: RunRecord) -> dict[str, pd.DataFrame]:
-    """The parquet tables of a record (see the module's text) by name; ranks and k count from 1."""
-    stats, documents = record.stats, record.documents
-    seen = np.flatnonzero((stats.counts > 0) | (stats.counts_optimistic > 0))
-    window, top = np.nonzero(stats.window_max)
-    row_of_rank = np.repeat(np.arange(len(documents)), np.diff(documents.indptr))
-    return {
-        "ranks": pd.DataFrame(
-            {
-                "rank": seen + 1,
-                "count": stats.counts[seen],
-                "count_optimistic": stats.counts_optimistic[seen],
-                "nll_sum": stats.nll_sum[seen],
-            }
-        ),
-        "windows": pd.DataFrame(
-            {
-                "window": np.array(stats.window_lengths, np.int64)[window],
-                "max_rank": top + 1,
-                "count": stats.window_max[window, top],
-            }
-        ),
-        "documents": pd.DataFrame(
-            {
-                "document_id": documents.document_id,
-                "name": [record.document_names[i] for i in documents.document_id],
-                "num_scored": documents.num_scored,
-                "num_bytes": documents.num_bytes,
-                "nll_sum": documents.nll_units * UNIT,
-                "nll_sq": documents.nll_sq,
-                "entropy_sum": documents.entropy_units * UNIT,
-                "num_tied": documents.num_tied,
-                "log_rank": documents.log_rank,
-                "log_rank_sq": documents.log_rank_sq,
-            }
-        ),
-        "document_ranks": pd.DataFrame(
-            {
-                "document_id": documents.document_id[row_of_rank],
-                "rank": documents.rank,
-                "count": documents.count,
-            }
-        ),
-        "document_runs": pd.DataFrame(
-            {
-                "document_id": documents.document_id[documents.run_row],
-                "k": np.array(documents.thresholds, np.int32)[documents.run_threshold],
-                "length": documents.run_length,
-                "count": documents.run_count,
-            }
-        ),
-    }
-
-
 def read_record(directory: str | Path, key: str | None = None) -> RunRecord:
     """The record in a directory, equal to the last bit to the one written.
 
@@ -153,94 +111,55 @@ def read_record(directory: str | Path, key: str | None = None) -> RunRecord:
     files = RecordFiles(Path(directory))
     with damage_named(files):
         header = read_header(files, key)
-        tables = {name: pd.read_parquet(io.BytesIO(_table_bytes(files, name, header))) for name in TABLES}
-        record = _from_parts(header, tables)
-        why = contradiction(record.stats, record.documents)
-        if why is None and record.stats.num_tokens != header["totals"]["num_tokens"]:
+        tables = {name: _table(files, name, header) for name in TABLES}
+        about, stats = run_header(header), stats_from_tables(header, tables["ranks"], tables["windows"])
+        documents = documents_from_tables(about.scoring.thresholds, tables)
+        why = contradiction(stats, documents)
+        if why is None and stats.num_tokens != header["totals"]["num_tokens"]:
             why = "the tables do not hold as many tokens as record.json says"
         if why is not None:
             raise ValueError(why)
-        return record
+        names = _names(tables["documents"], about.dataset.num_documents)
+        return RunRecord(about, stats, documents, names, header["summary"], header["provenance"])
 
 
-def _table_bytes(files: RecordFiles, name: str, header: Mapping[str, Any]) -> bytes:
-    """The file of a table, verified when the header has its checksum."""
-    path = files.table(name)
-    data = path.read_bytes()
-    if CHECKSUMS in header and sha256(data) != header[CHECKSUMS][path.name]:
+def read_totals(directory: str | Path, key: str | None = None) -> RunRecord:
+    """The record in a directory without its documents: quick, also where they are many.
+
+    Arguments and errors as of ``read_record``. The checksums of every file are verified; one that was written without
+    them is read as a whole.
+    """
+    files = RecordFiles(Path(directory))
+    with damage_named(files):
+        header = read_header(files, key)
+        if CHECKSUMS not in header:
+            return read_record(directory, key)
+        _verify(files, header)
+        stats = stats_from_tables(header, _table(files, "ranks", header), _table(files, "windows", header))
+        about = run_header(header)
+        documents = DocumentTable.zeros(about.scoring.thresholds)
+        return RunRecord(about, stats, documents, (), header["summary"], header["provenance"])
+
+
+def _table(files: RecordFiles, name: str, header: Mapping[str, Any]) -> pd.DataFrame:
+    """A table, verified when the header has its checksum."""
+    data = files.table(name).read_bytes()
+    if CHECKSUMS in header:
+        _compare(files.table(name), header, sha256(data))
+    return pd.read_parquet(io.BytesIO(data))
+
+
+def _verify(files: RecordFiles, header: Mapping[str, Any]) -> None:
+    """ValueError unless every table's file has the checksum that the header has of it, if it has any."""
+    for name in TABLES:
+        found = sha256_of(files.table(name))
+        if CHECKSUMS in header:
+            _compare(files.table(name), header, found)
+
+
+def _compare(path: Path, header: Mapping[str, Any], found: str) -> None:
+    if found != header[CHECKSUMS][path.name]:
         raise ValueError(f"the checksum of {path.name} does not hold")
-    return data
-
-
-def _from_parts(header: dict[str, Any], tables: dict[str, pd.DataFrame]) -> RunRecord:
-    about = run_header(header)
-    spec = about.scoring
-    totals = header["totals"]
-    ranks, windows, table = tables["ranks"], tables["windows"], tables["documents"]
-    per_rank = RankStats.zeros(totals["vocab_rows"], spec.window_lengths)
-    at = ranks["rank"].to_numpy() - 1
-    per_rank.counts[at] = ranks["count"]
-    per_rank.counts_optimistic[at] = ranks["count_optimistic"]
-    per_rank.nll_units[at] = _units(ranks["nll_sum"])
-    per_rank.window_max[
-        _places(windows["window"], np.array(spec.window_lengths)), windows["max_rank"].to_numpy() - 1
-    ] = windows["count"]
-    (entropy,) = _units(pd.Series([totals["entropy_sum"]], name="entropy_sum"))
-    stats = RankStats(
-        per_rank.counts, per_rank.counts_optimistic, per_rank.nll_units, spec.window_lengths, per_rank.window_max,
-        int(entropy), totals["num_tied"], totals["num_bytes"], totals["num_documents"],
-    )  # fmt: skip
-    ids = table["document_id"].to_numpy()
-    hist, runs = tables["document_ranks"], tables["document_runs"]
-    documents = DocumentTable(
-        thresholds=spec.thresholds,
-        document_id=ids,
-        num_scored=table["num_scored"].to_numpy(),
-        num_bytes=table["num_bytes"].to_numpy(),
-        nll_units=_units(table["nll_sum"]),
-        entropy_units=_units(table["entropy_sum"]),
-        num_tied=table["num_tied"].to_numpy(),
-        nll_sq=table["nll_sq"].to_numpy(),
-        log_rank=table["log_rank"].to_numpy(),
-        log_rank_sq=table["log_rank_sq"].to_numpy(),
-        indptr=np.concatenate(
-            [[0], np.cumsum(np.bincount(_places(hist["document_id"], ids), minlength=len(ids)))]
-        ).astype(np.int64),
-        rank=hist["rank"].to_numpy(np.int32),
-        count=hist["count"].to_numpy(np.int32),
-        run_row=_places(runs["document_id"], ids).astype(np.int32),
-        run_threshold=_places(runs["k"], np.array(spec.thresholds)).astype(np.int32),
-        run_length=runs["length"].to_numpy(np.int32),
-        run_count=runs["count"].to_numpy(np.int32),
-    )
-    return RunRecord(
-        header=about,
-        stats=stats,
-        documents=documents,
-        document_names=_names(table, header["dataset"]["num_documents"]),
-        summary=header["summary"],
-        provenance=header["provenance"],
-    )
-
-
-def _places(values: pd.Series, among: np.ndarray) -> np.ndarray:
-    """Where in ``among`` each value stands; ValueError when one is not there."""
-    order = np.argsort(among, kind="stable")
-    places = order[np.minimum(np.searchsorted(among[order], values), len(among) - 1)] if len(values) else order[:0]
-    if not np.array_equal(among[places], values):
-        raise ValueError(f"{values.name} holds values that this record has not")
-    return places
-
-
-def _units(nats: pd.Series) -> np.ndarray:
-    """Fixed point from nats; exact, since a float64 holds any multiple of 2**-24 below 2**29 nats."""
-    values = nats.to_numpy()
-    if not np.isfinite(values).all():
-        raise ValueError(f"{nats.name} holds values that are not finite")
-    units = np.rint(values / UNIT).astype(np.int64)
-    if not np.array_equal(units * UNIT, nats):
-        raise ValueError(f"{nats.name} holds values that are no multiples of 2**-24 nats")
-    return units
 
 
 def _names(table: pd.DataFrame, num_documents: int) -> tuple[str, ...]:
@@ -260,8 +179,7 @@ def list_headers(store: str | Path) -> tuple[list[dict[str, Any]], list[DamagedR
         try:
             with damage_named(files):
                 header = read_header(files, files.directory.name)
-                for name in TABLES:
-                    _table_bytes(files, name, header)
+                _verify(files, header)
                 headers.append((_order(run_header(header)), header))
         except LabError as error:
             damaged.append(error)

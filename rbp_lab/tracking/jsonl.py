@@ -17,7 +17,7 @@ from rbp_lab.records import RunRecord
 class JsonLines(Callback):
     """Writes start, progress, record and error to ``directory``/<key>.jsonl.
 
-    Every line has ``event`` and ``time`` (UTC). Progress is of process 0's share, over the documents complete by then:
+    Every line has ``event`` and ``time`` (UTC). Progress is over the documents that process 0 has completed by then:
     tokens scored, cross-entropy in nats, RBP_k by k. The record's line holds its path and its summary.
     """
 

@@ -22,15 +22,14 @@ class LiveIntervals:
     def __init__(self, thresholds: Sequence[int]):
         """thresholds: rising."""
         self._thresholds = np.asarray(thresholds)
-        self._seen = 0  # tables already in the sums
         self._documents = 0
         columns = len(thresholds) + 1  # the last one is Σ nll
         self._x, self._xx, self._xn = np.zeros(columns), np.zeros(columns), np.zeros(columns)
         self._n, self._nn = 0.0, 0.0
 
     def update(self, tables: Sequence[DocumentTable]) -> None:
-        """Take in the tables that were not there at the last call; ``tables`` only ever grows at its end."""
-        for table in tables[self._seen :]:
+        """Take in the tables of further documents."""
+        for table in tables:
             n = table.num_scored.astype(np.float64)
             x = np.column_stack([_hits(table, self._thresholds), table.nll_units * UNIT])
             self._documents += int((n > 0).sum())
@@ -39,7 +38,6 @@ class LiveIntervals:
             self._xn += n @ x
             self._n += n.sum()
             self._nn += n @ n
-        self._seen = len(tables)
 
     def rbp(self, index: int, level: float = 0.95) -> Estimate | None:
         """−log RBP_k of the ``index``-th threshold, as ``metrics.neg_log_rbp`` gives it; None when undefined."""

@@ -23,8 +23,8 @@ NOT_LOST = "; the measurement goes on and its record is kept: rbp-lab sync mirro
 class MeasurementTracker(Callback):
     """Mirrors a measurement to W&B: snapshots while it runs, then the finished record with its files.
 
-    A measurement that breaks off leaves a failed run. With several processes the live values are those of process 0's
-    share (``live_values_are_of`` in the run's configuration); the final ones are of the merged record.
+    A measurement that breaks off leaves a failed run. The live values are of the documents that process 0 has scored
+    since the command began (``live_values_are_of`` in the run's configuration); the final ones are of the record.
     """
 
     def __init__(self, tracking: Tracking, store: str | Path, config: Mapping[str, Any] | None = None):
@@ -39,7 +39,8 @@ class MeasurementTracker(Callback):
         self._where = destination(self._tracking)
         if self._where is None:
             return
-        live = "all documents" if run.world == 1 else f"process 0's share, 1 of {run.world}"
+        whole = run.world == 1 and not run.finished_positions
+        live = "all documents" if whole else "the documents that process 0 has scored since the command began"
         self._session = Session(self._tracking, self._where, self._store, NOT_LOST)
         self._session.start(_spec(run.header, {"rbp_lab": self._config, "live_values_are_of": live}))
         self._run, self._intervals = run, LiveIntervals(run.thresholds)
@@ -50,7 +51,8 @@ class MeasurementTracker(Callback):
         session = self._session
         if session is None or not session.ok:
             return
-        last = progress.rows == self._run.num_rows  # the finished record gives that point
+        self._intervals.update(progress.tables)
+        last = progress.positions == self._run.num_positions  # the finished record gives that point
         if last or not progress.stats.num_tokens or time.monotonic() - self._logged < self._tracking.seconds:
             return
         self._logged = time.monotonic()
@@ -59,7 +61,6 @@ class MeasurementTracker(Callback):
 
     def _row(self, progress: Progress) -> dict[str, Any]:
         stats, intervals = progress.stats, self._intervals
-        intervals.update(progress.tables)
         row = names.totals(stats) | {"tokens_per_s": progress.positions_per_second}
         ce = intervals.cross_entropy()
         if ce is not None:

@@ -1,0 +1,100 @@
+"""What is known of a measurement before a weight is loaded: its tokens, how they are cut, and what is done already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from rbp_lab.data.corpus import Corpus
+from rbp_lab.data.tokenize import tokenize
+from rbp_lab.data.windows import TokenizedCorpus, WindowPlan, plan_windows
+from rbp_lab.errors import LabError
+from rbp_lab.measurement.job import Identity, Job
+from rbp_lab.models.source import OpenModel
+from rbp_lab.store.layout import Store
+from rbp_lab.store.shards import Partial, Plan
+
+# A shard is the work that a crash loses, so it takes seconds, not hours: about so many floating point operations, of a
+# processor and of a GPU, within limits on its tokens below which writing it and filling its batches would be felt.
+OPERATIONS = {"cpu": 2e13, "cuda": 2e15}
+TOKENS = {"cpu": (2**12, 2**18), "cuda": (2**15, 2**22)}
+# A small corpus is cut into so many shards, so that several processes have something to do, but none smaller than this.
+SHARDS, SMALL = 16, 2**15
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A measurement that may begin.
+
+    plan: every row to score. num_documents: of the corpus. names: of the documents, by document_id. partial: the
+    shards, finished and not.
+    """
+
+    job: Job
+    identity: Identity
+    plan: WindowPlan
+    num_documents: int
+    names: tuple[str, ...]
+    partial: Partial
+
+    @cached_property
+    def shard_positions(self) -> np.ndarray:
+        """Tokens, padding included, of each shard, int64."""
+        shard = np.searchsorted(self.partial.plan.bounds, self.plan.document_id, side="right") - 1
+        return np.bincount(shard, weights=self.plan.width, minlength=len(self.partial.plan)).astype(np.int64)
+
+    def shard(self, index: int) -> WindowPlan:
+        """The rows of one shard."""
+        return self.plan.documents(*self.partial.plan.bounds[index : index + 2])
+
+
+def prepare(job: Job, corpus: Corpus, identity: Identity, device: str) -> Prepared:
+    """Tokenize the corpus and cut it, or find how it was cut before. device: "cpu" or "cuda".
+
+    Raises LabError on anything the user can put right.
+    """
+    protocol = job.dataset.protocol
+    tokens = tokenize(corpus, identity.opened.tokenizer, protocol, Store(job.store))
+    plan = plan_windows(tokens, protocol)
+    _refuse_ids_beyond(plan, tokens, corpus, identity.opened)
+    size = job.launch.shard_tokens or shard_tokens(
+        identity.header.model.params.total, int(plan.length.sum()), device
+    )
+    names = corpus.ids
+    if protocol.windows == "packed":
+        names = tuple(f"window {i}" for i in range(int(plan.document_id.max()) + 1))
+    about = {"model": identity.header.model.name, "dataset": identity.header.dataset.name}
+    partial = Partial.begin(Store(job.store), identity.key, Plan(plan.digest(), plan.cut(size), about))
+    return Prepared(job, identity, plan, len(corpus), names, partial)
+
+
+def shard_tokens(parameters: int, tokens: int, device: str) -> int:
+    """Tokens of a shard of a model of so many parameters, where the corpus has ``tokens`` of them.
+
+    It does not depend on the number of processes, so that any number can go on with what another has begun.
+    """
+    kind = "cpu" if device == "cpu" else "cuda"
+    least, most = TOKENS[kind]
+    affordable = min(max(OPERATIONS[kind] / (2 * max(1, parameters)), least), most)
+    return int(min(affordable, max(tokens // SHARDS, SMALL)))
+
+
+def _refuse_ids_beyond(plan: WindowPlan, tokens: TokenizedCorpus, corpus: Corpus, opened: OpenModel) -> None:
+    """Raise LabError when a text yields an id for which the head has no row, naming document and token."""
+    rows = opened.info.vocab_rows
+    if len(plan.tokens) == 0 or plan.tokens.max() < rows:
+        return
+    beyond = np.flatnonzero(tokens.tokens >= rows)
+    if len(beyond):
+        document = int(np.searchsorted(tokens.offsets, beyond[0], side="right")) - 1
+        id = int(tokens.tokens[beyond[0]])
+        where = f"token {beyond[0] - tokens.offsets[document]} of document {corpus.ids[document]!r}"
+    else:
+        id, where = int(plan.tokens.max()), "the token between packed documents"
+    token = opened.tokenizer.convert_ids_to_tokens(id)
+    raise LabError(
+        f"{where} has id {id} ({token!r}), but the head of model {opened.info.name} has only {rows} rows; tokenizer "
+        "and weights do not belong together, or tokens were added without resizing the model"
+    )

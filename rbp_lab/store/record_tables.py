@@ -1,0 +1,137 @@
+"""The parquet tables of a record (what each holds: ``store.records``) and the values that they hold.
+
+Ranks and k count from 1, sums are in nats: the tables are for people and other programs as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rbp_lab.stats import UNIT, DocumentTable, RankStats
+
+
+def totals_tables(stats: RankStats) -> dict[str, pd.DataFrame]:
+    """The tables ranks and windows."""
+    seen = np.flatnonzero((stats.counts > 0) | (stats.counts_optimistic > 0))
+    window, top = np.nonzero(stats.window_max)
+    return {
+        "ranks": pd.DataFrame(
+            {
+                "rank": seen + 1,
+                "count": stats.counts[seen],
+                "count_optimistic": stats.counts_optimistic[seen],
+                "nll_sum": stats.nll_sum[seen],
+            }
+        ),
+        "windows": pd.DataFrame(
+            {
+                "window": np.array(stats.window_lengths, np.int64)[window],
+                "max_rank": top + 1,
+                "count": stats.window_max[window, top],
+            }
+        ),
+    }
+
+
+def document_tables(documents: DocumentTable, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The tables documents, document_ranks and document_runs. names: of the documents, by document_id."""
+    row_of_rank = np.repeat(np.arange(len(documents)), np.diff(documents.indptr))
+    return {
+        "documents": pd.DataFrame(
+            {
+                "document_id": documents.document_id,
+                "name": [names[i] for i in documents.document_id],
+                "num_scored": documents.num_scored,
+                "num_bytes": documents.num_bytes,
+                "nll_sum": documents.nll_units * UNIT,
+                "nll_sq": documents.nll_sq,
+                "entropy_sum": documents.entropy_units * UNIT,
+                "num_tied": documents.num_tied,
+                "log_rank": documents.log_rank,
+                "log_rank_sq": documents.log_rank_sq,
+            }
+        ),
+        "document_ranks": pd.DataFrame(
+            {
+                "document_id": documents.document_id[row_of_rank],
+                "rank": documents.rank,
+                "count": documents.count,
+            }
+        ),
+        "document_runs": pd.DataFrame(
+            {
+                "document_id": documents.document_id[documents.run_row],
+                "k": np.array(documents.thresholds, np.int32)[documents.run_threshold],
+                "length": documents.run_length,
+                "count": documents.run_count,
+            }
+        ),
+    }
+
+
+def stats_from_tables(header: Mapping[str, Any], ranks: pd.DataFrame, windows: pd.DataFrame) -> RankStats:
+    """The totals of a record from its tables and record.json; ValueError when these cannot be of one record."""
+    totals, lengths = header["totals"], tuple(header["scoring"]["window_lengths"])
+    per_rank = RankStats.zeros(totals["vocab_rows"], lengths)
+    at = ranks["rank"].to_numpy() - 1
+    per_rank.counts[at] = ranks["count"]
+    per_rank.counts_optimistic[at] = ranks["count_optimistic"]
+    per_rank.nll_units[at] = _units(ranks["nll_sum"])
+    window, rank = _places(windows["window"], np.array(lengths)), windows["max_rank"].to_numpy() - 1
+    per_rank.window_max[window, rank] = windows["count"]
+    (entropy,) = _units(pd.Series([totals["entropy_sum"]], name="entropy_sum"))
+    return RankStats(
+        per_rank.counts, per_rank.counts_optimistic, per_rank.nll_units, lengths, per_rank.window_max,
+        int(entropy), totals["num_tied"], totals["num_bytes"], totals["num_documents"],
+    )  # fmt: skip
+
+
+def documents_from_tables(thresholds: tuple[int, ...], tables: Mapping[str, pd.DataFrame]) -> DocumentTable:
+    """The document table of a record; ValueError when its tables cannot be of one record."""
+    table, hist, runs = tables["documents"], tables["document_ranks"], tables["document_runs"]
+    ids = table["document_id"].to_numpy()
+    return DocumentTable(
+        thresholds=thresholds,
+        document_id=ids,
+        num_scored=table["num_scored"].to_numpy(),
+        num_bytes=table["num_bytes"].to_numpy(),
+        nll_units=_units(table["nll_sum"]),
+        entropy_units=_units(table["entropy_sum"]),
+        num_tied=table["num_tied"].to_numpy(),
+        nll_sq=table["nll_sq"].to_numpy(),
+        log_rank=table["log_rank"].to_numpy(),
+        log_rank_sq=table["log_rank_sq"].to_numpy(),
+        indptr=np.concatenate(
+            [[0], np.cumsum(np.bincount(_places(hist["document_id"], ids), minlength=len(ids)))]
+        ).astype(np.int64),
+        rank=hist["rank"].to_numpy(np.int32),
+        count=hist["count"].to_numpy(np.int32),
+        run_row=_places(runs["document_id"], ids).astype(np.int32),
+        run_threshold=_places(runs["k"], np.array(thresholds)).astype(np.int32),
+        run_length=runs["length"].to_numpy(np.int32),
+        run_count=runs["count"].to_numpy(np.int32),
+    )
+
+
+def _places(values: pd.Series, among: np.ndarray) -> np.ndarray:
+    """Where in ``among`` each value stands; ValueError when one is not there."""
+    order = np.argsort(among, kind="stable")
+    places = order[np.minimum(np.searchsorted(among[order], values), len(among) - 1)] if len(values) else order[:0]
+    if not np.array_equal(among[places], values):
+        raise ValueError(f"{values.name} holds values that this record has not")
+    return places
+
+
+def _units(nats: pd.Series) -> np.ndarray:
+    """Fixed point from nats; exact, since a float64 holds any multiple of 2**-24 below 2**29 nats."""
+    values = nats.to_numpy()
+    if not np.isfinite(values).all():
+        raise ValueError(f"{nats.name} holds values that are not finite")
+    units = np.rint(values / UNIT).astype(np.int64)
+    if not np.array_equal(units * UNIT, nats):
+        raise ValueError(f"{nats.name} holds values that are no multiples of 2**-24 nats")
+    return units

@@ -1,0 +1,104 @@
+"""Leases: one owner at a time, also after crashes, and nothing depends on clocks that agree."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rbp_lab.store.lease import Lease, Leases, Owner, owner_of, this_process
+
+FAST = {"beat": 0.02, "stale": 0.3}
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def left_by(path, owner):
+    """A lease as a process leaves it that was killed."""
+    path.write_text(json.dumps(vars(owner)))
+
+
+def test_one_process_has_it_until_it_is_given_back(tmp_path):
+    path = tmp_path / "a.lease"
+    with Leases().take(path) as lease:
+        assert owner_of(path) == this_process() and Leases().take(path) is None
+        assert Leases().is_alive(path)
+        with pytest.raises(FileExistsError):
+            Lease(path)
+    assert not path.exists() and not Leases().is_alive(path)
+    lease.give_back()  # a second time is nothing
+    assert Leases().take(path) is not None
+
+
+def test_that_of_a_process_of_this_machine_that_is_gone_is_taken_at_once(tmp_path):
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    me = this_process()
+    for gone in (Owner(me.machine, int(child.stdout), me.started), Owner(me.machine, me.pid, me.started - 100)):
+        left_by(tmp_path / "a.lease", gone)
+        with Leases().take(tmp_path / "a.lease"):
+            assert owner_of(tmp_path / "a.lease") == me
+    assert os.listdir(tmp_path) == []
+
+
+def test_that_of_another_machine_is_taken_when_it_is_not_touched_whatever_its_clock_says(tmp_path):
+    path, me = tmp_path / "a.lease", this_process()
+    left_by(path, Owner("elsewhere", me.pid, me.started))
+    for moment in (0, time.time() + 10**6):  # far in the past, far in the future
+        os.utime(path, (moment, moment))
+        leases = Leases(**FAST)
+        assert leases.take(path) is None  # who has not watched it cannot know
+        wait_for(lambda held=leases: not held.is_alive(path))
+    with leases.take(path):
+        assert owner_of(path) == me
+
+
+def test_a_touched_one_stays_with_its_owner(tmp_path, monkeypatch):
+    monkeypatch.setattr(Owner, "is_gone", lambda self: False)  # as of a process of another machine
+    path, watching = tmp_path / "a.lease", Leases(stale=1e-9)
+    with Lease(path, beat=0.02):
+        for _ in range(3):
+            last = path.stat().st_mtime_ns
+            wait_for(lambda before=last: path.stat().st_mtime_ns != before)
+            assert watching.take(path) is None  # it was touched since the last look
+
+
+def test_an_owner_that_was_stopped_does_not_remove_what_another_has_taken(tmp_path):
+    path = tmp_path / "a.lease"
+    stopped = Lease(path, beat=1000)
+    path.unlink()
+    with Leases().take(path):
+        stopped.give_back()
+        assert path.exists()
+
+
+def test_a_lease_made_while_a_stale_one_is_removed_is_put_back(tmp_path, monkeypatch):
+    """Two find it stale; the first takes it, and the second must not end with it as well."""
+    path, me = tmp_path / "a.lease", this_process()
+    left_by(path, Owner(me.machine, me.pid, me.started - 100))
+    first, second, held = Leases(), Leases(), []
+    real = Leases._is_stale
+
+    def slow(self, at, text):
+        stale = real(self, at, text)
+        if self is second and not held:
+            held.append(first.take(path))  # in between the look and the removal
+        return stale
+
+    monkeypatch.setattr(Leases, "_is_stale", slow)
+    assert second.take(path) is None
+    assert held[0]._is_mine() and owner_of(path) == me
+    held[0].give_back()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"machine": 1}', '{"machine": "m", "pid": "x", "started": 0}'])
+def test_one_that_cannot_be_read_is_nobodys_and_waits(tmp_path, text):
+    (tmp_path / "a.lease").write_text(text)
+    assert owner_of(tmp_path / "a.lease") is None and Leases().take(tmp_path / "a.lease") is None
