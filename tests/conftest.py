@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 # Before any hub library is imported: a test never asks the network, and tokenizers must not fork with threads.
@@ -14,6 +15,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["WANDB_MODE"] = "disabled"
 
 import pytest
+
+
+def pytest_collection_finish():
+    """What is imported by now stays to the end: garbage collection need not look through it again each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()  # else what triton's bindings find at the end counts as leaked, and they say so
+
 
 TINY_VOCAB = 384
 _WIDTHS = {
@@ -101,6 +113,17 @@ def save_tiny_model(directory: Path, name: str) -> Path:
     build_tiny_model(name).save_pretrained(directory)
     build_tiny_tokenizer().save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def no_figure_files(monkeypatch):
+    """The command analyze writes tables and the report, which holds every figure, and no figure on its own.
+
+    Every format takes as long as the report; the tests of the analysis and of figures try them.
+    """
+    from rbp_lab.commands import analyze
+
+    monkeypatch.setattr(analyze, "analyze", partial(analyze.analyze, formats=()))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import atexit
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+# What most need and nothing here has settings for: what reads its environment at its import is not among them.
+COMMON = ("torch", "pandas", "scipy.stats")
 SERVER = """
 import contextlib, importlib, json, os, signal, sys
 requests, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
@@ -75,3 +78,12 @@ def run(modules: Sequence[str], scripts: Sequence[Script]) -> list[int]:
     server = _server(tuple(modules))
     print(json.dumps([asdict(script) for script in scripts]), file=server.stdin, flush=True)
     return json.loads(server.stdout.readline())
+
+
+def output(script: str, *arguments: str, environment: Mapping[str, str]) -> str:
+    """What one script writes to standard output, run after the imports of ``COMMON``; asserts that it ends well."""
+    with tempfile.TemporaryDirectory() as directory:
+        out, err = Path(directory) / "out", Path(directory) / "err"
+        (code,) = run(COMMON, [Script(script, arguments, environment, str(out), str(err))])
+        assert code == 0, err.read_text()[-3000:]
+        return out.read_text()

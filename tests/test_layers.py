@@ -22,13 +22,14 @@ def test_import_contracts(tmp_path):
     ("modules", "without"),
     [
         ("rbp_lab", "torch numpy hydra wandb transformers accelerate datasets matplotlib"),
-        ("rbp_lab.stats, rbp_lab.metrics, rbp_lab.records", "torch hydra wandb pandas matplotlib"),
-        ("rbp_lab.data.windows", "torch hydra wandb pandas matplotlib"),
+        (
+            "rbp_lab.stats, rbp_lab.metrics, rbp_lab.records, rbp_lab.data.windows",
+            "torch hydra wandb pandas matplotlib",
+        ),
         ("rbp_lab.fits.power, rbp_lab.points, rbp_lab.store.records", "torch hydra wandb transformers matplotlib"),
-        ("rbp_lab.figures.scaling, rbp_lab.analysis.run", "torch hydra wandb transformers"),
+        ("rbp_lab.figures.scaling, rbp_lab.analysis.run", "torch hydra wandb transformers matplotlib.pyplot"),
         ("rbp_lab.models, rbp_lab.data, rbp_lab.cli", "torch transformers datasets wandb matplotlib"),
-        ("rbp_lab.scoring, rbp_lab.models.scorer", "hydra omegaconf wandb accelerate matplotlib"),
-        ("rbp_lab.measurement.loop", "hydra omegaconf wandb accelerate matplotlib"),
+        ("rbp_lab.models.scorer, rbp_lab.measurement.loop", "hydra omegaconf wandb accelerate matplotlib"),
     ],
 )
 def test_what_an_import_does_not_bring(modules, without):

@@ -3,7 +3,6 @@
 import importlib
 import math
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -29,6 +28,7 @@ from rbp_lab.scoring.linear import has_onednn, ieee_products, linear_for, onednn
 from rbp_lab.scoring.reference import reference_logits, score_logits
 from rbp_lab.scoring.tiling import tile_for, tile_shape
 from rbp_lab.scoring.torch_tiles import score_torch
+from tests import forked
 
 TILES = tuple(impl for impl in ("torch", "numba") if not missing(impl, "cpu"))
 IMPLS = (*TILES, "reference")
@@ -309,9 +309,9 @@ print(scores.nll.double().sum().item(), scores.entropy.double().sum().item())
 
 @pytest.mark.skipif(bool(missing("numba", "cpu")), reason=missing("numba", "cpu"))
 def test_code_from_numbas_cache_gives_the_bits_of_code_just_compiled(tmp_path):
-    command, environment = [sys.executable, "-c", SCORE], os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    compiled, cached = (subprocess.run(command, env=environment, capture_output=True, check=True).stdout for _ in "12")
-    assert list(tmp_path.rglob("*.nbc")) and compiled.count(b"\n") == 1
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    compiled, cached = (forked.output(SCORE, environment=environment) for _ in "12")
+    assert list(tmp_path.rglob("*.nbc")) and compiled.count("\n") == 1
     assert cached == compiled
 
 

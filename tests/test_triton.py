@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,27 +14,24 @@ from rbp_lab.errors import LabError
 from rbp_lab.scoring import LMHead, choose, missing, score_tokens
 from rbp_lab.scoring.reference import reference_logits, score_logits
 from rbp_lab.scoring.triton_tiles import FUSED, MERGE_BLOCK, MERGE_WARPS, NOT_MEASURED, ROW_BLOCK, ROW_WARPS, fused_tile
+from tests import forked
 from tests.test_scoring import assert_matches_reference
 
-ROOT = Path(__file__).parent.parent
 pytest.importorskip("triton", reason="the Triton implementations need triton")
 IMPLS = ("triton-chunked", "triton-fused")
 # Products of 16-bit operands, and copies, in operations and bytes a second: measured on an H200, for the roofline.
 H200_FLOPS, H200_BYTES = 790e12, 4.3e12
 
 
-def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """A fresh process, in which triton is not imported yet."""
-    env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    env |= {"OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
+def output(script: str, **environment: str) -> str:
+    """What a script prints in a process in which triton is not imported yet."""
+    kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    return forked.output(script, environment=kept | environment)
 
 
 def test_interpreted_kernels_pass_every_case():
     """All cases of tests/triton_cases.py, in one process: triton decides at its import whether it interprets."""
-    done = python("-m", "tests.triton_cases", TRITON_INTERPRET="1")
-    assert done.returncode == 0, done.stderr
-    cases = json.loads(done.stdout)["cases"]
+    cases = json.loads(output("from tests.triton_cases import main; main()", TRITON_INTERPRET="1"))["cases"]
     assert len(cases) > 30
     failed = {name: what for name, what in cases.items() if what}
     assert not failed, "\n".join(f"--- {name}\n{what}" for name, what in failed.items())
@@ -57,7 +51,7 @@ def test_scoring_imports_triton_only_when_asked():
         "s.score_tokens(torch.zeros(1, 2), s.LMHead(torch.eye(2)), torch.zeros(1, dtype=torch.long))\n"
         "print('rbp_lab.scoring.triton_kernels' in sys.modules)\n"
     )
-    assert python("-c", code).stdout.strip() == "False"
+    assert output(code).strip() == "False"
 
 
 def test_the_buffer_of_a_chunk_keeps_the_budget():
