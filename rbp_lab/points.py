@@ -177,6 +177,14 @@ def select(
     return points[keep].reset_index(drop=True)
 
 
+def with_sizes(points: pd.DataFrame, least: int) -> pd.DataFrame:
+    """The points of data sets on which some family has at least so many sizes; all of them when there is none."""
+    sizes = points.groupby(["dataset", "family"])["size"].nunique()
+    enough = {dataset for (dataset, _), count in sizes.items() if count >= least}
+    kept = points[points["dataset"].isin(enough)].reset_index(drop=True)
+    return points if kept.empty else kept
+
+
 def longest_trained(points: pd.DataFrame) -> pd.DataFrame:
     """The rows without earlier checkpoints: of one size of a family on a data set, those trained on most tokens.
 

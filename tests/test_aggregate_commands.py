@@ -116,3 +116,49 @@ def test_characters_come_with_what_stands_before_them_in_their_own_text():
         dataclasses.replace(task, instances=33).split(0)
     with pytest.raises(LabError, match="the same texts"):
         dataclasses.replace(task, heldout=Texts(train)).split(0)
+
+
+def study_words(tmp_path, *more):
+    return ["experiment=aggregate", f"store={tmp_path}", "study.seeds=2", "fit.least_sizes=1",
+            "study.k.thresholds=[1,2]", "k.thresholds=[1]",
+            "study.runs=[{tasks: [digits], classifiers: [mlp_1], objective: {kind: supervised}, training: {epochs: 4}},"
+            "{tasks: [digits], classifiers: [mlp_1], objective: {kind: likelihood}, training: {epochs: 4}, observation:"
+            "{_target_: rbp_lab.ladder.aggregate.observations.Proportions, m: 3}}]", *more]  # fmt: skip
+
+
+def test_a_study_trains_measures_analyses_and_goes_on_where_it_was(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", *study_words(tmp_path)])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0 and "[2/2] digits mlp-1 proportions m=3 likelihood: RBP_1" in out
+    results = tmp_path / "analysis" / "aggregate"
+    page, table = results / "report.html", results / "law_aggregate_accuracy.csv"
+    assert "Classification from aggregate observations" in page.read_text() and "proportions m=3" in table.read_text()
+    written = table.stat().st_mtime_ns
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", *study_words(tmp_path)])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0 and "trained;" not in out and out.count("(found;") == 2
+    assert table.stat().st_mtime_ns == written and len(list_records(tmp_path)) == 4
+
+
+def test_analyze_takes_the_experiment_without_its_study(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["analyze", "experiment=aggregate", f"store={tmp_path}"])
+    captured = capsys.readouterr()
+    assert stop.value.code == 1 and "there is no finished run" in captured.err
+
+
+def test_the_packaged_study_goes_together():
+    from rbp_lab.config.build import read
+    from rbp_lab.ladder.aggregate.study import Study
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = plain(compose("demo", ["experiment=aggregate"]))
+    study = read(Study, config["study"])
+    families = {(c.task.name, c.family) for c in study.configurations()}
+    assert {("digits", "supervised"), ("characters", "proportions m=8 likelihood")} <= families
+    assert len({c.classifier.name for c in study.configurations() if c.task.name == "characters"}) == 6
+    config["study"]["runs"][0]["tasks"] = ["digitz"]
+    with pytest.raises(LabError, match=r"study.runs.0.tasks: no such task; did you mean digits"):
+        read(Study, config["study"])

@@ -15,7 +15,7 @@ from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.config.build import read
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
-from rbp_lab.points import select
+from rbp_lab.points import select, with_sizes
 from rbp_lab.report.terminal import print_line, terminal
 from rbp_lab.store.atomic import may_be_written
 from rbp_lab.store.layout import Store
@@ -57,12 +57,14 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
     The analysis is mirrored to W&B as ``tracking`` says. Raises LabError on an unknown source, a missing file, or when
     nothing is left.
     """
+    config = {name: node for name, node in config.items() if name != "study"}  # what made the runs is no part of it
     request, console = read(AnalysisRequest, config), console or terminal()
     out = request.directory
     gathered = gather(request)
     for line in gathered.notes:
         print_line(console, f"note: {line}")
     points = select(gathered.points, *(request.filters.as_list(name) for name in ("model", "family", "dataset")))
+    points = with_sizes(points, request.fit.least_sizes)
     analysis = analyze(
         points,
         out,

@@ -33,8 +33,13 @@ class DemoRequest(MeasureSettings):
 
 
 def run(config: Mapping[str, Any]) -> None:
-    """``rbp-lab demo``."""
-    demo(config)
+    """``rbp-lab demo``, or the study that an experiment composes."""
+    if config.get("study") is not None:
+        from rbp_lab.commands.study import run_and_analyze
+
+        run_and_analyze(config)
+        return
+    demo({name: node for name, node in config.items() if name != "study"})
 
 
 def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:

@@ -127,16 +127,19 @@ class FitChoices:
     """How laws are fitted and shown (group ``fit``).
 
     confidence: of every interval. figure_ks: the k drawn against S and listed per model. laws: every law, not only the
-    power laws in S.
+    power laws in S. least_sizes: data sets on which no family has so many sizes take no part in laws in S.
     """
 
     confidence: float = 0.95
     figure_ks: list[int] = field(default_factory=lambda: [1, 10, 100])
     laws: bool = True
+    least_sizes: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
             raise LabError(f"fit.confidence must lie between 0 and 1; got {shown(self.confidence)}")
+        if self.least_sizes < 1:
+            raise LabError(f"fit.least_sizes must be at least 1; got {self.least_sizes}")
 
 
 @dataclass(frozen=True)

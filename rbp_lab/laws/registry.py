@@ -8,6 +8,7 @@ import pandas as pd
 
 from rbp_lab.laws import (
     against_k,
+    aggregate,
     calibration,
     decomposition,
     emergence,
@@ -22,9 +23,10 @@ from rbp_lab.laws.base import Inputs, Law, LawResult
 from rbp_lab.report.sections import ReportTable, Section
 
 LAWS: tuple[Law, ...] = (
-    overview, scaling, over_k, against_k, paired, emergence, lognormal, decomposition, calibration, forecast,
+    overview, aggregate, scaling, over_k, against_k, paired, emergence, lognormal, decomposition, calibration, forecast,
 )  # fmt: skip
-POWER_LAWS: tuple[Law, ...] = (overview, scaling, over_k)  # what the power laws in S alone give
+# What the power laws in S alone give, and what classifiers of one size give.
+POWER_LAWS: tuple[Law, ...] = (overview, aggregate, scaling, over_k)
 
 Results = dict[str, LawResult]
 

@@ -67,7 +67,7 @@ class NextCharacter:
             test.ids,
             tuple(CLASSES),
             VOCABULARY,
-            {"training": train.info, "heldout": test.info, "context": self.context},
+            {"set": self.name, "training": train.info, "heldout": test.info, "context": self.context},
         )
 
 

@@ -86,44 +86,54 @@ def slot_sums(logs: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class _Counts:
-    """The lattices of counts of a batch, one after another: states in any order, transitions by level.
+class _Steps:
+    """Transitions of the lattices of counts of a batch from level i, the counts of i labels, to level i + 1.
 
-    For the level i of instance i: from_, to: states; group, label: of each transition. start, end: first and last
-    state of each group [G].
+    states: of level i + 1. source, target: states, numbered within their levels. group, label: of each transition.
     """
 
     states: int
-    start: np.ndarray
-    end: np.ndarray
-    levels: tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], ...]
+    source: torch.Tensor
+    target: torch.Tensor
+    group: torch.Tensor
+    label: torch.Tensor
 
 
-def _count_lattice(slots: np.ndarray) -> _Counts:
-    """slots: labels of each group in rising order, int64 [G, m]."""
+def _count_lattice(slots: np.ndarray) -> list[_Steps]:
+    """slots: labels of each group in rising order, int64 [G, m]. Levels 0 and m have one state a group, in order."""
+    m = slots.shape[1]
     parts: list[list[np.ndarray]] = []
+    levels: list[np.ndarray] = []
     begin = 0
-    start, end = [], []
     for g, labels in enumerate(slots):
         distinct, counts = np.unique(labels, return_counts=True)
         shape = counts + 1
         size = int(np.prod(shape.astype(float)))
         if begin + size > MOST_STATES:
             raise LabError(
-                f"observation.m={slots.shape[1]} takes a lattice of more than {MOST_STATES:,} states a batch; "
-                "choose smaller groups or a smaller training.batch"
+                f"observation.m={m} takes a lattice of more than {MOST_STATES:,} states a batch; choose smaller groups "
+                "or a smaller training.batch"
             )
-        digits = np.stack(np.unravel_index(np.arange(size), shape), 1)  # [S, d]
+        digits = np.stack(np.unravel_index(np.arange(size), shape))  # [d, S]
         strides = np.concatenate([np.cumprod(shape[::-1])[::-1][1:], [1]])
-        state, which = np.nonzero(digits < counts)
-        level = digits.sum(1)[state]
-        parts.append([level, begin + state, begin + state + strides[which], np.full(len(state), g), distinct[which]])
-        start.append(begin)
+        which, state = np.nonzero(digits < counts[:, None])
+        level = digits.sum(0).astype(np.uint16)  # 16 bits: sorted by radix
+        parts.append([level[state], begin + state, begin + state + strides[which], np.full(len(state), g),
+                      distinct[which]])  # fmt: skip
+        levels.append(level)
         begin += size
-        end.append(begin - 1)
-    level, *columns = (np.concatenate(c) for c in zip(*parts, strict=True))
-    levels = tuple(tuple(torch.from_numpy(c[level == i]) for c in columns) for i in range(slots.shape[1]))
-    return _Counts(begin, np.array(start), np.array(end), levels)
+    level_of_state = np.concatenate(levels)
+    states = np.bincount(level_of_state, minlength=m + 1)
+    number = np.empty(begin, np.int64)
+    order = np.argsort(level_of_state, kind="stable")
+    number[order] = np.arange(begin) - np.repeat(np.cumsum(states) - states, states)
+    level, source, target, group, label = (np.concatenate(c) for c in zip(*parts, strict=True))
+    order = np.argsort(level, kind="stable")
+    ends = np.cumsum(np.bincount(level, minlength=m))[:-1]
+    columns = [np.split(c[order], ends) for c in (number[source], number[target], group, label)]
+    return [
+        _Steps(int(states[i + 1]), *(torch.from_numpy(column[i]) for column in columns)) for i in range(m)
+    ]
 
 
 def count_sums(logp: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
@@ -133,36 +143,32 @@ def count_sums(logp: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
     those products in which instance i has label j, [G, m, K]. Works in float64 and returns the dtype of ``logp``.
     """
     lattice = _count_lattice(slots.cpu().numpy())
-    m = logp.shape[1]
+    groups, m, classes = logp.shape
     top = logp.detach().double().gather(2, slots[:, None, :].expand(-1, m, -1)).amax(-1, keepdim=True)
     top = torch.where(torch.isfinite(top), top, 0.0)
     scaled = logp.double() - top
-    forward = scaled.new_full((lattice.states,), IMPOSSIBLE)
-    forward[torch.from_numpy(lattice.start)] = 0.0
-    steps = [scaled[group, i, label] for i, (_, _, group, label) in enumerate(lattice.levels)]
-    for (source, target, _, _), step in zip(lattice.levels, steps, strict=True):
-        forward = _scatter_log_sum(forward, target, forward[source] + step)
-    backward = scaled.new_full((lattice.states,), IMPOSSIBLE)
-    backward[torch.from_numpy(lattice.end)] = 0.0
-    for (source, target, _, _), step in zip(reversed(lattice.levels), reversed(steps), strict=True):
-        backward = _scatter_log_sum(backward, source, backward[target] + step)
-    groups, classes = logp.shape[0], logp.shape[2]
+    logs = [scaled[steps.group, i, steps.label] for i, steps in enumerate(lattice)]
+    forward = [scaled.new_zeros(groups)]
+    for steps, log in zip(lattice, logs, strict=True):
+        forward.append(_scatter_log_sum(steps.states, steps.target, forward[-1][steps.source] + log))
+    backward = [scaled.new_zeros(groups)]
+    for i in range(m - 1, -1, -1):
+        steps = lattice[i]
+        backward.insert(0, _scatter_log_sum(len(forward[i]), steps.source, backward[0][steps.target] + logs[i]))
     joint = [
         _scatter_log_sum(
-            scaled.new_full((groups * classes,), IMPOSSIBLE), group * classes + label,
-            forward[source] + step + backward[target],
+            groups * classes, steps.group * classes + steps.label,
+            forward[i][steps.source] + logs[i] + backward[i + 1][steps.target],
         ).view(groups, classes)
-        for (source, target, group, label), step in zip(lattice.levels, steps, strict=True)
+        for i, steps in enumerate(lattice)
     ]  # fmt: skip
     return (torch.stack(joint, 1) + top.sum((1, 2))[:, None, None]).to(logp.dtype)
 
 
-def _scatter_log_sum(into: torch.Tensor, index: torch.Tensor, logs: torch.Tensor) -> torch.Tensor:
-    """``into`` with the entries named by ``index`` replaced by the log-sum of all ``logs`` sent there."""
-    top = torch.full_like(into, IMPOSSIBLE).scatter_reduce(0, index, logs.detach(), "amax")
+def _scatter_log_sum(size: int, index: torch.Tensor, logs: torch.Tensor) -> torch.Tensor:
+    """The log-sum [size] of all ``logs`` sent to each index; −∞ where none is."""
+    top = logs.new_full((size,), IMPOSSIBLE).scatter_reduce(0, index, logs.detach(), "amax")
     top = torch.where(torch.isfinite(top), top, 0.0)
-    total = torch.zeros_like(into).index_add(0, index, (logs - top[index]).exp())
-    named = torch.zeros_like(into, dtype=torch.bool).index_fill(0, index, True)
+    total = logs.new_zeros(size).index_add(0, index, (logs - top[index]).exp())
     nothing = total == 0
-    found = torch.where(nothing, IMPOSSIBLE, torch.where(nothing, 1.0, total).log() + top)
-    return torch.where(named, found, into)
+    return torch.where(nothing, IMPOSSIBLE, torch.where(nothing, 1.0, total).log() + top)

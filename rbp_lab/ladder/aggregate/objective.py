@@ -85,18 +85,18 @@ class Objective:
     def warm_up_of(self, observation: Observation, epochs: int) -> int:
         """Epochs of likelihood before the loss, at most all.
 
-        By rule none for supervised training and for the likelihood itself. Where an observation names no class there
-        is nothing to weigh before the likelihood has told classes apart: three quarters of the epochs. A bag takes
-        half of them. Label proportions take a quarter under a bounded loss, which is flat where nothing is told apart
-        yet, or when weights are stored for good, and one epoch when they are stored for a while.
+        By rule none for cross-entropy with current weights, which is the likelihood. A bounded loss is flat where
+        nothing is told apart yet: a quarter of the epochs, also with labels. Where an observation names no class there
+        is nothing to weigh before the likelihood has told classes apart: three quarters. A bag takes half. Label
+        proportions take a quarter when weights are stored for good, and one epoch when they are stored for a while.
         """
-        if self.kind != "aggregate":
-            return 0
         if self.warm_up is not None:
             return min(self.warm_up, epochs)
         loss = self.found_loss
         if self.source == "current" and loss.name == "cross_entropy":
             return 0
+        if self.kind == "supervised":
+            return epochs // 4 if loss.bounded else 0
         if observation.identifies == PERMUTATION:
             return epochs * 3 // 4
         if type(observation).__name__ == "Bag":

@@ -55,7 +55,7 @@ class Recipe:
         """
         prior_weight, reseed, restarts = 0.0, 0, 1
         if shape.vocabulary is not None:
-            epochs, batch, lr = 1, 512, 3e-3
+            epochs, batch, lr = 1, 512, 1e-2
         elif observation.identifies == PERMUTATION:
             epochs, batch, lr = 20 if self.reuse >= 8 else 40 if self.reuse >= 4 else 60, 256, 8e-3
         elif isinstance(observation, Bag):

@@ -23,7 +23,8 @@ class Split:
 
     name: of the test set, as records show it. inputs [n, *shape] and labels int64 [n]: to train on. test_inputs
     [N, *shape], test_labels int64 [N], documents int64 [N]: to measure on; instances of one document are resampled
-    together. document_names: by document. classes: names [K]. info: plain JSON that says where it comes from.
+    together. document_names: by document. classes: names [K]. info: plain JSON that says where it comes from; its
+    ``set`` is what splits of all seeds are called together.
     """
 
     name: str
@@ -105,6 +106,7 @@ def array_split(
             raise LabError(f"task.positive must be a class from 0 to {len(classes) - 1}; got {positive}")
         labels, classes = (labels == positive).astype(np.int64), (f"not {classes[positive]}", classes[positive])
         name = f"{name}-{classes[1]}"
+    info = {**info, "set": name}
     if test is None:
         train, test = stratified(labels, TEST_SHARE, seed)
         name = f"{name}-split{seed}"
