@@ -24,9 +24,10 @@ from rbp_lab import __version__
 from rbp_lab.config.arguments import Arguments, WrongUsage, parse
 from rbp_lab.config.directory import CONF
 from rbp_lab.errors import LabError, no_such
-from rbp_lab.failures import Failures, one_line, print_error, sentence
+from rbp_lab.failures import Failures, print_error, sentence
 from rbp_lab.interrupts import CODES, end_on_signals
 from rbp_lab.store.atomic import may_be_written
+from rbp_lab.text import one_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,7 +40,8 @@ COMMANDS = {
     "analyze": "fit the laws of finished runs, or of a CSV of published values",
     "sync": "mirror to Weights & Biases what the store has and W&B lacks; safe to repeat",
     "dashboard": "create or update the W&B workspace with the papers' panels",
-    "ls": "list models, datasets and finished runs",
+    "ls": "list models, datasets, finished and unfinished runs",
+    "clean": "remove what crashes left in a store, and on request unfinished work",
 }
 GONE = {"bench": "the benchmarks run from a clone of the project: make bench, or python -m tests.benchmarks"}
 

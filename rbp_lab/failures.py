@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from rbp_lab.errors import LabError
 from rbp_lab.store.layout import Store
+from rbp_lab.text import one_line
 
 # What a disk or its owner can refuse.
 DISK_ERRORS = {
@@ -66,9 +67,3 @@ def print_error(message: str) -> int:
     """Print an error as one line; returns the exit code of a failure."""
     print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
     return 1
-
-
-def one_line(text: str) -> str:
-    """Without line breaks, and with control characters as the escapes that Python writes for them."""
-    text = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

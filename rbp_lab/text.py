@@ -91,3 +91,9 @@ def shortened(name: object, most: int = 48) -> str:
         return text
     head = (most - 1) * 2 // 3
     return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
+def one_line(text: str) -> str:
+    """Without line breaks, and with control characters as the escapes that Python writes for them."""
+    text = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

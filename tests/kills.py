@@ -162,6 +162,9 @@ def main(task: Mapping[str, Any]) -> None:
     """task: config, several seeds, kills of each; prints one JSON line for each seed."""
     import rbp_lab.measurement.worker
     import rbp_lab.scoring.cpu_numba  # noqa: F401
+    from rbp_lab.store.atomic import delete
+    from rbp_lab.store.clean import leftovers
+    from rbp_lab.store.layout import Store
     from rbp_lab.store.records import list_records
 
     for name in ("transformers.models.gpt_neox.modeling_gpt_neox", "numba.core.typing.builtins"):
@@ -172,7 +175,11 @@ def main(task: Mapping[str, Any]) -> None:
         config = json.loads(json.dumps(task["config"]).replace("STORE", str(store)))
         result = run_until_finished(config, store, task["kills"], seed)
         (record,) = list_records(store)
-        left = sorted(p.name for p in store.glob("partial/*"))
+        crashed = list(leftovers(Store(store)))
+        for path in crashed:
+            delete(path)
+        left = sorted(p.name for p in store.rglob("*") if p.name.endswith((".part", ".lease")) or p.match("partial/*"))
+        result["leftovers"] = len(crashed)
         print(json.dumps({**result, "record": str(store / "runs" / record.key), "left": left}), flush=True)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from rbp_lab.errors import LabError
-from rbp_lab.store import atomic
+from rbp_lab.store import atomic, machine
 from rbp_lab.store.atomic import ABANDONED_SECONDS, atomic_directory, atomic_path
 
 
@@ -160,7 +160,8 @@ with atomic_path(Path(sys.argv[1], "file.txt")) as file, atomic_directory(Path(s
 """
 
 
-def test_a_kill_leaves_nothing_that_has_the_name_and_a_day_later_nothing_at_all(tmp_path):
+@pytest.mark.parametrize("where", ["here", "on another machine"])
+def test_a_kill_leaves_nothing_that_has_the_name_and_later_nothing_at_all(tmp_path, monkeypatch, where):
     child = subprocess.Popen(
         [sys.executable, "-c", HANG, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -169,11 +170,15 @@ def test_a_kill_leaves_nothing_that_has_the_name_and_a_day_later_nothing_at_all(
     child.communicate()
     left = list(tmp_path.iterdir())
     assert len(left) == 2 and all(p.name.startswith(".") for p in left)
+    if where == "on another machine":
+        monkeypatch.setattr(machine, "_machine_digits", lambda: "000000")
+        with atomic_path(tmp_path / "other") as path:
+            path.write_text("x")
+        assert set(left) < set(tmp_path.iterdir())  # they might still be someone's
+    for file in (*left, *(p for d in left for p in d.rglob("*"))):
+        os.utime(file, (0, file.stat().st_mtime - (ABANDONED_SECONDS + 1) * (where != "here")))
     with atomic_path(tmp_path / "other") as path:
         path.write_text("x")
-    assert set(left) < set(tmp_path.iterdir())  # they might still be someone's
-    for file in (*left, *(p for d in left for p in d.rglob("*"))):
-        os.utime(file, (0, file.stat().st_mtime - ABANDONED_SECONDS - 1))
     mine = tmp_path / ".notes.part"
     mine.touch()
     os.utime(mine, (0, 0))

@@ -58,12 +58,15 @@ def run_job(job: Job) -> Outcome:
 def _kept(partial: Partial, key: str) -> Iterator[None]:
     """Say what is there of an unfinished measurement, at its beginning and when it breaks off."""
     whole = len(partial.plan)
+    partial.begins()
     with suppress(Gone):
         if finished := len(partial.finished()):
             note(f"run {key} goes on: {finished} of {whole} shards are there")
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, Exception):
+            partial.failed(str(error) or type(error).__name__)
         with suppress(Gone, OSError):
             if finished := len(partial.finished()):
                 note(f"{finished} of {whole} shards of run {key} are kept; the same command goes on from there")

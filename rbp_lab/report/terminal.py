@@ -47,6 +47,16 @@ def runs_table(headers: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def unfinished_table(rows: Sequence[Sequence[str]]) -> Table:
+    """One row per unfinished measurement: model, data set, finished shards, what goes on with it, key."""
+    table = Table(title="unfinished", title_justify="left")
+    for name in ("model", "dataset", "shards", "state", "key"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
 def models_table(points: pd.DataFrame, dataset: str, ks: Sequence[int] = (1, 10, 100)) -> Table:
     """One row per model on a data set: name, S, CE (nats), RBP_k of those k that were measured, scored tokens."""
     rows = points[(points["dataset"] == dataset) & points["metric"].isin([CE.name, RBP.name])]

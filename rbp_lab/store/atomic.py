@@ -1,8 +1,9 @@
 """Writing a file or a directory so that it is either complete or absent, also after a power cut.
 
 Contents are on the disk before they get their name, and the name is on the disk before the caller goes on. Temporary
-names are hidden, random and made exclusively, so writers on several machines that share a disk never meet; those that
-a killed process left behind are removed a day later by the next writer in the same place.
+names are hidden, random and made exclusively, so writers on several machines that share a disk never meet. They say
+which process made them: those that a killed one left behind are removed by the next writer in the same place, and those
+of other machines a day later.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rbp_lab.errors import LabError
+from rbp_lab.store.machine import is_of_a_gone_process, mark
 
 ABANDONED_SECONDS = 24 * 3600.0
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.part(\.[^.]*)?")
+_TEMPORARY = re.compile(r"\..+\.(?:([0-9a-f]{12})[0-9a-f]{8}|[0-9a-f]{16})\.part(\.[^.]*)?")
 # What a disk or its owner can refuse. Any other OSError is a mistake of ours and keeps its traceback.
 _REFUSALS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
@@ -89,7 +91,7 @@ def atomic_directory(path: str | Path, replace: bool = True) -> Iterator[Path]:
 def _temporary(path: Path) -> Path:
     """A hidden name beside ``path`` that nobody else has; a long name is cut, since file systems allow 255 bytes."""
     stem = path.stem.encode("utf-8", "surrogateescape")[:150].decode("utf-8", "ignore")
-    return path.with_name(f".{stem}.{secrets.token_hex(8)}.part{path.suffix}")
+    return path.with_name(f".{stem}.{mark()}{secrets.token_hex(4)}.part{path.suffix}")
 
 
 def remove_directory(path: Path) -> None:
@@ -120,16 +122,30 @@ def _prepare(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for made in missing:
         _flush(made.parent)
-    abandoned = time.time() - ABANDONED_SECONDS
     with os.scandir(directory) as entries:
         leftovers = [Path(e.path) for e in entries if _TEMPORARY.fullmatch(e.name)]
     for leftover in leftovers:
         with suppress(OSError):  # another writer may be removing it
-            if max(p.lstat().st_mtime for p in (leftover, *leftover.rglob("*"))) < abandoned:
-                if leftover.is_dir():
-                    shutil.rmtree(leftover, ignore_errors=True)
-                else:
-                    leftover.unlink()
+            if is_abandoned(leftover):
+                delete(leftover)
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a file or directory has a temporary name, and whoever gave it has ended, or may have a day ago."""
+    match = _TEMPORARY.fullmatch(path.name)
+    if match is None:
+        return False
+    if match[1] and is_of_a_gone_process(match[1]):
+        return True
+    return max(p.lstat().st_mtime for p in (path, *path.rglob("*"))) < time.time() - ABANDONED_SECONDS
+
+
+def delete(path: Path) -> None:
+    """Delete a file, or a directory with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -75,6 +75,11 @@ class PartialFiles:
     def plan(self) -> Path:
         return self.directory / "plan.json"
 
+    @property
+    def error(self) -> Path:
+        """Why the work broke off."""
+        return self.directory / "error.txt"
+
     def shard(self, index: int) -> Path:
         return self.directory / f"shard-{index:06}.safetensors"
 

@@ -14,57 +14,16 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 
-import psutil
+from rbp_lab.store.machine import Owner, mark, this_process
 
 BEAT, STALE = 5.0, 60.0  # seconds
-
-
-@dataclass(frozen=True)
-class Owner:
-    """A process: the machine (and container) it runs on, its number there, and when it started, in seconds."""
-
-    machine: str
-    pid: int
-    started: float
-
-    def is_gone(self) -> bool:
-        """Whether it has certainly ended; False when it may run on another machine."""
-        if self.machine != this_machine():
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.started) > 1 or process.status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
-        except psutil.Error:
-            return False
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.machine.partition(' ')[0]}"
-
-
-@cache
-def this_machine() -> str:
-    """The host's name and what tells its present start, and a container's processes, from others of that name."""
-    parts = [socket.gethostname() or "unknown"]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
-
-
-def this_process() -> Owner:
-    """The process that asks."""
-    return Owner(this_machine(), os.getpid(), psutil.Process().create_time())
 
 
 @dataclass(frozen=True)
@@ -118,7 +77,7 @@ class Leases:
             text = path.read_bytes()
             if not self._is_stale(path, text):
                 return False
-            aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+            aside = path.with_name(f".{path.name}.{mark()}{secrets.token_hex(4)}.part")
             path.rename(aside)
         except FileNotFoundError:  # given back, or removed by another
             return True

@@ -19,7 +19,7 @@ import numpy as np
 
 from rbp_lab.errors import LabError
 from rbp_lab.store.arrays import read_arrays, write_arrays
-from rbp_lab.store.atomic import AlreadyThere, atomic_directory, remove_directory
+from rbp_lab.store.atomic import AlreadyThere, atomic_directory, atomic_path, remove_directory
 from rbp_lab.store.layout import PartialFiles, Store
 from rbp_lab.store.lease import Lease, Leases
 
@@ -136,6 +136,16 @@ class Partial:
     def discard(self, index: int) -> None:
         """Have a shard made again."""
         self.files.shard(index).unlink(missing_ok=True)
+
+    def failed(self, message: str) -> None:
+        """Leave the sentence that says why the work broke off, for whoever lists the store, if that is possible."""
+        with suppress(OSError, LabError), atomic_path(self.files.error, make_directory=False) as path:
+            path.write_text(message, encoding="utf-8")
+
+    def begins(self) -> None:
+        """Forget why the work broke off before."""
+        with suppress(OSError):
+            self.files.error.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove everything; nothing when another process has done so."""

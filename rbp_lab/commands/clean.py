@@ -1,0 +1,44 @@
+"""Remove what crashes left in a store; on request unfinished work that nobody goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rbp_lab.config.build import read
+from rbp_lab.store.atomic import delete
+from rbp_lab.store.clean import leftovers, size, unfinished
+from rbp_lab.store.layout import Store
+from rbp_lab.text import si
+
+
+@dataclass(frozen=True)
+class CleanRequest:
+    """What ``conf/clean.yaml`` composes. unfinished: remove the finished shards of unfinished measurements too."""
+
+    store: str
+    unfinished: bool = False
+
+
+def run(config: Mapping[str, Any]) -> None:
+    """``rbp-lab clean``."""
+    request = read(CleanRequest, config)
+    store = Store(request.store)
+    print(_removed("leftover of a crash", "leftovers of crashes", list(leftovers(store))), flush=True)
+    idle = [one.files.directory for one in unfinished(store) if not one.is_worked_on]
+    if request.unfinished:
+        print(_removed("unfinished measurement", "unfinished measurements", idle), flush=True)
+    elif idle:
+        bytes_ = sum(map(size, idle))
+        what = "measurement is" if len(idle) == 1 else "measurements are"
+        print(f"{len(idle)} unfinished {what} kept ({si(bytes_)}B), to be gone on with; unfinished=true removes them")
+
+
+def _removed(one: str, several: str, paths: list[Path]) -> str:
+    """Remove the paths, and say how many bytes of what that were."""
+    bytes_ = sum(map(size, paths))
+    for path in paths:
+        delete(path)
+    return f"removed {len(paths)} {one if len(paths) == 1 else several}, {si(bytes_)}B"

@@ -1,0 +1,86 @@
+"""rbp-lab clean and the unfinished work in rbp-lab ls: what is removed, what is kept, and what is said of it."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+from rbp_lab.commands.clean import run
+from rbp_lab.commands.ls import listing
+from rbp_lab.report.terminal import Console
+from rbp_lab.store.atomic import delete
+from rbp_lab.store.layout import Store
+from rbp_lab.store.lease import Lease
+from rbp_lab.store.machine import mark, this_process
+from rbp_lab.store.shards import Partial, Plan
+
+
+@pytest.fixture
+def work(tmp_path):
+    """An unfinished measurement with one of three shards."""
+    plan = Plan("who", (0, 1, 2, 3), {"model": "m", "dataset": "d"})
+    partial = Partial.begin(Store(tmp_path), "0123456789abcdef", plan)
+    partial.write(1, {}, {})
+    return partial
+
+
+def shown(tmp_path, capsys):
+    listing([], [], tmp_path, Console(width=200))
+    return capsys.readouterr().out
+
+
+def clean(tmp_path, capsys, **changes):
+    run({"store": str(tmp_path), "unfinished": False, **changes})
+    return capsys.readouterr().out
+
+
+def gone(process):
+    """The mark and the lease of a process that was, on this machine."""
+    return f"{mark()[:6]}{0xFFFFFF:06x}", json.dumps(vars(replace(process, started=process.started - 100)))
+
+
+def test_leftovers_of_crashes_go_and_nothing_else(tmp_path, work, capsys):
+    gone_mark, gone_lease = gone(this_process())
+    for name in ("runs", "cache/tokens"):
+        (tmp_path / name).mkdir(parents=True)
+    half = tmp_path / "runs" / f".a.{gone_mark}00000000.part"
+    half.mkdir()
+    (half / "half").write_bytes(b"x" * 3000)
+    (tmp_path / "cache" / "tokens" / f".t.{gone_mark}00000000.part.safetensors").write_bytes(b"x" * 500)
+    mine = tmp_path / "runs" / f".b.{mark()}00000000.part"
+    mine.mkdir()
+    (tmp_path / ".hidden").touch()
+    work.files.lease(0).write_text(gone_lease)
+    assert clean(tmp_path, capsys).startswith("removed 3 leftovers of crashes, 3.")
+    assert mine.is_dir() and not half.exists() and work.finished() == {1} and not work.files.leases()
+    assert clean(tmp_path, capsys).startswith("removed 0 leftovers of crashes, 0B\n1 unfinished measurement is kept")
+
+
+def test_unfinished_work_goes_on_request_unless_somebody_is_at_it(tmp_path, work, capsys):
+    with Lease(work.files.lease(0)):
+        assert "removed 0 unfinished measurements" in clean(tmp_path, capsys, unfinished=True)
+    assert work.finished() == {1}
+    assert "removed 1 unfinished measurement, " in clean(tmp_path, capsys, unfinished=True)
+    assert not work.files.directory.exists()
+
+
+def test_unfinished_work_is_listed_with_its_state(tmp_path, work, capsys):
+    assert "1 of 3" in (line := shown(tmp_path, capsys)) and "stopped; the same command goes on" in line
+    with Lease(work.files.lease(0)):
+        assert f"running: process {os.getpid()} on " in shown(tmp_path, capsys)
+    work.failed("the disk\nis full")
+    assert "failed: the disk is full" in shown(tmp_path, capsys)
+    work.begins()
+    assert "stopped" in shown(tmp_path, capsys)
+    work.files.plan.write_text("{")
+    assert " ? " in shown(tmp_path, capsys)
+    work.remove()
+    assert "stopped" not in (out := shown(tmp_path, capsys)) and "none yet" in out
+
+
+def test_deleting_does_not_follow_links(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    delete(tmp_path / "link")
+    assert os.listdir(tmp_path) == ["kept"]
