@@ -20,6 +20,7 @@ from rbp_lab.store.records import list_records
 GROUPS = {"classifier": Architecture, "task": Task, "observation": Observation}
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 REQUIRED = {
+    "hub": ["task.path=a/b", "task.image=image"],
     "mlp": ["classifier.width=8"],
     "enumerated": ["observation.table=[0,1,1,0]", "observation.m=2", "observation.classes=2"],
 }

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.errors import LabError
 from rbp_lab.hub_errors import quiet
-from rbp_lab.ladder.rules import HEADS, depth_rule, kind_of, non_embedding_parameters, rate_rule, warmup_rule
+from rbp_lab.ladder.rules import (
+    HEADS,
+    MOST_SLOTS,
+    depth_rule,
+    kind_of,
+    non_embedding_parameters,
+    rate_rule,
+    warmup_rule,
+)
 from rbp_lab.models.hf import HFModel
 from rbp_lab.models.source import OpenModel
 from rbp_lab.names import check_label, check_name
@@ -45,7 +53,8 @@ class LadderModel:
 
     directory: where it is kept. width, layers: d and L (None: ``depth_rule``). vocabulary: ids of the tokenizer.
     tokens: training tokens (rounded up to whole batches). context: T. batch: rows of a step. seed: of the initial
-    weights and of the order of the training rows.
+    weights and of the order of the training rows. groups: m, 1 for ordinary training; above, only the multiset of the
+    next tokens of m positions is known (``aggregate.positions``).
     """
 
     name: str
@@ -58,6 +67,7 @@ class LadderModel:
     context: int = 128
     batch: int = 8
     seed: int = 0
+    groups: int = 1
 
     def __post_init__(self) -> None:
         check_name(self.name, "model.name")
@@ -73,6 +83,8 @@ class LadderModel:
             raise LabError(f"model.context must be at least 2 tokens; got {self.context}")
         if self.seed < 0:
             raise LabError(f"model.seed must be 0 or more; got {self.seed}")
+        if not 1 <= self.groups <= MOST_SLOTS:
+            raise LabError(f"model.groups must be 1 to {MOST_SLOTS} positions; got {self.groups}")
 
     @property
     def depth(self) -> int:
@@ -90,6 +102,8 @@ class LadderModel:
     def settings(self) -> dict[str, Any]:
         """What, with the text, determines the trained model: names and places do not enter."""
         chosen = {k: v for k, v in asdict(self).items() if k not in {"name", "family", "directory", "layers"}}
+        if self.groups == 1:
+            del chosen["groups"]  # models that were trained before there were groups are the same
         rates = rate_rule(self.width)
         return {"recipe": RECIPE_VERSION, **chosen, "layers": self.depth, "heads": HEADS, "rates": rates}
 
@@ -169,8 +183,9 @@ class LadderModel:
 
         from rbp_lab.data.tokenize import tokenize
         from rbp_lab.data.windows import Windowing, plan_windows
+        from rbp_lab.ladder.aggregate.positions import GroupedPositions
         from rbp_lab.ladder.tokenizer import bpe_tokenizer
-        from rbp_lab.ladder.training import Schedule, batch_rows, train_loop
+        from rbp_lab.ladder.training import Schedule, batch_rows, cross_entropy, train_loop
         from rbp_lab.measurement.progress import TrainingProgress
 
         tokenizer = bpe_tokenizer(corpus, self.vocabulary, store)
@@ -181,7 +196,10 @@ class LadderModel:
         schedule = Schedule(self.steps, warmup_rule(self.steps))
         begin = datetime.now(UTC)
         with TrainingProgress(f"train {self.name}", self.steps, self.batch * self.context) as progress:
-            losses = train_loop(model, rows, rate_rule(self.width), kind_of, schedule, (progress, *hooks), checkpoints)
+            losses = train_loop(
+                model, rows, rate_rule(self.width), kind_of, schedule, (progress, *hooks), checkpoints,
+                cross_entropy if self.groups == 1 else GroupedPositions(self.groups, self.seed),
+            )  # fmt: skip
         before = checkpoints.seconds if checkpoints is not None else 0.0
         record = {
             "name": self.name,

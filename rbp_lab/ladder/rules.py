@@ -9,6 +9,8 @@ from __future__ import annotations
 
 HEADS = 2
 REFERENCE_WIDTH = 64
+# Instances of a group whose labels are summed over the lattice of subsets, which grows as 2^m.
+MOST_SLOTS = 10
 
 
 def depth_rule(width: int) -> int:

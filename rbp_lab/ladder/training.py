@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 # on_step(step, loss, lr, tokens_per_s): step counts from 1, loss in nats per token, lr the schedule's factor in [0, 1].
 StepHook = Callable[[int, float, float, float], None]
+# loss_of(logits [n, V], targets [n], step from 0) in nats per token.
+Loss = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, step: int) -> torch.Tensor:
+    """Mean −log p of the targets; the same at every step."""
+    return functional.cross_entropy(logits, targets)
 
 
 def batch_rows(tokens: np.ndarray, context: int, batch: int, steps: int, seed: int) -> np.ndarray:
@@ -65,11 +72,13 @@ def train_loop(
     schedule: Schedule,
     hooks: tuple[StepHook, ...] = (),
     checkpoints: Checkpoints | None = None,
+    loss_of: Loss = cross_entropy,
 ) -> np.ndarray:
     """Train ``model`` in place on rows [N, B, T+1]; the losses of the N steps in nats per token, float64 [N].
 
     rates: peak learning rate of each kind of parameter; kind_of: a parameter's kind by its name. checkpoints: where
-    an earlier run of the same training is taken up, and what this one leaves for the next. Deterministic for given
+    an earlier run of the same training is taken up, and what this one leaves for the next. loss_of: what is minimised;
+    it depends on its arguments alone. Deterministic for given
     rows, weights and number of threads; no random number is drawn. Whatever a hook raises stops training and reaches
     the caller.
 
@@ -98,7 +107,7 @@ def train_loop(
             group["lr"] = group["peak"] * factor
         tokens = torch.from_numpy(rows[step])
         logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-        loss = functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        loss = loss_of(logits.flatten(0, 1), tokens[:, 1:].flatten(), step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -71,6 +71,11 @@ def _head(weight: nn.Parameter) -> nn.ParameterDict:
     return nn.ParameterDict({"weight": weight, "bias": nn.Parameter(torch.zeros(members, 1, classes))})
 
 
+def _numbers(x: torch.Tensor) -> torch.Tensor:
+    """Instances as numbers: pixels of 8 bits become shares of the brightest."""
+    return x.float() / 255 if x.dtype == torch.uint8 else x
+
+
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return torch.baddbmm(bias, x, weight)
 
@@ -120,7 +125,7 @@ class _StackedMLP(StackedNetwork):
             members, rows, width = self.embedding.shape
             first = torch.arange(members).view(-1, *[1] * (x.dim() - 1)) * rows
             x = functional.embedding(x.long() + first, self.embedding.view(members * rows, width))
-        x = x.flatten(2)
+        x = _numbers(x).flatten(2)
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x = _linear(x, weight, bias).relu()
         return _linear(x, self.head["weight"], self.head["bias"])
@@ -164,7 +169,8 @@ class _StackedCNN(StackedNetwork):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [E, B, K] of images [E, B, colours, height, width]."""
         members, batch = x.shape[:2]
-        x = x.transpose(0, 1).flatten(1, 2)  # the members' channels side by side: one grouped convolution for all
+        # The members' channels stand side by side: one grouped convolution for all.
+        x = _numbers(x).transpose(0, 1).flatten(1, 2)
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x = functional.conv2d(x, weight.flatten(0, 1), bias.flatten(), padding=1, groups=members)
             x = functional.max_pool2d(x.relu(), 2)

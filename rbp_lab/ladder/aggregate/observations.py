@@ -17,10 +17,10 @@ from torch.nn import functional
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.aggregate.lattice import count_sums, slot_sums
 from rbp_lab.ladder.aggregate.logspace import IMPOSSIBLE, log_others, log_sum
+from rbp_lab.ladder.rules import MOST_SLOTS
 
 # What an observation tells of the classes: which they are, or which instances share one.
 CLASSES, PERMUTATION = "classes", "permutation"
-MOST_SLOTS = 10  # the lattice of subsets grows as 2^m, that of counts only with the number of distinct labels
 MOST_ASSIGNMENTS = 1_000_000
 
 
