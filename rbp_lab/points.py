@@ -88,9 +88,11 @@ _COMPARABLE = ("protocol", "dtype", "tf32", "logits", "candidates")
 def check_comparable(records: Sequence[RunRecord | RunHeader]) -> None:
     """LabError when runs must not stand in one table.
 
-    Other protocols or precisions, one name for two corpora, two checkpoints of one model in unknown order.
+    Other protocols or precisions, one name for two corpora, two checkpoints of one model in unknown order, models of a
+    family with weights rounded in different ways.
     """
     seen: dict[str, RunRecord | RunHeader] = {}
+    rounded: dict[tuple[str, str], RunRecord | RunHeader] = {}
     checkpoints: dict[tuple[str, str, str], RunRecord | RunHeader] = {}
     for record in records:
         model = record.model
@@ -100,6 +102,14 @@ def check_comparable(records: Sequence[RunRecord | RunHeader]) -> None:
             raise LabError(
                 f"{other.model.name} and {model.name} are two checkpoints of {model.path} whose training tokens are "
                 "unknown, so a law in S cannot tell which to take; choose one with filters.model"
+            )
+        other = rounded.setdefault((record.dataset.name, model.family), record)
+        if other.model.quantisation != model.quantisation:
+            ours, theirs = (m.quantisation or "not rounded" for m in (model, other.model))
+            raise LabError(
+                f"family {model.family} holds models whose weights were rounded in different ways: {other.model.name} "
+                f"({theirs}) and {model.name} ({ours}); choose with filters.model, or measure again with families of "
+                "their own (model.family; nothing is computed anew)"
             )
         first = seen.setdefault(record.dataset.name, record)
         if record.dataset.fingerprint != first.dataset.fingerprint:

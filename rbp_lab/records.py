@@ -47,6 +47,7 @@ class ModelInfo:
     vocab_rows: V, rows of the head. tokenizer_size: ids the tokenizer can produce; rows beyond are padding.
     max_positions: longest input the architecture states, None when it states none.
     training_tokens: tokens seen in training when known (ladder models, checkpoints).
+    quantisation: the format that the weights were rounded to ("Q4_1", "int8"), None when they are what was trained.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ModelInfo:
     max_positions: int | None
     params: ParamCounts
     training_tokens: int | None = None
+    quantisation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ def record_key(model: ModelInfo, dataset: DatasetInfo, scoring: ScoringSpec) -> 
     """
     what = {
         "version": RECORD_VERSION,
-        "model": {"fingerprint": model.fingerprint, "vocab_rows": model.vocab_rows, "tokenizer": model.tokenizer_size},
+        "model": {"fingerprint": model.fingerprint, "vocab_rows": model.vocab_rows, "tokenizer": model.tokenizer_size}
+        | ({} if model.quantisation is None else {"quantisation": model.quantisation}),
         "dataset": {"fingerprint": dataset.fingerprint},
         "scoring": asdict(scoring),
     }

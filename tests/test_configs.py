@@ -24,6 +24,7 @@ GROUPS = {
     for group in ("model", "dataset", "k", "precision", "callbacks", "tracking")
 }
 REQUIRED = {
+    "gguf": "model.path=a/b",
     "hf": "model.path=a/b",
     "hub": "dataset.path=a/b",
     "ladder": "model.width=64",

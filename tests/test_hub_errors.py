@@ -54,7 +54,7 @@ def test_each_refusal_of_the_hub_is_a_sentence_of_its_own(tiny_model_dir, tmp_pa
     assert said.pop("some/whole") == "opened"
     for name in ("adapter", "both"):
         assert "holds an adapter (adapter_config.json), not a whole model; merge it" in said.pop(f"some/{name}")
-    assert "has only GGUF files (m-Q4.gguf)" in said.pop("some/quantised")
+    assert "measure one with model=gguf model.path=some/quantised model.file=m-Q4.gguf" in said.pop("some/quantised")
     for name, (_, _, words) in REFUSED.items():
         assert said[f"some/{name}"].startswith(f"model {name}: cannot read the config of some/{name}: ")
         assert words in said[f"some/{name}"] and "\n" not in said[f"some/{name}"]

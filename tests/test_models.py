@@ -247,8 +247,8 @@ BROKEN = {
     "pointer to weights": (write("model.safetensors", LFS), r"model\.safetensors is a Git LFS pointer.*git lfs pull"),
     "pointer to tokenizer": (write("tokenizer.json", LFS), r"tokenizer\.json is a Git LFS pointer"),
     "pointer to config": (write("config.json", LFS), r"config\.json is a Git LFS pointer"),
-    "gguf only": (gguf_only, r"holds no weights but a GGUF file \(m\.gguf\).*gguf_file"),
-    "gguf without config": (gguf_alone, r"holds no weights but a GGUF file \(m\.gguf\).*gguf_file"),
+    "gguf only": (gguf_only, r"holds no weights but a GGUF file \(m\.gguf\); measure it with model=gguf"),
+    "gguf without config": (gguf_alone, r"holds no weights but a GGUF file \(m\.gguf\); measure it with model=gguf"),
     "one byte short": (lambda d: cut(d / "model.safetensors", -1), "do not agree with its own header"),
     "one byte long": (lambda d: append(d / "model.safetensors"), "do not agree with its own header"),
     "empty weights": (write("model.safetensors", ""), "its 0 bytes do not agree with its own header"),
@@ -295,7 +295,7 @@ def test_a_gguf_file_is_told_from_a_hub_id(tmp_path, monkeypatch):
     (tmp_path / "m.bin").write_bytes(b"weights")
     monkeypatch.chdir(tmp_path)
     for path in ("m.gguf", str(tmp_path / "m.gguf")):
-        with pytest.raises(LabError, match=r"m\.gguf is a GGUF file; convert it to a directory first"):
+        with pytest.raises(LabError, match=r"m\.gguf is a GGUF file; measure it with model=gguf model\.path=.*m\.gguf"):
             HFModel(path=path).open()
     with pytest.raises(LabError, match=r"m\.bin is a file; model\.path must be the directory"):
         HFModel(path="m.bin").open()

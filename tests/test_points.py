@@ -1,6 +1,7 @@
 """The table of points: from runs, from published CSV files, and what it refuses."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -51,6 +52,18 @@ def test_rank_never_and_always_within_k():
     assert value == 0.0 and math.copysign(1, value) == 1
     hard = synthetic_record("hard", 10, 0, vocab=10**5, sigma=0.01)
     assert points_from_records([hard], [1])["value"].iloc[1] == math.inf
+
+
+def test_models_of_a_family_whose_weights_were_rounded_in_different_ways_are_not_mixed():
+    def rounded(record, kind, family="f"):
+        model = replace(record.model, quantisation=kind, family=family)
+        return replace(record, header=replace(record.header, model=model))
+
+    a, b = synthetic_record("a", 10000, 0), synthetic_record("b", 20000, 1)
+    assert len(points_from_records([rounded(a, "Q4_1"), rounded(b, "Q4_1")], [1])) == 4
+    assert len(points_from_records([rounded(a, None), rounded(b, "int8", "g")], [1])) == 4
+    with pytest.raises(LabError, match=r"rounded in different ways: a \(not rounded\) and b \(int8\); choose with"):
+        points_from_records([rounded(a, None), rounded(b, "int8")], [1])
 
 
 def test_runs_that_differ_are_not_mixed():

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 LADDER = ("ladder-1", "ladder-2", "ladder-3", "ladder-4", "ladder-5", "ladder-6")
 # Raised whenever the same settings would give another model, so that an old directory is trained anew.
 RECIPE_VERSION = 1
+# Fields that say nothing of how a model is trained.
+_NOT_TRAINED = {"name", "family", "directory", "quantisation"}
 
 
 def training_key(settings: Mapping[str, Any], corpus_fingerprint: str) -> str:
@@ -54,7 +56,8 @@ class LadderModel:
     directory: where it is kept. width, layers: d and L (None: ``depth_rule``). vocabulary: ids of the tokenizer.
     tokens: training tokens (rounded up to whole batches). context: T. batch: rows of a step. seed: of the initial
     weights and of the order of the training rows. groups: m, 1 for ordinary training; above, only the multiset of the
-    next tokens of m positions is known (``aggregate.positions``).
+    next tokens of m positions is known (``aggregate.positions``). quantisation: of the trained weights when they are
+    measured, as of ``HFModel``.
     """
 
     name: str
@@ -68,6 +71,7 @@ class LadderModel:
     batch: int = 8
     seed: int = 0
     groups: int = 1
+    quantisation: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "model.name")
@@ -101,7 +105,7 @@ class LadderModel:
 
     def settings(self) -> dict[str, Any]:
         """What, with the text, determines the trained model: names and places do not enter."""
-        chosen = {k: v for k, v in asdict(self).items() if k not in {"name", "family", "directory", "layers"}}
+        chosen = {k: v for k, v in asdict(self).items() if k not in _NOT_TRAINED | {"layers"}}
         if self.groups == 1:
             del chosen["groups"]  # models that were trained before there were groups are the same
         rates = rate_rule(self.width)
@@ -232,7 +236,9 @@ class LadderModel:
         if why is not None:
             raise LabError(f"model {self.name} is not in {self.directory}: {why}; {self._how()}")
         path, tokens = str(Path(self.directory).absolute()), self.steps * self.batch * self.context
-        return HFModel(path=path, name=self.name, family=self.family, training_tokens=tokens)
+        return HFModel(
+            path=path, name=self.name, family=self.family, training_tokens=tokens, quantisation=self.quantisation
+        )
 
     def _how(self, force: bool = False) -> str:
         """The command that trains this model, with the settings that are not the default."""
@@ -240,6 +246,6 @@ class LadderModel:
         words = [f"model=ladder model.width={self.width}" if inline else f"model={self.name}"]
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in {"name", "width", "directory", "family"} and value != field.default:
+            if field.name not in _NOT_TRAINED | {"width"} and value != field.default:
                 words.append(f"model.{field.name}={value}")
         return f"run: rbp-lab train {' '.join(words)}" + (" force=true" if force else "")

@@ -3,7 +3,7 @@ importing this package imports neither torch nor transformers."""
 
 from importlib import import_module
 
-_HOMES = {"HFModel": "rbp_lab.models.hf", "LadderModel": "rbp_lab.ladder.model"}
+_HOMES = {"HFModel": "rbp_lab.models.hf", "GGUFModel": "rbp_lab.models.gguf", "LadderModel": "rbp_lab.ladder.model"}
 __all__ = list(_HOMES)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ _YOUNG = 2.0
 class ModelFiles:
     """Files of a directory as they were when ``read_files`` read them.
 
-    fingerprint: SHA-256 (64 hexadecimal digits) over their names and contents. states: what the file system says of
-    each (inode, size, times of change). settled: whether every later change shows in ``states``.
+    fingerprint: SHA-256 (64 hexadecimal digits) over their contents, and over their names where ``named``. states: what
+    the file system says of each (inode, size, times of change). settled: whether every later change shows in
+    ``states``.
     """
 
     directory: Path
@@ -40,6 +41,7 @@ class ModelFiles:
     fingerprint: str
     states: tuple[tuple[int, ...], ...]
     settled: bool
+    named: bool = True
 
     def verify(self) -> None:
         """Raise LabError unless the files are still those that were hashed."""
@@ -50,13 +52,13 @@ class ModelFiles:
             )
 
 
-def read_files(directory: Path, paths: Iterable[Path]) -> ModelFiles:
-    """Hash the files, relative to directory; nothing is remembered between calls."""
+def read_files(directory: Path, paths: Iterable[Path], named: bool = True) -> ModelFiles:
+    """Hash the files, relative to directory; nothing is remembered between calls. named: their names count too."""
     ordered = tuple(sorted(paths))
     states = _states(ordered)
     newest = max(max(state[2:]) for state in states if state) / 1e9
-    found = ModelFiles(directory, ordered, "", states, settled=newest < time.time() - _YOUNG)
-    return ModelFiles(directory, ordered, _digest(found), states, found.settled)
+    found = ModelFiles(directory, ordered, "", states, newest < time.time() - _YOUNG, named)
+    return replace(found, fingerprint=_digest(found))
 
 
 def _states(paths: Sequence[Path]) -> tuple[tuple[int, ...], ...]:
@@ -80,7 +82,8 @@ def _digest(files: ModelFiles) -> str:
                 content = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise LabError(f"cannot read {path}: {error.strerror or error}") from error
-        digest.update(f"{path.relative_to(files.directory).as_posix()}\n{content}\n".encode())
+        name = f"{path.relative_to(files.directory).as_posix()}\n" if files.named else ""
+        digest.update(f"{name}{content}\n".encode())
     return digest.hexdigest()
 
 
@@ -119,7 +122,7 @@ def weight_files(directory: Path) -> list[Path]:
         raise LabError(f"{directory} lacks {named}, which transformers_weights in its config.json names; copy it there")
     gguf = sorted(path.name for path in directory.glob("*.gguf"))
     if gguf:
-        raise LabError(_about_gguf(f"{directory} holds no weights but a GGUF file ({gguf[0]})"))
+        raise LabError(_about_gguf(f"{directory} holds no weights but a GGUF file ({gguf[0]})", directory / gguf[0]))
     raise LabError(
         f"{directory} holds no weights: expected {' or '.join(one for pair in _WEIGHTS for one in pair)}; "
         "save the model with save_pretrained"
@@ -196,7 +199,7 @@ def check_directory(directory: Path) -> None:
     if os.path.isfile(directory):
         with directory.open("rb") as stream:
             if stream.read(4) == b"GGUF":
-                raise LabError(_about_gguf(f"{directory} is a GGUF file"))
+                raise LabError(_about_gguf(f"{directory} is a GGUF file", directory))
         raise LabError(f"{directory} is a file; model.path must be the directory that save_pretrained wrote")
     if not os.path.isdir(directory):  # unlike Path.is_dir, false for what no file system can name
         raise LabError(
@@ -221,11 +224,8 @@ def about_adapter(place: str, name: str = _ADAPTER[0]) -> str:
     )
 
 
-def _about_gguf(what: str) -> str:
-    return (
-        f"{what}; convert it to a directory first: load model and tokenizer with from_pretrained(…, gguf_file=…) of "
-        "transformers (needs pip install gguf) and save both with save_pretrained"
-    )
+def _about_gguf(what: str, path: Path) -> str:
+    return f"{what}; measure it with model=gguf model.path={path}"
 
 
 def vocabulary_names(tokenizer: Any) -> set[str]:

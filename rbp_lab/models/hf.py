@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
-import re
-import sys
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rbp_lab.errors import LabError
-from rbp_lab.hub_errors import explained, first_line, quiet
+from rbp_lab.errors import LabError, one_of
+from rbp_lab.hub_errors import explained, quiet
 from rbp_lab.models.files import (
     ModelFiles,
     about_adapter,
@@ -21,17 +19,23 @@ from rbp_lab.models.files import (
     read_files,
     vocabulary_names,
 )
-from rbp_lab.models.params import count_parameters, empty_model
-from rbp_lab.models.positions import position_limit
+from rbp_lab.models.opening import (
+    ROUNDINGS,
+    check_fields,
+    checked_tokenizer,
+    checked_weights,
+    describe,
+    is_local,
+    last_part,
+    local_path,
+    named,
+)
+from rbp_lab.models.params import empty_model
 from rbp_lab.models.source import LoadedModel, OpenModel
-from rbp_lab.names import check_label, check_name, clean_name
-from rbp_lab.records import ModelInfo
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,11 @@ class HFModel:
     path: hub id (owner/model) or local directory. name: directory-safe name for people, by default the last part of
     the path; a revision that it does not show is added. family: models that share one law. revision: branch, tag or
     commit of a hub id. dtype: overrides the precision config for this model (float32, bfloat16, float16); None
-    follows it. attention: transformers' attention implementation, None for its default. device_map: None puts the
-    whole model on the process's device; "auto" spreads it over all devices. trust_remote_code: run code that the
-    repository ships. training_tokens: tokens seen in training, when known. display_size, licence: what listings say of
-    the model before anything of it is there.
+    follows it. quantisation: int8, int4 or fp8 rounds the weights of the layers when they are loaded, see
+    ``rounding.round_weights``. attention: transformers' attention implementation, None for its default. device_map:
+    None puts the whole model on the process's device; "auto" spreads it over all devices. trust_remote_code: run code
+    that the repository ships. training_tokens: tokens seen in training, when known. display_size, licence: what
+    listings say of the model before anything of it is there.
     """
 
     path: str
@@ -52,6 +57,7 @@ class HFModel:
     family: str = "hf"
     revision: str | None = None
     dtype: str | None = None
+    quantisation: str | None = None
     attention: str | None = None
     device_map: str | None = None
     trust_remote_code: bool = False
@@ -60,29 +66,19 @@ class HFModel:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        for field in ("path", "name", "revision"):
-            value = getattr(self, field)
-            if value is not None and not isinstance(value, str):
-                raise LabError(f"model.{field} must be text; got {value!r}; quote it: 'model.{field}=\"{value}\"'")
-        if not (self.path or "").strip():
-            raise LabError("model.path is empty; give a hub id (owner/model) or a directory")
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise LabError(f"model.dtype must be one of {', '.join(DTYPES)}, or null; got {self.dtype!r}")
-        if self.revision is not None and self.is_local:
-            raise LabError(f"model.revision={self.revision!r} is for hub ids, but {self.path} is a local directory")
-        object.__setattr__(self, "name", _with_revision(self.name or _last_part(self.path), self.revision))
-        check_name(self.name, "model.name")
-        check_label(self.family, "model.family")
+        check_fields(self)
+        if self.quantisation is not None:
+            one_of("model.quantisation", self.quantisation, ROUNDINGS)
+        object.__setattr__(self, "name", named(self.name or last_part(self.path), self.revision))
 
     @property
     def is_local(self) -> bool:
         """Whether path means a directory: it exists, or it cannot be a hub id."""
-        hub_id = len(self.path) <= 96 and re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", self.path)
-        return os.path.exists(self._directory) or not hub_id
+        return is_local(self.path)
 
     @property
     def _directory(self) -> Path:
-        return Path(os.path.expanduser(self.path))
+        return local_path(self.path)
 
     def open(self) -> OpenModel:
         """The model as it is now: a hub id at the commit that its revision means, a directory with its files hashed.
@@ -123,25 +119,10 @@ class HFModel:
             return loaded
 
         verify()
-        output = network.get_output_embeddings()
-        rows = int(config.get_text_config().vocab_size) if output is None else int(output.weight.shape[0])
-        vocabulary = tokenizer.get_vocab()
-        stored = getattr(config, "dtype", None)
-        info = ModelInfo(
-            name=self.name,
-            family=self.family,
-            path=self.path,
-            revision=commit,
-            fingerprint=commit if files is None else files.fingerprint,
-            architecture=type(network).__name__,
-            stored_dtype=None if stored is None else str(stored).removeprefix("torch."),
-            vocab_rows=rows,
-            tokenizer_size=max(vocabulary.values()) + 1,
-            max_positions=position_limit(network, config),
-            params=count_parameters(network),
-            training_tokens=self.training_tokens,
+        fingerprint = commit if files is None else files.fingerprint
+        info, notes = describe(
+            self, config, network, tokenizer, revision=commit, fingerprint=fingerprint, quantisation=self.quantisation
         )
-        notes = _about_ids_beyond(vocabulary, rows)
         return OpenModel(info, tokenizer, load, verify, self.dtype, self.attention, notes)
 
     @property
@@ -175,9 +156,9 @@ class HFModel:
         if "adapter_config.json" in names:
             return about_adapter(f"model {self.name}: {self.path}")
         gguf = [name for name in names if name.endswith(".gguf")]
-        what = f"only GGUF files ({gguf[0]}); take the repository that they were converted from" if gguf else (
-            "no config.json; give a repository that holds a model of transformers"
-        )  # fmt: skip
+        what = "no config.json; give a repository that holds a model of transformers"
+        if gguf:
+            what = f"only GGUF files; measure one with model=gguf model.path={self.path} model.file={gguf[0]}"
         return f"model {self.name}: {self.path} has {what}"
 
     def _config(self, commit: str | None) -> Any:
@@ -187,20 +168,11 @@ class HFModel:
             return AutoConfig.from_pretrained(**self._where, revision=commit or "main")
 
     def _tokenizer(self, commit: str | None) -> PreTrainedTokenizerBase:
-        """The tokenizer; it never shortens a text by itself."""
         from transformers import AutoTokenizer
 
         with quiet(), self._explained("the tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(**self._where, revision=commit or "main")
-        # Without vocabulary files transformers makes an empty tokenizer and says nothing.
-        if set(tokenizer("a plain text", add_special_tokens=False)["input_ids"]) <= set(tokenizer.all_special_ids):
-            raise LabError(
-                f"model {self.name}: {self.path} holds no tokenizer (expected tokenizer.json, or the vocabulary files "
-                "of its kind); save the tokenizer beside the model with save_pretrained"
-            )
-        # Where a document is cut is the protocol's choice, so the tokenizer's own limit would only print warnings.
-        tokenizer.model_max_length = sys.maxsize
-        return tokenizer
+        return checked_tokenizer(tokenizer, f"model {self.name}: {self.path}")
 
     def _refuse_foreign_code(self, commit: str | None) -> None:
         """Code of another repository is at no commit of this one, so a record's key would not say what ran."""
@@ -224,8 +196,7 @@ class HFModel:
     def _load(self, config: Any, commit: str | None, dtype: torch.dtype, device: str | torch.device) -> LoadedModel:
         """The network with its weights in dtype on device.
 
-        Raises LabError when weights are missing, do not fit or cannot be read: a layer that transformers would
-        initialise at random is never measured. Tensors of the checkpoint that no layer takes are a note.
+        Raises LabError as ``checked_weights`` does, and when they cannot be read.
         """
         from transformers import AutoModelForCausalLM
 
@@ -242,32 +213,17 @@ class HFModel:
                 ignore_mismatched_sizes=True,  # listed below together with what is missing
                 output_loading_info=True,
             )
-        wrong = sorted(report["missing_keys"]) + sorted(key[0] for key in report["mismatched_keys"])
-        if wrong or report["error_msgs"]:
-            raise LabError(
-                f"model {self.name}: the checkpoint {self.path} lacks weights or has them in another shape "
-                f"({_listed(wrong) if wrong else first_line(Exception(*report['error_msgs']))}), so they would be "
-                "random; use a checkpoint of the causal LM itself"
-            )
-        unused = sorted(report["unexpected_keys"])
-        notes = (f"{len(unused)} tensors of the checkpoint are used by no layer: {_listed(unused)}",) if unused else ()
-        return LoadedModel(model.eval().requires_grad_(False), notes)
+        loaded = checked_weights(model, report, f"model {self.name}: the checkpoint {self.path}")
+        if self.quantisation is None:
+            return loaded
+        from rbp_lab.models.rounding import round_weights
+
+        rounded = round_weights(loaded.network, self.quantisation, f"model {self.name}")
+        return replace(loaded, notes=(*loaded.notes, rounded))
 
     def _explained(self, what: str) -> AbstractContextManager[None]:
         at = f" at revision {self.revision}" if self.revision else ""
         return explained(f"model {self.name}: cannot read {what} of {self.path}{at}")
-
-
-def _about_ids_beyond(vocabulary: dict[str, int], rows: int) -> tuple[str, ...]:
-    beyond = sorted((i, token) for token, i in vocabulary.items() if i >= rows)
-    if not beyond:
-        return ()
-    listed = _listed([f"{i} {token!r}" for i, token in beyond])
-    return (f"the head has {rows} rows, so no text may contain the tokens beyond ({listed})",)
-
-
-def _listed(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _classes(auto_map: Any) -> list[str]:
@@ -275,19 +231,3 @@ def _classes(auto_map: Any) -> list[str]:
     values = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
     flat = [name for value in values for name in (value if isinstance(value, (list, tuple)) else [value])]
     return [name for name in flat if isinstance(name, str)]
-
-
-def _last_part(path: str) -> str:
-    """A name made from the last part of a path or hub id."""
-    last = Path(path).name
-    return clean_name(last if last not in {"", ".."} else Path(os.path.expanduser(path)).resolve().name)
-
-
-def _with_revision(name: str, revision: str | None) -> str:
-    """``name@revision``, or the name when it shows the revision already: two revisions never share a name."""
-    if revision is None:
-        return name
-    label = clean_name(revision)
-    if re.search(rf"(?<![^\W_]){re.escape(label)}(?![^\W_])", name):
-        return name
-    return f"{name}@{label}"

@@ -33,7 +33,8 @@ def provenance(
             "data set fingerprint": r.dataset.fingerprint[:12],
             "documents": r.stats.num_documents,
             "tokens": r.stats.num_tokens,
-            "precision": f"{r.scoring.dtype}, logits {r.scoring.logits}",
+            "precision": f"{r.scoring.dtype}, logits {r.scoring.logits}"
+            + (f", weights {r.model.quantisation}" if r.model.quantisation else ""),
             "protocol": ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in r.scoring.protocol.items() if v is not None),
             "finished": str(r.provenance.get("finished", ""))[:16].replace("T", " ") or None,
             "rbp_lab": r.provenance.get("rbp_lab"),

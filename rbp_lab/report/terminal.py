@@ -28,13 +28,16 @@ def print_line(console: Console, line: str) -> None:
 
 
 def runs_table(headers: Sequence[Mapping[str, Any]]) -> Table:
-    """One row per finished run: names, S, CE (nats), RBP_1, scored tokens, dtype, time, key. headers: record.json."""
+    """One row per finished run: names, S, CE (nats), RBP_1, scored tokens, dtype, rounding, time, key.
+
+    headers: record.json.
+    """
     table = Table()
     for name in ("model", "dataset"):
         table.add_column(name)
     for name in ("S", "CE", "RBP_1", "tokens", "dtype"):
         table.add_column(name, justify="right")
-    for name in ("finished", "key"):
+    for name in ("weights", "finished", "key"):
         table.add_column(name)
     for h in headers:
         summary = h["summary"]
@@ -42,7 +45,8 @@ def runs_table(headers: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(
             Text(h["model"]["name"]), Text(h["dataset"]["name"]), count(h["model"]["non_embedding_params"]),
             number(summary["cross_entropy"]), DASH if rbp_1 is None else number(rbp_1[0]), count(summary["num_tokens"]),
-            h["scoring"]["dtype"], h["provenance"].get("finished", DASH).replace("+00:00", "Z"), h["key"],
+            h["scoring"]["dtype"], h["model"].get("quantisation") or DASH,
+            h["provenance"].get("finished", DASH).replace("+00:00", "Z"), h["key"],
         )  # fmt: skip
     return table
 

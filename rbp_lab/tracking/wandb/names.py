@@ -73,6 +73,7 @@ def record_config(header: RunHeader) -> dict[str, Any]:
         "model_revision": model.revision,
         "model_fingerprint": model.fingerprint,
         "training_tokens": model.training_tokens,
+        "quantisation": model.quantisation,
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
         "precision": scoring.dtype,

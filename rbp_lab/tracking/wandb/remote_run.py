@@ -71,6 +71,7 @@ def header_from_config(config: object) -> RunHeader:
         vocab_rows=rows, tokenizer_size=rows, max_positions=None,
         params=ParamCounts(total, total - non_embedding, 0),
         training_tokens=None if config.get("training_tokens") is None else c.count("training_tokens"),
+        quantisation=c.optional_text("quantisation"),
     )  # fmt: skip
     scoring = ScoringSpec(
         dtype=c.text("precision"), tf32=c.flag("tf32"), logits=c.text("logits"), candidates=c.text("candidates"),

@@ -1,0 +1,149 @@
+"""What the sources share that open a model through transformers: checks of what came, and what is known of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rbp_lab.errors import LabError
+from rbp_lab.hub_errors import first_line
+from rbp_lab.models.params import count_parameters
+from rbp_lab.models.positions import position_limit
+from rbp_lab.models.source import LoadedModel
+from rbp_lab.names import check_label, check_name, clean_name
+from rbp_lab.records import ModelInfo
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+DTYPES = ("float32", "bfloat16", "float16")
+ROUNDINGS = ("int8", "int4", "fp8")  # of weights, by ``rounding.round_weights``
+
+
+def check_fields(source: Any) -> None:
+    """Check path, revision, dtype and names of a source, and give it a name when it has none."""
+    for field in ("path", "name", "revision"):
+        value = getattr(source, field)
+        if value is not None and not isinstance(value, str):
+            raise LabError(f"model.{field} must be text; got {value!r}; quote it: 'model.{field}=\"{value}\"'")
+    if not (source.path or "").strip():
+        raise LabError("model.path is empty; give a hub id (owner/model) or a path of this machine")
+    if source.dtype is not None and source.dtype not in DTYPES:
+        raise LabError(f"model.dtype must be one of {', '.join(DTYPES)}, or null; got {source.dtype!r}")
+    if source.revision is not None and is_local(source.path):
+        raise LabError(f"model.revision={source.revision!r} is for hub ids, but {source.path} is of this machine")
+    check_label(source.family, "model.family")
+
+
+def named(name: str, revision: str | None) -> str:
+    """The checked name of a model: ``name@revision``, or ``name`` when it shows the revision already, so that two
+    revisions never share one."""
+    name = _showing(name, "@", clean_name(revision)) if revision is not None else name
+    check_name(name, "model.name")
+    return name
+
+
+def _showing(name: str, sign: str, label: str, flags: int = 0) -> str:
+    """The name with the label behind a sign, unless the name shows the label already."""
+    shown = re.search(rf"(?<![^\W_]){re.escape(label)}(?![^\W_])", name, flags)
+    return name if shown else f"{name}{sign}{label}"
+
+
+def last_part(path: str) -> str:
+    """A name made from the last part of a path or hub id."""
+    last = Path(path).name
+    return clean_name(last if last not in {"", ".."} else Path(os.path.expanduser(path)).resolve().name)
+
+
+def local_path(path: str) -> Path:
+    """The path of this machine that ``model.path`` means."""
+    return Path(os.path.expanduser(path))
+
+
+def is_local(path: str) -> bool:
+    """Whether ``model.path`` means a path of this machine: it exists, or it cannot be a hub id."""
+    hub_id = len(path) <= 96 and re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", path)
+    return os.path.exists(local_path(path)) or not hub_id
+
+
+def checked_tokenizer(tokenizer: PreTrainedTokenizerBase, what: str) -> PreTrainedTokenizerBase:
+    """The tokenizer, which never shortens a text by itself. LabError, beginning with ``what``, when it knows no text.
+
+    Without vocabulary files transformers makes an empty tokenizer and says nothing.
+    """
+    if set(tokenizer("a plain text", add_special_tokens=False)["input_ids"]) <= set(tokenizer.all_special_ids):
+        raise LabError(
+            f"{what} holds no tokenizer (expected tokenizer.json, or the vocabulary files of its kind); save the "
+            "tokenizer beside the model with save_pretrained"
+        )
+    # Where a document is cut is the protocol's choice, so the tokenizer's own limit would only print warnings.
+    tokenizer.model_max_length = sys.maxsize
+    return tokenizer
+
+
+def checked_weights(network: nn.Module, report: Mapping[str, Any], what: str) -> LoadedModel:
+    """What from_pretrained loaded with ``output_loading_info``, ready to measure.
+
+    Raises LabError, beginning with ``what``, when weights are missing or do not fit: a layer that transformers would
+    initialise at random is never measured. Tensors of the checkpoint that no layer takes are a note.
+    """
+    wrong = sorted(report["missing_keys"]) + sorted(key[0] for key in report["mismatched_keys"])
+    if wrong or report["error_msgs"]:
+        raise LabError(
+            f"{what} lacks weights or has them in another shape "
+            f"({listed(wrong) if wrong else first_line(Exception(*report['error_msgs']))}), so they would be "
+            "random; use a checkpoint of the causal LM itself"
+        )
+    unused = sorted(report["unexpected_keys"])
+    notes = (f"{len(unused)} tensors of the checkpoint are used by no layer: {listed(unused)}",) if unused else ()
+    return LoadedModel(network.eval().requires_grad_(False), notes)
+
+
+def describe(
+    source: Any,
+    config: Any,
+    network: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    revision: str | None,
+    fingerprint: str,
+    quantisation: str | None = None,
+) -> tuple[ModelInfo, tuple[str, ...]]:
+    """What is known of a source's model, and the notes to it. Rounded weights show in the name, as revisions do.
+
+    network: built from its config, weights not needed.
+    """
+    output = network.get_output_embeddings()
+    rows = int(config.get_text_config().vocab_size) if output is None else int(output.weight.shape[0])
+    vocabulary = tokenizer.get_vocab()
+    stored = getattr(config, "dtype", None)
+    info = ModelInfo(
+        name=source.name if quantisation is None else _showing(source.name, "+", quantisation, re.IGNORECASE),
+        family=source.family,
+        path=source.path,
+        revision=revision,
+        fingerprint=fingerprint,
+        architecture=type(network).__name__,
+        stored_dtype=None if stored is None else str(stored).removeprefix("torch."),
+        vocab_rows=rows,
+        tokenizer_size=max(vocabulary.values()) + 1,
+        max_positions=position_limit(network, config),
+        params=count_parameters(network),
+        training_tokens=source.training_tokens,
+        quantisation=quantisation,
+    )
+    beyond = sorted((i, token) for token, i in vocabulary.items() if i >= rows)
+    if not beyond:
+        return info, ()
+    tokens = listed([f"{i} {token!r}" for i, token in beyond])
+    return info, (f"the head has {rows} rows, so no text may contain the tokens beyond ({tokens})",)
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
