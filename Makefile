@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo bench test test-slow test-peers lint clean
+.PHONY: demo bench test test-slow test-slurm test-peers lint clean
 
 demo: .venv/.installed
 	$(BIN)/rbp-lab demo
@@ -12,10 +12,14 @@ bench: .venv/.installed
 	$(BIN)/python -m tests.benchmarks bench.rounds=3 bench.loop_seconds=2
 
 test: .venv/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu and not peers"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu and not slurm and not peers"
 
 test-slow: .venv/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not gpu and not peers"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not gpu and not slurm and not peers"
+
+test-slurm: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev,slurm]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm -rs
 
 test-peers: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev,peers]'

@@ -17,6 +17,7 @@ from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
 from rbp_lab.points import select, with_sizes
 from rbp_lab.report.terminal import print_line, terminal
+from rbp_lab.slurm import wait_for
 from rbp_lab.store.atomic import may_be_written
 from rbp_lab.store.layout import Store
 from rbp_lab.tracking.wandb.analysis import mirror_analysis
@@ -26,7 +27,8 @@ from rbp_lab.tracking.wandb.analysis import mirror_analysis
 class AnalysisRequest(Selection):
     """What ``conf/analyze.yaml`` composes: the points, how they are fitted, and where results go.
 
-    name: results go to <store>/analysis/<name>. out: a directory for them instead.
+    name: results go to <store>/analysis/<name>. out: a directory for them instead. wait: jobs of Slurm that are waited
+    for first.
     """
 
     name: str = "default"
@@ -34,6 +36,7 @@ class AnalysisRequest(Selection):
 
     fit: FitChoices = field(default_factory=FitChoices)
     papers: bool = False
+    wait: int | list[int] | None = None
 
     @property
     def directory(self) -> Path:
@@ -60,6 +63,7 @@ def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -
     config = {name: node for name, node in config.items() if name != "study"}  # what made the runs is no part of it
     request, console = read(AnalysisRequest, config), console or terminal()
     out = request.directory
+    wait_for([request.wait] if isinstance(request.wait, int) else request.wait or ())
     gathered = gather(request)
     for line in gathered.notes:
         print_line(console, f"note: {line}")
