@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from rbp_lab.commands.train import train
-from rbp_lab.ladder.checkpoint import Checkpoints
+from rbp_lab.ladder.checkpoint import Checkpoints, alone
 from rbp_lab.ladder.model import LadderModel, training_key
 from rbp_lab.ladder.rules import kind_of, rate_rule
 from rbp_lab.ladder.training import Schedule, train_loop
@@ -97,7 +97,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 import numpy, torch
 torch.set_num_threads(1)
-from rbp_lab.ladder.checkpoint import Checkpoints
+from rbp_lab.ladder.checkpoint import Checkpoints, alone
 from rbp_lab.store.layout import Store
 from tests.test_ladder_resume import TEXT, small
 
@@ -116,7 +116,8 @@ def hook(step, *_):
         time.sleep(600)  # the end does not overtake the kill
 
 model = small(store, width=int(width), tokens=int(32 * steps))
-model.train(TEXT.corpus(), Store(store), [hook], Checkpoints(store / "checkpoints", seconds, most=most))
+with alone(store / "checkpoints", model.name):
+    model.train(TEXT.corpus(), Store(store), [hook], Checkpoints(store / "checkpoints", seconds, most=most))
 """
 
 
@@ -251,6 +252,50 @@ def test_the_same_command_goes_on_and_leaves_no_checkpoint(tmp_path, uninterrupt
     assert f"resumed at step 1, {resumed_at(tmp_path)[1]}, " in str(outcome)
     assert result(tmp_path) == uninterrupted and places(tmp_path) == []
     assert "resumed" not in str(train(small(tmp_path), TEXT, tmp_path))
+
+
+# Trains as the command does, and notes each step; does not end before the other process waits.
+TOGETHER = """
+import os, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from rbp_lab.commands.train import train
+from tests.test_ladder_resume import TEXT, small
+store = Path(sys.argv[1])
+notes = os.open(store / "steps", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+
+def hook(step, *_):
+    os.write(notes, bytes([step]))
+    while not any("waiting for it" in log.read_text() for log in store.glob("log-*")):
+        time.sleep(0.02)
+
+print(train(small(store), TEXT, store, hooks=[hook]))
+"""
+
+
+def test_of_two_processes_one_trains_and_the_other_waits(tmp_path, uninterrupted):
+    logs = [str(tmp_path / f"log-{i}") for i in range(2)]
+    both = [forked.Script(TOGETHER, [str(tmp_path)], dict(os.environ), log, log) for log in logs]
+    assert forked.run(NEEDED, both) == [0, 0], [Path(log).read_text() for log in logs]
+    first, second = sorted((Path(log).read_text() for log in logs), key=len)
+    assert "small: trained" in first and "small: found trained" in second
+    assert "small is being trained by process " in second
+    assert list((tmp_path / "steps").read_bytes()) == list(range(1, STEPS + 1))
+    assert result(tmp_path) == uninterrupted and os.listdir(tmp_path / "checkpoints") == []
+
+
+def test_checkpoints_of_a_finished_model_go_unless_somebody_trains(tmp_path):
+    where = Path(train(small(tmp_path), TEXT, tmp_path).directory)
+    key = training_key(small(tmp_path).settings(), TEXT.corpus().fingerprint)
+    place = tmp_path / "checkpoints" / key
+    place.mkdir(parents=True)
+    (place / "step-0000000001.safetensors").touch()
+    with alone(place, "small"):
+        train(small(tmp_path), TEXT, tmp_path)
+        assert place.exists()
+    train(small(tmp_path), TEXT, tmp_path)
+    assert not place.exists() and where.exists()
 
 
 def test_another_training_of_the_same_name_begins_anew(tmp_path, uninterrupted):

@@ -100,8 +100,8 @@ def test_a_sweep_is_an_array_and_the_analysis_waits_for_it(cluster, user):
     assert again[0] == 1 and again[2].startswith("error: wait=999999: ") and "nvalid job id" in again[2]
 
 
-WORDS = ("train", "-m", "model=ladder", "model.vocabulary=280", "model.width=32", "model.tokens=600000", "dataset=local",
-         "dataset.files=texts.jsonl", "tracking=none", "checkpoint_seconds=0.1")  # fmt: skip
+WORDS = ("train", "-m", "model=ladder", "model.vocabulary=280", "model.width=32", "model.tokens=600000",
+         "dataset=local", "dataset.files=texts.jsonl", "tracking=none", "checkpoint_seconds=0.1")  # fmt: skip
 
 
 @pytest.mark.parametrize("how", ["preempted", "killed"])

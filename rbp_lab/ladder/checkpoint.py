@@ -6,8 +6,6 @@ optimiser and the losses so far are all there is.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -16,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError, note, warn
-from rbp_lab.hub_errors import first_line
-from rbp_lab.store.atomic import atomic_path
+from rbp_lab.store.arrays import read_arrays, write_arrays
+from rbp_lab.store.lease import Lease, Leases, owner_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +23,39 @@ if TYPE_CHECKING:
 
 # How much of a training's time writing may take: on a slow disk checkpoints become rarer, not more expensive.
 MOST_OF_THE_TIME = 0.01
+LEASE = "training.lease"
+WAIT = 0.5  # seconds between looks at what another process trains
+
+
+def alone(directory: Path, name: str) -> Lease:
+    """The lease on the training with these checkpoints; waits, with a note, while another process has it.
+
+    name: of the model, for the note.
+    """
+    path, leases, told = directory / LEASE, Leases(), False
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # the other process has finished and removed the directory
+            lease = leases.take(path)
+            if lease is not None:
+                return lease
+            if not told:
+                note(f"{name} is being trained by {owner_of(path) or 'another process'}; waiting for it")
+            told = True
+        time.sleep(WAIT)
+
+
+def remove(directory: Path) -> None:
+    """Remove the checkpoints of a training that is finished; the caller has its lease."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove what a process left that was killed between the end of its training and ``remove``."""
+    with suppress(OSError):
+        if directory.is_dir() and (lease := Leases().take(directory / LEASE)) is not None:
+            with lease:
+                remove(directory)
 
 
 class Checkpoints:
@@ -63,26 +94,14 @@ class Checkpoints:
         self._due = self._begin + self._interval
         for path in sorted(self._directory.glob("step-*.safetensors"), reverse=True):
             try:
-                about, tensors = _read(path)
-            except MemoryError:
-                raise
-            except Exception as error:  # whatever damage provokes in the reader
-                note(f"the checkpoint {path} is damaged ({first_line(error)}); an earlier one is used")
+                arrays, about = read_arrays(path)
+            except LabError as error:
+                note(f"the checkpoint {path} is damaged ({error}); an earlier one is used")
                 continue
-            state: dict[int, dict[str, torch.Tensor]] = {}
-            weights = {}
-            for name, tensor in tensors.items():
-                kind, _, rest = name.partition(".")
-                if kind == "model":
-                    weights[rest] = tensor
-                elif kind == "optimizer":
-                    index, _, key = rest.partition(".")
-                    state.setdefault(int(index), {})[key] = tensor
-            model.load_state_dict(weights)
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            _bring_back(arrays, model, optimizer)
             self._newest, step = path, about["step"]
             self.seconds, self.resumed_at = about["seconds"], [*about["resumed_at"], step]
-            losses[:step] = tensors["losses"].numpy()
+            losses[:step] = arrays["losses"]
             note(f"resumed at step {step} of {len(losses)}{_rounding(about)}")
             return step
         return 0
@@ -101,7 +120,7 @@ class Checkpoints:
         path = self._writing = self._directory / f"step-{step:010}.safetensors"
         about = {"step": step, "seconds": self.seconds + now - self._begin, "resumed_at": self.resumed_at, **_here()}
         try:
-            _write(path, about, _tensors(model, optimizer, losses))
+            write_arrays(path, _arrays(model, optimizer, losses), about)
         except LabError as error:
             if not self._failing:
                 warn(f"no checkpoint of step {step}: {error}; the training goes on, and a kill would cost it all "
@@ -125,54 +144,33 @@ class Checkpoints:
             return f"the checkpoint of step {_step(newest)} is kept, and the same command goes on from there"
         return f"there is no checkpoint yet (one is written every {self._interval:g} s); the same command begins anew"
 
-    def remove(self) -> None:
-        """Remove all checkpoints: the training is finished."""
-        shutil.rmtree(self._directory, ignore_errors=True)
-
 
 def _step(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def _tensors(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, losses: np.ndarray
-) -> dict[str, torch.Tensor]:
-    import torch
-
+def _arrays(model: torch.nn.Module, optimizer: torch.optim.Optimizer, losses: np.ndarray) -> dict[str, np.ndarray]:
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
-    return tensors | {"losses": torch.from_numpy(losses)}
+    return {name: tensor.numpy() for name, tensor in tensors.items()} | {"losses": losses}
 
 
-def _write(path: Path, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write a checkpoint whole or not at all. Raises LabError when the disk does not take it."""
-    from safetensors.torch import save_file
+def _bring_back(arrays: Mapping[str, np.ndarray], model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    import torch
 
-    text = json.dumps(about, sort_keys=True)
-    with atomic_path(path) as temporary:
-        save_file(dict(tensors), temporary, {"about": text, "sha256": _checksum(text, tensors)})
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What ``_write`` wrote; any exception when it is not as it was written."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        meta = file.metadata() or {}
+    weights: dict[str, torch.Tensor] = {}
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, array in arrays.items():
+        kind, _, rest = name.partition(".")
         # Copies, in memory that torch aligns: how sums are taken may depend on the alignment.
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
-    if meta["sha256"] != _checksum(meta["about"], tensors):
-        raise ValueError("the checksum differs")
-    return json.loads(meta["about"]), tensors
-
-
-def _checksum(about: str, tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256(about.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().data)
-    return digest.hexdigest()
+        if kind == "model":
+            weights[rest] = torch.from_numpy(array).clone()
+        elif kind == "optimizer":
+            index, _, key = rest.partition(".")
+            state.setdefault(int(index), {})[key] = torch.from_numpy(array).clone()
+    model.load_state_dict(weights)
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _here() -> dict[str, Any]:

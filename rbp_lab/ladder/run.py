@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.errors import LabError, note
-from rbp_lab.ladder.checkpoint import Checkpoints
+from rbp_lab.ladder.checkpoint import Checkpoints, alone, remove, remove_abandoned
 from rbp_lab.ladder.model import LadderModel, training_key
 from rbp_lab.records import ModelInfo
 from rbp_lab.store.layout import Store
@@ -75,8 +75,9 @@ def train_or_find(
 
     The same: trained with the same settings on the same text. One trained otherwise is replaced, with a line that
     says why. A training that was interrupted goes on from its last checkpoint, also under ``force``, which concerns
-    finished models. Tokenizer and token ids are kept below ``store``/cache. hooks: called after each step. tracker:
-    makes the tracker of a training; a model that is found has none. checkpoint_seconds: between two checkpoints.
+    finished models; one that another process is at is waited for. Tokenizer and token ids are kept below
+    ``store``/cache. hooks: called after each step. tracker: makes the tracker of a training; a model that is found has
+    none. checkpoint_seconds: between two checkpoints.
 
     Raises:
         LabError: the model is not one that rbp_lab trains, or the source has no usable text.
@@ -90,21 +91,36 @@ def train_or_find(
             f"dataset {corpus.name} is the held-out split, which models are measured on and must not have seen; "
             "train on dataset=stdlib-train"
         )
-    why = "force=true" if force else model.differs(corpus)
-    if why is not None:
-        if model.trained_on() is not None:
-            print(f"train {model.name} anew: {why}", flush=True)
-        with tracker(model, corpus) as tracked:
-            where = store.checkpoints(training_key(model.settings(), corpus.fingerprint))
-            checkpoints = Checkpoints(where, checkpoint_seconds, tracked.kept)
-            try:
-                model.train(corpus, store, (*hooks, tracked), checkpoints)
-            except (KeyboardInterrupt, SystemExit):
-                note(f"training of {model.name}: {checkpoints.kept()}")
-                raise
-            checkpoints.remove()
-            tracked.finish(model.open().info, _record(model))
-    return TrainedModel(model.name, Path(model.directory), why is not None, _record(model))
+
+    def why() -> str | None:
+        return "force=true" if force else model.differs(corpus)
+
+    where, trained = store.checkpoints(training_key(model.settings(), corpus.fingerprint)), False
+    if why() is None:
+        remove_abandoned(where)
+    else:
+        with alone(where, model.name):
+            if (reason := why()) is not None:  # it was not trained while this process waited
+                if model.trained_on() is not None:
+                    print(f"train {model.name} anew: {reason}", flush=True)
+                with tracker(model, corpus) as tracked:
+                    checkpoints = Checkpoints(where, checkpoint_seconds, tracked.kept)
+                    _train(model, corpus, store, (*hooks, tracked), checkpoints)
+                    tracked.finish(model.open().info, _record(model))
+                trained = True
+            remove(where)
+    return TrainedModel(model.name, Path(model.directory), trained, _record(model))
+
+
+def _train(
+    model: LadderModel, corpus: Corpus, store: Store, hooks: tuple[StepHook, ...], checkpoints: Checkpoints
+) -> None:
+    """Train; an interrupt says what is kept."""
+    try:
+        model.train(corpus, store, hooks, checkpoints)
+    except (KeyboardInterrupt, SystemExit):
+        note(f"training of {model.name}: {checkpoints.kept()}")
+        raise
 
 
 def _record(model: LadderModel) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def write_arrays(
     """Write arrays and a JSON-ready description atomically; arguments and errors as of ``atomic_path``."""
     from safetensors.numpy import save_file
 
-    kept = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    kept = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     text = json.dumps(about)
     with atomic_path(path, make_directory) as temporary:
         save_file(kept, temporary, {"about": text, "sha256": _checksum(kept, text)})
