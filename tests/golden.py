@@ -129,6 +129,7 @@ class _Text(html.parser.HTMLParser):
             self._into[-1] += data
 
 
+MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
 NUMBER = re.compile(r"[−-]?\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
 
 
@@ -143,10 +144,14 @@ def words(text: str) -> str:
 
 
 def report(path: Path) -> dict[str, Any]:
-    """Headings and table rows of a report; hashes of files, which libraries decide too, are left out."""
+    """Headings and table rows of a report; hashes of files, which libraries decide too, are left out.
+
+    So is the time at which runs finished: where it is the same for all of them, no column has it.
+    """
     page = _Text()
     page.feed(path.read_text())
-    rows = [[re.sub(r"^[0-9a-f]{12,16}$", "hash", cell) for cell in row] for row in page.rows]
+    timeless = [[cell for cell in row if cell != "finished" and not MOMENT.fullmatch(cell)] for row in page.rows]
+    rows = [[re.sub(r"^[0-9a-f]{12,16}$", "hash", cell) for cell in row] for row in timeless]
     return {"headings": [" ".join(h.split()) for h in page.headings], "rows": rows}
 
 

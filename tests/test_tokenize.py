@@ -120,7 +120,7 @@ def test_token_ids_of_another_corpus_under_the_name_are_not_taken(tmp_path, caps
     _, other = kept_file(tmp_path / "b", "fox")
     path.write_bytes(other.read_bytes())
     assert same(tokenize(corpus("dog"), TOKENIZER, Windowing(), Store(tmp_path / "a")), right)
-    assert "checksum differs" in capsys.readouterr().err
+    assert "it is of other texts" in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_costs_a_note(tmp_path, capsys):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -54,32 +54,38 @@ class CpuMeter:
     """The share of the processors that others use between ``start`` and ``stop``."""
 
     def start(self) -> None:
-        self._begin = self._now()
+        self._begin, self._own = self._clocks(), own_times()
 
     def stop(self) -> float | None:
         import psutil
 
-        wall, busy, own = (after - before for before, after in zip(self._begin, self._now(), strict=True))
-        return others_share(wall, busy, own, psutil.cpu_count() or 0)
+        wall, busy = (after - before for before, after in zip(self._begin, self._clocks(), strict=True))
+        return others_share(wall, busy, used(self._own, own_times()), psutil.cpu_count() or 0)
 
-    def _now(self) -> tuple[float, float, float]:
+    def _clocks(self) -> tuple[float, float]:
         import psutil
 
         system = psutil.cpu_times()
         # guest time is inside user time already; time stolen by the host's other guests counts as used by others
         busy = sum(getattr(system, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
-        here = psutil.Process()  # a peer may live in a child, which is no other either
-        own = [times for process in (here, *here.children(recursive=True)) if (times := _times(process))]
-        return time.perf_counter(), busy, sum(times.user + times.system for times in own)
+        return time.perf_counter(), busy
 
 
-def _times(process: Any) -> Any:
+def own_times() -> dict[int, float]:
+    """CPU seconds so far by the id of this process and of every process below it: a peer may live in a child."""
     import psutil
 
-    try:
-        return process.cpu_times()
-    except psutil.NoSuchProcess:
-        return None
+    here, found = psutil.Process(), {}
+    for process in (here, *here.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            found[process.pid] = times.user + times.system
+    return found
+
+
+def used(before: Mapping[int, float], after: Mapping[int, float]) -> float:
+    """CPU seconds between two ``own_times``; what a process did that has ended meanwhile is not known."""
+    return sum(max(0.0, seconds - before.get(process, 0.0)) for process, seconds in after.items())
 
 
 def others_share(wall: float, busy: float, own: float, processors: int) -> float | None:
