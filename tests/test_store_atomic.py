@@ -1,12 +1,15 @@
 """Files and directories are complete or absent, whoever writes them, and whatever ends the writer."""
 
+import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +17,9 @@ import pytest
 
 from rbp_lab.errors import LabError
 from rbp_lab.store import atomic, machine
-from rbp_lab.store.atomic import ABANDONED_SECONDS, atomic_directory, atomic_path
+from rbp_lab.store.atomic import ABANDONED_SECONDS, atomic_directory, atomic_path, recovered
+from rbp_lab.store.records import has_record, list_headers, list_records, write_record
+from tests.fits_data import synthetic_record
 
 
 @contextmanager
@@ -72,7 +77,80 @@ def test_contents_are_on_the_disk_before_their_name_and_the_name_before_the_end(
     assert flushes[-1] == str(tmp_path)
 
 
-def test_writers_that_share_a_disk_never_meet(tmp_path, monkeypatch):
+@pytest.fixture(params=["exchanged", "moved aside"])
+def replacing(request, monkeypatch):
+    """How a directory takes the place of another: in one step, or in two where the system cannot."""
+    if request.param == "moved aside":
+        monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+    return request.param
+
+
+@pytest.mark.parametrize("killed_at", range(6))
+def test_a_directory_that_is_replaced_is_there_at_every_instant(tmp_path, monkeypatch, replacing, killed_at):
+    """A writer that is killed before any of its steps leaves the old contents or the new ones."""
+    path, steps = tmp_path / "d", 0
+
+    def write(text):
+        with atomic_directory(path) as directory:
+            (directory / "file").write_text(text)
+
+    def counted(step):
+        def stepping(*args, **kwargs):
+            nonlocal steps
+            if steps == killed_at:
+                monkeypatch.undo()  # what is done from here on is another process
+                raise KeyboardInterrupt
+            steps += 1
+            return step(*args, **kwargs)
+
+        return stepping
+
+    write("old")
+    for where, name in ((Path, "rename"), (atomic, "_exchange"), (shutil, "rmtree")):
+        monkeypatch.setattr(where, name, counted(getattr(where, name)))
+    try:
+        write("new")
+        done = True
+    except KeyboardInterrupt:
+        done = False
+    monkeypatch.undo()
+    found = recovered(path)
+    assert found == path and (found / "file").read_text() in ("old", "new")
+    assert not done or ((found / "file").read_text() == "new" and everything(tmp_path) == ["d", "d/file"])
+    write("newest")
+    assert (path / "file").read_text() == "newest" and not list(tmp_path.glob(".*.replaced"))
+
+
+def test_what_a_killed_writer_had_moved_aside_is_found_in_a_record_store(tmp_path):
+    record = synthetic_record("m", 1000, seed=0)
+    path = write_record(tmp_path, record)
+    aside = path.with_name(f".{path.name}.replaced")
+    path.rename(aside)
+    assert [found.key for found in list_records(tmp_path)] == [record.key] and path.is_dir()
+    path.rename(aside)
+    assert has_record(tmp_path, record.key) and path.is_dir()
+    path.rename(aside)
+    headers, damaged = list_headers(tmp_path)
+    assert [header["key"] for header in headers] == [record.key] and not damaged
+    path.rename(aside)
+    write_record(tmp_path, record)
+    assert [p.name for p in path.parent.iterdir()] == [record.key]
+
+
+def test_what_lies_aside_is_read_where_it_cannot_be_put_back(tmp_path, monkeypatch):
+    record = synthetic_record("m", 1000, seed=0)
+    path = write_record(tmp_path, record)
+    path.rename(path.with_name(f".{path.name}.replaced"))
+
+    def refuse(old, new):
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert [found.key for found in list_records(tmp_path)] == [record.key] and not path.exists()
+    assert [header["key"] for header in list_headers(tmp_path)[0]] == [record.key]
+
+
+def test_writers_that_share_a_disk_never_meet(tmp_path, monkeypatch, replacing):
     """Containers on several machines may all have one process id; each of these threads stands for such a writer."""
     monkeypatch.setattr(os, "getpid", lambda: 7)
     failures, barrier = [], threading.Barrier(8)

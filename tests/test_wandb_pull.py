@@ -289,6 +289,16 @@ def test_a_record_under_the_wrong_key_is_not_used(mirrored):
     assert len(gathered.records) == 1 and all("not the one that its configuration names" in n for n in gathered.notes)
 
 
+def test_names_of_documents_in_a_pulled_record_are_of_a_length_that_names_have(mirrored):
+    server, local, elsewhere = mirrored
+    record, *others = list_records(local)
+    write_record(local, replace(record, document_names=("x" * 4097, *record.document_names[1:])))
+    sync(local)
+    gathered = pull(elsewhere)
+    assert [found.key for found in gathered.records] == [other.key for other in others]
+    assert "names a document with more than 4096 characters" in " ".join(gathered.notes)
+
+
 def test_names_inside_a_pulled_record_are_as_foreign_as_its_run(mirrored):
     server, local, elsewhere = mirrored
     for number, record in enumerate(list_records(local)[:2]):

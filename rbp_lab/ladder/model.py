@@ -26,7 +26,7 @@ from rbp_lab.ladder.rules import (
 from rbp_lab.models.hf import HFModel
 from rbp_lab.models.source import OpenModel
 from rbp_lab.names import check_label, check_name
-from rbp_lab.store.atomic import atomic_directory
+from rbp_lab.store.atomic import atomic_directory, recovered
 from rbp_lab.store.layout import TRAINING_FILE, Store
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class LadderModel:
     def trained_on(self) -> dict[str, Any] | None:
         """What ``training.json`` in the directory says, None when no finished model is there."""
         try:
-            return json.loads((Path(self.directory) / TRAINING_FILE).read_text(encoding="utf-8"))
+            return json.loads((recovered(Path(self.directory)) / TRAINING_FILE).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:

@@ -3,11 +3,14 @@
 Contents are on the disk before they get their name, and the name is on the disk before the caller goes on. Temporary
 names are hidden, random and made exclusively, so writers on several machines that share a disk never meet. They say
 which process made them: those that a killed one left behind are removed by the next writer in the same place, and those
-of other machines a day later.
+of other machines a day later. A directory that replaces another is exchanged with it where the system can do that in
+one step; elsewhere the old one is moved aside to a name under which ``recovered`` finds it when the writer was killed
+before the new one had its place.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
@@ -23,6 +26,8 @@ from rbp_lab.store.machine import is_of_a_gone_process, mark
 
 ABANDONED_SECONDS = 24 * 3600.0
 _TEMPORARY = re.compile(r"\..+\.(?:([0-9a-f]{12})[0-9a-f]{8}|[0-9a-f]{16})\.part(\.[^.]*)?")
+_ASIDE = re.compile(r"\.(.+)\.replaced")
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2(2)
 # What a disk or its owner can refuse. Any other OSError is a mistake of ours and keeps its traceback.
 _REFUSALS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
@@ -96,24 +101,74 @@ def _temporary(path: Path) -> Path:
 
 def remove_directory(path: Path) -> None:
     """Remove a directory so that it is whole or absent under its name; FileNotFoundError when it is absent."""
+    shutil.rmtree(_aside(path), ignore_errors=True)  # an older one must not be found in its place
     aside = _temporary(path)
     path.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def recovered(path: Path) -> Path:
+    """``path`` with the directory that belongs there, or where that lies when it may not be put back.
+
+    It differs from ``path`` only after a writer was killed between moving the old directory aside and giving the new
+    one its place.
+    """
+    aside = _aside(path)
+    if aside.is_dir() and not path.exists():
+        with suppress(OSError):  # put back by another reader, or the disk is read-only
+            aside.rename(path)
+    return path if path.exists() or not aside.is_dir() else aside
+
+
+def named(path: Path) -> str:
+    """The name of a directory, also while it lies aside."""
+    found = _ASIDE.fullmatch(path.name)
+    return found[1] if found else path.name
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")
+
+
 def _take_place(temporary: Path, path: Path, replace: bool) -> None:
-    """Rename a directory to ``path``; one that is there is moved aside first, since rename replaces empty ones only."""
-    while True:
-        try:
-            temporary.rename(path)
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            if not replace:
-                raise AlreadyThere(path) from None
+    """Give a directory the name ``path``; what had it is removed, but only once the new one is in its place.
+
+    Rename replaces empty directories only, so that another that is there is exchanged, or moved aside. Raises
+    AlreadyThere when there is one and ``replace`` is False.
+    """
+    aside = _aside(path)
+    moved = aside.is_dir()  # by a writer that was killed
+    while not _renamed(temporary, path):
+        if not replace:
+            raise AlreadyThere(path)
+        if _exchange(temporary, path):
+            break  # the old one has the temporary name, which the caller removes
+        if aside.is_dir() and path.exists():  # that writer had given the new one its place
+            shutil.rmtree(aside, ignore_errors=True)
         with suppress(FileNotFoundError):  # another writer moved it aside: the name is free again
-            remove_directory(path)
+            moved = _renamed(path, aside)
+    if moved:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _renamed(old: Path, new: Path) -> bool:
+    """Rename a directory; False when another that is not empty has the name."""
+    try:
+        old.rename(new)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the system or the file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # another system, or an old C library
+        return False
+    return renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
 
 
 def _prepare(directory: Path) -> None:

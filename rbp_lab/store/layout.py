@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbp_lab.errors import LabError
+from rbp_lab.store.atomic import named, recovered
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
@@ -56,6 +57,11 @@ class RecordFiles:
     """The files of one finished measurement."""
 
     directory: Path
+
+    @property
+    def key(self) -> str:
+        """The name of the directory, which is the record's key in a store."""
+        return named(self.directory)
 
     @property
     def header(self) -> Path:
@@ -132,7 +138,10 @@ class AnalysisFiles:
 
 @dataclass(frozen=True)
 class Store:
-    """The paths below ``root``. Nothing here reads, writes or creates a file, except that some methods list."""
+    """The paths below ``root``. Nothing here reads or creates a file; some methods list.
+
+    What a killed writer had moved aside is put back on the way, or found there where that is not allowed.
+    """
 
     root: Path
 
@@ -143,12 +152,12 @@ class Store:
         """Where the record of this key lies, or will lie; LabError when ``key`` is not one."""
         if not is_key(key):
             raise LabError(f"a record's key is 16 hexadecimal digits; got {str(key)[:80]!r}")
-        return RecordFiles(self.root / "runs" / key)
+        return RecordFiles(recovered(self.root / "runs" / key))
 
     def records(self) -> list[RecordFiles]:
         """Every finished record, by key."""
-        found = (RecordFiles(path.parent) for path in (self.root / "runs").glob("*/record.json"))
-        return sorted((f for f in found if is_key(f.directory.name)), key=lambda f: f.directory.name)
+        keys = {named(path.parent) for path in (self.root / "runs").glob("*/record.json")}
+        return [self.record(key) for key in sorted(filter(is_key, keys))]
 
     def partial(self, key: str) -> PartialFiles:
         """Where the finished shards of an unfinished measurement lie."""
@@ -161,8 +170,9 @@ class Store:
 
     def trainings(self) -> list[Path]:
         """``training.json`` of every trained model, by name."""
-        found = sorted((self.root / "models").glob(f"*/{TRAINING_FILE}"))
-        return [path for path in found if not path.parent.name.startswith(".")]
+        models = self.root / "models"
+        names = {named(path.parent) for path in models.glob(f"*/{TRAINING_FILE}")}
+        return [recovered(models / name) / TRAINING_FILE for name in sorted(names) if not name.startswith(".")]
 
     def classifier(self, name: str) -> Path:
         """Where a trained classifier lies, or will lie."""

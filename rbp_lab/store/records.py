@@ -10,7 +10,8 @@ and parquet tables:
 * document_ranks: document_id, rank, count — each document's histogram of ranks
 * document_runs: document_id, k, length, count — maximal runs of consecutive tokens of rank ≤ k
 
-A record is written under a temporary name and renamed, so a directory that bears a key is complete.
+A record is written under a temporary name and renamed, so a directory that bears a key is complete. While one replaces
+another, and after a writer was killed in the middle of that, either is there (``Store.record`` finds it).
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def write_record(store: str | Path, record: RunRecord, parts: Iterable[DocumentT
     if files.header.is_file():
         with suppress(LabError):  # a damaged record leaves nothing to keep
             header = run_header(read_header(files)).named(*header.names)
-    with atomic_directory(files.directory) as directory:
+    target = files.directory.with_name(record.key)
+    with atomic_directory(target) as directory:
         inside = RecordFiles(directory)
         for name, table in totals_tables(record.stats).items():
             table.to_parquet(inside.table(name), index=False)
@@ -82,7 +84,7 @@ def write_record(store: str | Path, record: RunRecord, parts: Iterable[DocumentT
                     writers[name].write_table(table)
         checksums = {inside.table(name).name: sha256_of(inside.table(name)) for name in TABLES}
         inside.header.write_text(header_text(replace(record, header=header), checksums), encoding="utf-8")
-    return files.directory
+    return target
 
 
 def rename_record(store: str | Path, record: RunRecord, model: str, family: str, dataset: str) -> RunRecord:
@@ -109,6 +111,23 @@ def read_record(directory: str | Path, key: str | None = None) -> RunRecord:
     LabError when the files may not be read.
     """
     files = RecordFiles(Path(directory))
+    before = _identity(files.directory)
+    try:
+        return _read(files, key)
+    except DamagedRecord:
+        if _identity(files.directory) == before:
+            raise
+        return _read(files, key)  # another record took its place while it was read
+
+
+def _identity(directory: Path) -> int | None:
+    try:
+        return directory.stat().st_ino
+    except OSError:
+        return None
+
+
+def _read(files: RecordFiles, key: str | None) -> RunRecord:
     with damage_named(files):
         header = read_header(files, key)
         tables = {name: _table(files, name, header) for name in TABLES}
@@ -178,7 +197,7 @@ def list_headers(store: str | Path) -> tuple[list[dict[str, Any]], list[DamagedR
     for files in Store(store).records():
         try:
             with damage_named(files):
-                header = read_header(files, files.directory.name)
+                header = read_header(files, files.key)
                 _verify(files, header)
                 headers.append((_order(run_header(header)), header))
         except LabError as error:
@@ -194,7 +213,7 @@ def list_records(store: str | Path, on_damage: Callable[[str], None] = note) -> 
     found = []
     for files in Store(store).records():
         try:
-            found.append(read_record(files.directory, files.directory.name))
+            found.append(read_record(files.directory, files.key))
         except LabError as error:
             on_damage(str(error))
     return sorted(found, key=lambda record: _order(record.header))

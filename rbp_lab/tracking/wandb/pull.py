@@ -20,6 +20,7 @@ from rbp_lab.tracking.wandb.session import digest_files
 
 SERVER_SIDE = {"model": "model", "family": "family", "dataset": "dataset", "dtype": "precision", "key": "key"}
 MAX_BYTES = 1 << 34  # of one file of a record
+LONGEST_DOCUMENT = 4096  # characters of a document's name; a path has no more
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ def _record(run: Any, header: RunHeader, digest: Any, store: Store) -> RunRecord
     others = [*(name for pair in record.header.other_models for name in pair), *record.header.other_datasets]
     if not all(map(is_name, others)):
         raise LabError("its artifact's record has other names that cannot be names")
+    if not all(isinstance(name, str) and len(name) <= LONGEST_DOCUMENT for name in record.document_names):
+        raise LabError(f"its artifact's record names a document with more than {LONGEST_DOCUMENT} characters")
     return record
 
 

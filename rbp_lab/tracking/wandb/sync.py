@@ -61,11 +61,11 @@ def mirror_store(store: Store, tracking: Tracking, force: bool = False) -> str:
 
 
 def _records(tracking: Tracking, store: Store, ledger: Ledger, force: bool) -> Iterator[Missing]:
-    for directory in (files.directory for files in store.records()):
-        if force or not ledger.has(run_id(MEASURE, directory.name), digest_files(list(directory.iterdir()))):
+    for files in store.records():
+        if force or not ledger.has(run_id(MEASURE, files.key), digest_files(list(files.directory.iterdir()))):
             yield Missing(
-                f"record {directory.name}",
-                lambda d=directory: mirror_record(tracking, store.root, read_record(d, d.name), d),
+                f"record {files.key}",
+                lambda f=files: mirror_record(tracking, store.root, read_record(f.directory, f.key), f.directory),
             )
 
 
