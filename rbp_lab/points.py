@@ -19,11 +19,13 @@ from rbp_lab.records import RunHeader, RunRecord
 
 # size: S. metric: a name in QUANTITIES. k: missing where the metric has none. window: N, 1 where it has none.
 # value: nats; +inf when RBP_k (p_{N,k}) was 0. se_log: standard error of ln value over documents, NaN when unknown.
+# documents: how many se_log is over, missing when unknown.
 # n: scored tokens (windows for "neg_log_p"), missing when unknown. key: of the record, "" for published values.
 # training_tokens: what the model had been trained on, missing when unknown.
 COLUMNS = {
     "model": "str", "family": "str", "size": "float64", "dataset": "str", "metric": "str", "k": "Int64",
     "window": "Int64", "value": "float64", "se_log": "float64", "n": "Int64", "key": "str", "training_tokens": "Int64",
+    "documents": "Int64",
 }  # fmt: skip
 METRICS = tuple(QUANTITIES)
 SIZES = ("non_embedding_params", "total_params")
@@ -75,9 +77,10 @@ def _record_rows(
                 if value is None:
                     continue  # no document is that long: there is no window to speak of
                 n = int(documents.windows(window).sum()) if quantity.of_windows else stats.num_tokens
-                se = quantity.se_log(documents, k, window, ties)
                 names = {"metric": quantity.name, "k": pd.NA if k is None else k, "window": window}
-                rows.append(base | names | {"value": value, "se_log": se, "n": n})
+                estimate = quantity.over_documents(documents, k, window, ties)
+                known = {} if estimate is None else {"se_log": estimate.se_log, "documents": estimate.documents}
+                rows.append(base | names | {"value": value, "n": n} | known)
     return rows
 
 
@@ -128,8 +131,7 @@ def check_comparable(records: Sequence[RunRecord | RunHeader]) -> None:
 
 def validate(points: pd.DataFrame, where: str = "the points") -> pd.DataFrame:
     """The table with exactly ``COLUMNS`` in order and their types; LabError on duplicates and impossible values."""
-    if "training_tokens" not in points:
-        points = points.assign(training_tokens=pd.NA)
+    points = points.assign(**{name: pd.NA for name in ("training_tokens", "documents") if name not in points})
     missing = [name for name in COLUMNS if name not in points.columns]
     if missing:
         raise LabError(f"{where} lack the columns {', '.join(missing)}; expected {', '.join(COLUMNS)}")
@@ -219,4 +221,7 @@ def series(points: pd.DataFrame, label: Label) -> FitPoints:
     if label.family is not POOLED:
         rows = rows[rows["family"] == label.family]
     rows = longest_trained(rows)
-    return FitPoints(rows["size"].to_numpy(), rows["value"].to_numpy(), tuple(rows["model"]), rows["se_log"].to_numpy())
+    return FitPoints(
+        rows["size"].to_numpy(), rows["value"].to_numpy(), tuple(rows["model"]), rows["se_log"].to_numpy(),
+        documents=rows["documents"].to_numpy(np.float64, na_value=np.nan),
+    )  # fmt: skip

@@ -30,12 +30,11 @@ class Quantity:
     of_windows: bool = False
     probability: bool = False
 
-    def se_log(self, documents: DocumentTable, k: int | None, window: int, ties: str = "pessimistic") -> float:
-        """Standard error of ln value over documents, NaN when unknown; documents count one tie rule, pessimistic."""
-        if self.of_k and ties != "pessimistic":
-            return math.nan
-        estimate = self.estimate(documents, k, window)
-        return math.nan if estimate is None else estimate.se_log
+    def over_documents(
+        self, documents: DocumentTable, k: int | None, window: int, ties: str = "pessimistic"
+    ) -> Estimate | None:
+        """The value with its uncertainty over documents, None when unknown; these count one tie rule, pessimistic."""
+        return None if self.of_k and ties != "pessimistic" else self.estimate(documents, k, window)
 
     def printed(self, k: int | None = None, window: int = 1) -> str:
         """The quantity in print: "−log RBP_10"."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from rbp_lab import metrics
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.errors import LabError
 from rbp_lab.figures.over_k import over_k_figure
@@ -40,7 +41,9 @@ def test_error_bars_are_those_of_documents():
     figure = scaling_figure([f for f in fits if f.label.k == 10], "title")
     bars = figure.axes[0].containers[0][2][0].get_segments()
     points = fits[1].points
-    assert bars[0][1][1] == pytest.approx(points.value[0] * np.exp(1.96 * points.se_log[0]))
+    estimate = metrics.neg_log_rbp(ladder()[0].documents, 10)
+    assert points.value[0] == estimate.value and points.documents[0] == estimate.documents < 100
+    assert bars[0][:, 1] == pytest.approx([estimate.lower, estimate.upper])
     assert "documents" in figure.axes[0].get_title(loc="left")
 
 

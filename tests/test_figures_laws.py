@@ -163,12 +163,12 @@ def test_forecasts_are_dashed_beyond_the_largest_model(fits):
     law = by_label(fits, "ladder", "ce")
     ax = forecast_figure([law], "t").axes[0]
     solid, dashed = ax.lines[:2]
-    largest = law.points.size.max()
+    largest = law.points.x.max()
     assert solid.get_xdata().max() <= largest < dashed.get_xdata().min() and dashed.get_xdata().max() == 10 * largest
     ahead = forecast(law, [10 * largest])
     assert dashed.get_ydata()[-1] == pytest.approx(ahead["value"][0])
     band = ax.collections[0].get_paths()[0].vertices
-    assert band[:, 1].max() == pytest.approx(forecast(law, [law.points.size.min()])["high"][0], rel=1e-6)
+    assert band[:, 1].max() == pytest.approx(forecast(law, [law.points.x.min()])["high"][0], rel=1e-6)
     refused = fit_power(FitPoints(np.array([1e6]), np.array([1.0])), Label("f", "d", "ce"))
     with pytest.raises(LabError, match="every law was refused"):
         forecast_figure([refused], "t")

@@ -35,7 +35,7 @@ def test_forecast_is_the_law_with_a_wider_interval_outside():
         1e12 / 11327027200
     )
     width = np.log(rows["high"] / rows["low"])
-    x, y = np.log(law.points.size), np.log(law.points.value)
+    x, y = np.log(law.points.x), np.log(law.points.value)
     line = stats.linregress(x, y)
     s = math.sqrt(((y - line.intercept - line.slope * x) ** 2).sum() / 8)
     spread = math.sqrt(1 + 1 / 10 + (math.log(1e12) - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
@@ -84,7 +84,7 @@ def test_backtest_forecasts_what_it_has_not_seen():
 def test_backtest_has_the_confidence_of_its_law(confidence):
     points = fit_points(PYTHIA_K1)
     row = backtest(fit_power(points, confidence=confidence), held=(1,)).iloc[0]
-    expected = forecast(fit_power(points.without_largest(), confidence=confidence), points.size[-1:]).iloc[0]
+    expected = forecast(fit_power(points.without_largest(), confidence=confidence), points.x[-1:]).iloc[0]
     assert (row["low"], row["high"]) == (expected["low"], expected["high"])
     wide = backtest(fit_power(points, confidence=0.99), held=(1,)).iloc[0]
     assert wide["low"] < row["low"] < row["high"] < wide["high"]

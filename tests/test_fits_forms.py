@@ -154,7 +154,7 @@ def test_refusals_and_mistakes():
 def test_leave_largest_out_predicts_the_largest():
     points = fit_points(PYTHIA_K1)
     rest = fit("power_constant", points.without_largest())
-    expected = 100 * (predict(rest, points.size[-1]) / points.value[-1] - 1)
+    expected = 100 * (predict(rest, points.x[-1]) / points.value[-1] - 1)
     assert fit("power_constant", points).leave_largest_out == pytest.approx(expected, rel=1e-3)
 
 

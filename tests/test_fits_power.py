@@ -25,7 +25,7 @@ def noisy(rng, n, alpha=0.079, scatter=0.02):
 def test_agrees_with_scipy_linregress():
     points = noisy(np.random.default_rng(1), 10)
     fit = fit_power(points)
-    oracle = stats.linregress(np.log10(points.size), np.log10(points.value))
+    oracle = stats.linregress(np.log10(points.x), np.log10(points.value))
     t = stats.t.ppf(0.975, 8)
     assert fit.params["alpha"] == pytest.approx(-oracle.slope, rel=1e-10)
     assert fit.params["log_a"] == pytest.approx(oracle.intercept * np.log(10), rel=1e-10)
@@ -33,12 +33,12 @@ def test_agrees_with_scipy_linregress():
     assert fit.intervals["alpha"] == pytest.approx(
         (-oracle.slope - t * oracle.stderr, -oracle.slope + t * oracle.stderr), rel=1e-9
     )
-    at_centre = np.array([-np.log(points.size).mean(), 1.0])  # d ln value / d (alpha, log_a) at the centre of log S
-    rest = np.log(points.value) - np.log(predict(fit, points.size))
+    at_centre = np.array([-np.log(points.x).mean(), 1.0])  # d ln value / d (alpha, log_a) at the centre of log S
+    rest = np.log(points.value) - np.log(predict(fit, points.x))
     assert at_centre @ fit.covariance @ at_centre == pytest.approx(rest @ rest / 8 / 10)
     half = t * oracle.intercept_stderr * np.log(10)
     assert np.diff(fit.intervals["log_a"])[0] / 2 == pytest.approx(half, rel=1e-9)
-    assert predict(fit, points.size) == pytest.approx(10 ** (oracle.intercept + oracle.slope * np.log10(points.size)))
+    assert predict(fit, points.x) == pytest.approx(10 ** (oracle.intercept + oracle.slope * np.log10(points.x)))
 
 
 @pytest.mark.parametrize(("table", "slope", "r2"), [(GPT2_K1, -0.056, 0.983), (PYTHIA_K1, -0.079, 0.992)])

@@ -48,9 +48,9 @@ def beside(points, records=()):
 def pythia(slope=None, keep=10, factor=1.0, label=K1):
     """The published Pythia points, or values on a line of this slope with the same scatter."""
     points = fit_points(PYTHIA_K1)
-    value = points.value if slope is None else points.value * (points.size / 1e8) ** (slope + 0.07942)
+    value = points.value if slope is None else points.value * (points.x / 1e8) ** (slope + 0.07942)
     names = points.names[:keep]
-    return fit_power(FitPoints(points.size[:keep] * factor, value[:keep], names), label)
+    return fit_power(FitPoints(points.x[:keep] * factor, value[:keep], names), label)
 
 
 def verdict_of(fit, papers=PAPERS, **kwargs):
@@ -166,10 +166,10 @@ def test_table_1_by_model():
 @pytest.mark.parametrize(("gap", "verdict"), [(0.0085, "agrees"), (0.0125, "in_our_interval"), (0.05, "outside")])
 def test_alpha_of_ce_against_alpha_of_k(gap, verdict):
     law = pythia()  # published α_CE − α_1 = 0.087 − 0.079
-    x, wave = np.log(law.points.size), 0.035 * np.cos(np.arange(10) * 2.5)
+    x, wave = np.log(law.points.x), 0.035 * np.cos(np.arange(10) * 2.5)
     wave -= np.polyval(np.polyfit(x, wave, 1), x)
     value = law.points.value * np.exp(wave - gap * (x - 18))
-    ce = fit_power(FitPoints(law.points.size, value, law.points.names), Label("Pythia", "Wikipedia", "ce"))
+    ce = fit_power(FitPoints(law.points.x, value, law.points.names), Label("Pythia", "Wikipedia", "ce"))
     (comparison,) = compare_differences([(law, exponent_difference(ce, law))], PAPERS)
     assert comparison.published == pytest.approx(0.008) and comparison.ours == pytest.approx(gap)
     assert comparison.verdict == verdict and comparison.quantity == "CE minus −log RBP_1"

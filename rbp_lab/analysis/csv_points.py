@@ -21,7 +21,7 @@ def points_from_csv(path: str | Path, size: str = "non_embedding_params") -> pd.
     """Points from a CSV of published values, or from a points.csv that an analysis wrote.
 
     Published layout: family, model, ``size`` (a column of that name), dataset, k, and neg_log_rbp or rbp (both must
-    agree to 1e-4); optional se_log, n. A row with k = CE takes its value from a column ``value``.
+    agree to 1e-4); optional se_log, documents, n. A row with k = CE takes its value from a column ``value``.
     Raises LabError that names the file, the line and the column.
     """
     path = Path(path)
@@ -91,6 +91,7 @@ def _csv_row(path: Path, line: int, row: dict[str, str], size: str, published: b
         "se_log": number("se_log", 0) if optional("se_log") else math.nan,
         "n": whole("n") if optional("n") else pd.NA, "key": row.get("key", ""),
         "training_tokens": whole("training_tokens") if optional("training_tokens") else pd.NA,
+        "documents": whole("documents") if optional("documents") else pd.NA,
     }  # fmt: skip
 
 

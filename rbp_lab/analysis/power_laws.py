@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
 
-from rbp_lab.fits.influence import sensitivity_warnings
+from rbp_lab.fits.influence import few_documents, sensitivity_warnings
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import POOLED, FitResult, Label
 from rbp_lab.points import longest_trained, series
@@ -28,9 +29,11 @@ def fit_all(
     """
     last = set(longest_trained(points)["model"])
     runs: dict[tuple[str, str], list[RunRecord]] = {}
+    on: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         if record.model.name in last:
             runs.setdefault((record.dataset.name, record.model.family), []).append(record)
+            on[record.dataset.name].append(record)
     fits = []
     for dataset in sorted(points["dataset"].unique()):
         here = points[points["dataset"] == dataset]
@@ -41,7 +44,10 @@ def fit_all(
                 data = series(at, label)
                 if len(data):
                     fit = fit_power(data, label, confidence)
-                    marks = sensitivity_warnings(fit, runs.get((dataset, family), ()), size)
+                    if family is POOLED:
+                        marks = ("few_documents",) if fit.ok and few_documents(on[dataset]) else ()
+                    else:
+                        marks = sensitivity_warnings(fit, runs.get((dataset, family), ()), size)
                     mine = here if family is POOLED else here[here["family"] == family]
                     earlier = ("earlier_checkpoints",) if not last.issuperset(mine["model"]) else ()
                     fits.append(replace(fit, warnings=fit.warnings + marks + earlier))

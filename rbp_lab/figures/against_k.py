@@ -44,7 +44,7 @@ def curves_figure(families: dict[str, Sequence[tuple[float, FitResult]]], title:
     for ax, (family, laws) in zip(axes, families.items(), strict=True):
         ks: set[float] = set()
         for (size, law), color in zip(laws, shades(len(laws)), strict=True):
-            k, value = law.points.size, law.points.value
+            k, value = law.points.x, law.points.value
             ks |= set(k)
             (dots,) = ax.plot(k, value, "o", ms=4, color=color, mec="white", mew=0.4, zorder=3)
             model = law.label.family
@@ -59,7 +59,7 @@ def curves_figure(families: dict[str, Sequence[tuple[float, FitResult]]], title:
             i = len(law.points) // 2
             shift = 1.12 if where == "bottom" else 0.88
             ax.text(
-                law.points.size[i], law.points.value[i] * shift, f"S = {si(size)}", color=color, fontsize=8, va=where,
+                law.points.x[i], law.points.value[i] * shift, f"S = {si(size)}", color=color, fontsize=8, va=where,
                 ha="left" if where == "bottom" else "right",
             )  # fmt: skip
         k_ticks(ax, [int(k) for k in ks])

@@ -56,19 +56,19 @@ def parts_figure(scalings: Sequence[Sequence[PartScaling]], title: str) -> Figur
             value = np.abs(points.value)
             r2 = f", R² {number(part.law.r2, 3)}" if part.law.ok else ", no fit"
             (dots,) = ax.plot(
-                points.size[value > 0], value[value > 0], markers[part.part].marker, ms=5, color=color, mec="white",
+                points.x[value > 0], value[value > 0], markers[part.part].marker, ms=5, color=color, mec="white",
                 mew=0.5, label=PART_SIZES[part.part] + r2,
             )  # fmt: skip
             describe_points(dots, [
                 f"{m}, S = {si(s)}\n{PART_SIZES[part.part]} = {number(v)} nats"
-                for m, s, v in zip(points.names, points.size, value, strict=True) if v > 0
+                for m, s, v in zip(points.names, points.x, value, strict=True) if v > 0
             ])  # fmt: skip
             if part.law.ok:
-                span = np.geomspace(points.size.min(), points.size.max(), 50)
+                span = np.geomspace(points.x.min(), points.x.max(), 50)
                 ax.plot(span, predict(part.law, span), color=color)
         ax.set_title(f"{literal(parts[0].law.label.family)}: nats")
         ax.set_xlabel("S")
-        size_ticks(ax, np.concatenate([part.law.points.size for part in parts]))
+        size_ticks(ax, np.concatenate([part.law.points.x for part in parts]))
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
     log_ticks(axes[0], "y")
     axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))

@@ -51,17 +51,17 @@ def forecast_figure(
         reach: list[float] = []
         for law in group:
             style, points = styles[law.label.family], law.points
-            span = np.geomspace(points.size.min(), points.size.max() * ahead, 80)
+            span = np.geomspace(points.x.min(), points.x.max() * ahead, 80)
             reach += [span[0], span[-1]]
             fan = forecast(law, span)
-            inside = span <= points.size.max()
+            inside = span <= points.x.max()
             ax.fill_between(span, fan["low"], fan["high"], color=style.color, alpha=0.15, lw=0)
             ax.plot(span[inside], fan["value"][inside], color=style.color)
             ax.plot(span[~inside], fan["value"][~inside], color=style.color, ls="--")
-            (dots,) = ax.plot(points.size, points.value, style.marker, ms=5, color=style.color, mec="white", mew=0.5)
+            (dots,) = ax.plot(points.x, points.value, style.marker, ms=5, color=style.color, mec="white", mew=0.5)
             describe_points(dots, [
                 f"{m}, S = {si(s)}\n{name} {number(v)}"
-                for m, s, v in zip(points.names, points.size, points.value, strict=True)
+                for m, s, v in zip(points.names, points.x, points.value, strict=True)
             ])  # fmt: skip
         size_ticks(ax, reach)
         log_ticks(ax, "y")

@@ -48,7 +48,7 @@ def differences_figure(
     for family, (ce, rbp) in pairs.items():
         value = dict(zip(rbp.points.names, rbp.points.value, strict=True))
         names = [n for n in ce.points.names if np.isfinite(value.get(n, np.inf)) and value[n] > 0]
-        of_ce = dict(zip(ce.points.names, zip(ce.points.size, ce.points.value, strict=True), strict=True))
+        of_ce = dict(zip(ce.points.names, zip(ce.points.x, ce.points.value, strict=True), strict=True))
         s = [of_ce[n][0] for n in names]
         ratio = [of_ce[n][1] / value[n] for n in names]
         sizes += s

@@ -37,8 +37,8 @@ def scaling_figure(
     """Points and fitted lines against S on log-log axes, one panel per quantity, one colour and marker per family.
 
     fits: of one data set, or of several, which then have panels of their own; families may share a panel; a refused fit
-    shows its points, where they are positive, and no line. Error bars are 95 % normal intervals of the value over
-    documents, where documents are known.
+    shows its points, where they are positive, and no line. Error bars are 95 % intervals of the value over documents
+    (``FitPoints.half_log``), where they are known.
     """
     panels: dict[tuple, list[FitResult]] = {}
     for fit in fits:
@@ -52,7 +52,7 @@ def scaling_figure(
     rows = -(-len(panels) // columns)
     figure = new_figure(4.1 * columns + (1.4 if columns == 1 else 0), 3.0 * rows + 0.7)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    sizes = np.concatenate([f.points.size for f in fits])
+    sizes = np.concatenate([f.points.x for f in fits])
     datasets = {key[0] for key in panels}
     for ax, group in zip(axes, panels.values(), strict=False):
         _scaling_panel(ax, group, styles, sizes, f"{literal(group[0].label.dataset)}: " if len(datasets) > 1 else "")
@@ -79,22 +79,22 @@ def _scaling_panel(
         style = POOLED_STYLE if pooled else styles[fit.label.family]
         if not pooled:
             seen = drawable(fit)
-            value, se = fit.points.value[seen], fit.points.se_log[seen]
-            known = np.isfinite(se)
-            factor = np.exp(1.96 * np.where(known, se, 0.0))
+            value, half = fit.points.value[seen], fit.points.half_log[seen]
+            known = np.isfinite(half)
+            factor = np.exp(np.where(known, half, 0.0))
             error = np.stack([value - value / factor, value * factor - value])
             bars |= bool(known.any())
             drawn = ax.errorbar(
-                fit.points.size[seen], value, yerr=error if known.any() else None, fmt=style.marker, ms=5, capsize=2,
+                fit.points.x[seen], value, yerr=error if known.any() else None, fmt=style.marker, ms=5, capsize=2,
                 color=style.color, mec="white", mew=0.5, elinewidth=1, zorder=3,
             )  # fmt: skip
             names = [name for name, there in zip(fit.points.names, seen, strict=True) if there]
             describe_points(drawn[0], [
                 f"{name}, S = {si(s)}\n{fit.label.quantity} = {number(v)}"
-                for name, s, v in zip(names, fit.points.size[seen], value, strict=True)
+                for name, s, v in zip(names, fit.points.x[seen], value, strict=True)
             ])  # fmt: skip
         if fit.ok:
-            span = np.geomspace(fit.points.size.min(), fit.points.size.max(), 100)
+            span = np.geomspace(fit.points.x.min(), fit.points.x.max(), 100)
             ax.plot(span, predict(fit, span), color=style.color, ls="--" if pooled else "-", zorder=2, label="_")
             notes.append((exponent_text(fit), style.color))
         else:

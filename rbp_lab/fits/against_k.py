@@ -30,7 +30,7 @@ def fit_against_k(
     rows = points[(points["model"] == model) & (points["dataset"] == dataset) & (points["metric"] == "neg_log_rbp")]
     rows = rows[rows["k"].isin(list(ks)) & (rows["value"] > 0)]
     k = rows["k"].to_numpy(float)
-    data = FitPoints(k, rows["value"].to_numpy(), tuple(f"k={int(v)}" for v in k))
+    data = FitPoints(k, rows["value"].to_numpy(), tuple(f"k={int(v)}" for v in k), axis="k")
     return fit_power(data, Label(model, dataset, "−log RBP against k"), confidence)
 
 
@@ -99,7 +99,7 @@ def iso_rbp(fits: Sequence[FitResult], levels: Sequence[float]) -> pd.DataFrame:
             if not fit.ok or fit.intervals["alpha"][0] <= 0:
                 continue
             log_size = (fit.params["log_a"] - math.log(-math.log(level))) / fit.params["alpha"]
-            low, high = math.log(fit.points.size.min()), math.log(fit.points.size.max())
+            low, high = math.log(fit.points.x.min()), math.log(fit.points.x.max())
             if low - REACH <= log_size <= high + REACH:
                 rows.append((level, fit.label.k, math.exp(log_size), not low <= log_size <= high))
     return pd.DataFrame(rows, columns=["level", "k", "size", "extrapolates"])

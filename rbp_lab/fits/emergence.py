@@ -213,7 +213,7 @@ def size_at_level(law: FitResult, level: float) -> SizeAtLevel:
     a2 = alpha**2 - t2 * c[0, 0]
     a1 = -2 * t2 * (x * c[0, 0] - c[0, 1])
     a0 = -t2 * max(c[1, 1] - 2 * x * c[0, 1] + x**2 * c[0, 0], 0.0)
-    sizes = law.points.size
+    sizes = law.points.x
     first, last = math.log(sizes.min()), math.log(sizes.max())
 
     def within_reach(log_size: float) -> float | None:

@@ -68,8 +68,8 @@ class _Problem:
 
     def __init__(self, form: Form, points: FitPoints, loss: str) -> None:
         self.form, self.points, self.loss = form, points, loss
-        self.log_scale = float(np.log(points.size).mean())
-        self.x = points.size / math.exp(self.log_scale)
+        self.log_scale = float(np.log(points.x).mean())
+        self.x = points.x / math.exp(self.log_scale)
         self.z, self.log_token_scale = None, 0.0
         if form.needs_tokens:
             self.log_token_scale = float(np.log(points.tokens).mean())
@@ -216,7 +216,7 @@ def _leave_largest_out(problem: _Problem) -> float | None:
     smaller = _Problem(form, rest, problem.loss)
     params, _ = smaller.natural(smaller.solve(2)[0].x)
     tokens = None if points.tokens is None else points.tokens[-1:]
-    return 100 * float(form.evaluate(params, points.size[-1:], tokens)[0] / points.value[-1] - 1)
+    return 100 * float(form.evaluate(params, points.x[-1:], tokens)[0] / points.value[-1] - 1)
 
 
 @dataclass(frozen=True, eq=False)

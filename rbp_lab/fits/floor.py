@@ -80,7 +80,7 @@ class _Profile:
     """Least sum of squares of ln value − ln(E + a·S^−α) over a and α > 0, as a function of E."""
 
     def __init__(self, points: FitPoints) -> None:
-        self.x = np.log(points.size) - np.log(points.size).mean()
+        self.x = np.log(points.x) - np.log(points.x).mean()
         self.value, self.y = points.value, np.log(points.value)
 
     def __call__(self, floor: float) -> float:

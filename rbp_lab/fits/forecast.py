@@ -33,7 +33,7 @@ def forecast(law: FitResult, sizes: Sequence[float]) -> pd.DataFrame:
         raise LabError(f"prediction intervals are for power laws; got the form {law.form}")
     t = stats.t.ppf(0.5 + law.confidence / 2, law.dof)
     scatter2 = (law.rmse_percent / 100) ** 2 * law.n / law.dof
-    low_size, high_size = law.points.size.min(), law.points.size.max()
+    low_size, high_size = law.points.x.min(), law.points.x.max()
     quantity = QUANTITIES.get(law.label.metric)
     is_probability = quantity is not None and quantity.probability
     rows = []
@@ -64,7 +64,7 @@ def backtest(law: FitResult, held: Sequence[int] = (1, 2, 3)) -> pd.DataFrame:
         rest = fit_power(points.without_largest(count), law.label, law.confidence)
         if not rest.ok or (points.value[-count:] <= 0).any():
             continue
-        predicted = forecast(rest, points.size[-count:])
+        predicted = forecast(rest, points.x[-count:])
         for i, row in enumerate(predicted.itertuples(), start=len(points) - count):
             actual = float(points.value[i])
             error = 100 * (row.value / actual - 1)

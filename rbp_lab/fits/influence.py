@@ -45,6 +45,11 @@ def _sizes(records: Sequence[RunRecord], size: str) -> np.ndarray:
     return np.array([p.non_embedding if size == "non_embedding_params" else p.total for p in params], np.float64)
 
 
+def few_documents(records: Sequence[RunRecord]) -> bool:
+    """Whether some run has fewer than FEW_DOCUMENTS documents by the weight of their tokens."""
+    return any(metrics.effective_documents(r.documents.num_scored) < FEW_DOCUMENTS for r in records)
+
+
 def sensitivity_warnings(
     law: FitResult, records: Sequence[RunRecord], size: str = "non_embedding_params"
 ) -> tuple[str, ...]:
@@ -54,8 +59,7 @@ def sensitivity_warnings(
     """
     if not law.ok or not records:
         return ()
-    fewest = min(metrics.effective_documents(record.documents.num_scored) for record in records)
-    found = ["few_documents"] if fewest < FEW_DOCUMENTS else []
+    found = ["few_documents"] if few_documents(records) else []
     if law.label.metric != "neg_log_rbp":
         return tuple(found)
     low, high = law.intervals["alpha"]

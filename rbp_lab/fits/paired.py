@@ -63,7 +63,7 @@ def exponent_difference(first: FitResult, second: FitResult) -> ExponentDifferen
             why = f"{a.names[i]} has a value of 0 or no finite one: the ratio has no logarithm"
             return ExponentDifference(*names, None, None, None, len(common), first.confidence, why)
         ratio.append(a.value[i] / b.value[j])
-        size.append(a.size[i])
+        size.append(a.x[i])
     points = FitPoints(np.array(size), np.array(ratio), tuple(a.names[i] for i, _ in common))
     fit = fit_power(points, confidence=first.confidence)
     if not fit.ok:
@@ -101,7 +101,7 @@ def simultaneous_band(fits: Sequence[FitResult], seed: int = 0) -> pd.DataFrame:
 
 def simultaneous_critical(fits: Sequence[FitResult], seed: int = 0) -> float:
     """Quantile of max over fits of |α̂ − α|/se under the correlation of their residuals, at the fits' confidence."""
-    x = np.log(fits[0].points.size)
+    x = np.log(fits[0].points.x)
     dx = x - x.mean()
     n, dof = len(x), len(x) - 2
     design = np.column_stack([np.ones(n), dx])

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy import stats
 
-from rbp_lab.fits.result import FEW_MODELS, NO_LABEL, NOT_FALLING, FitPoints, FitResult, Label, refused
+from rbp_lab.fits.result import AXES, FEW_MODELS, NO_LABEL, NOT_FALLING, FitPoints, FitResult, Label, refused
 
 METHOD = "ordinary least squares of log10 value on log10 S, t(n−2) interval"
 
@@ -15,26 +15,27 @@ METHOD = "ordinary least squares of log10 value on log10 S, t(n−2) interval"
 def why_not(points: FitPoints, minimum: int = 3) -> str | None:
     """The sentence that refuses to fit a slope to these points, or None when a slope can be fitted.
 
-    Needs ``minimum`` models, two distinct sizes, positive values, and values that are not all the same.
+    Needs ``minimum`` points, two distinct places on their axis, positive values, and values that are not all the same.
     """
-    n = len(points)
+    n, (what, kind) = len(points), AXES[points.axis]
     if n < minimum:
-        return f"an exponent with an interval needs at least {minimum} models; got {n}"
-    if np.ptp(points.size) == 0:
-        return f"all {n} models have the same size S = {points.size[0]:.6g}: a slope against S needs two distinct sizes"
+        return f"an exponent with an interval needs at least {minimum} {kind}s; got {n}"
+    if np.ptp(points.x) == 0:
+        same = f"the same {what} = {points.x[0]:.6g}"
+        return f"all {n} {kind}s have {same}: a slope against {points.axis} needs two that differ"
     never = [name for name, value in zip(points.names, points.value, strict=True) if math.isinf(value)]
     if never:
         return f"the event was never seen for {', '.join(never)}: the value is only a bound, and has no logarithm"
     zero = [name for name, value in zip(points.names, points.value, strict=True) if value == 0]
     if len(zero) == n:
-        return "the value is 0 for every model (every token within the threshold): its logarithm does not exist"
+        return f"the value is 0 for every {kind} (every token within the threshold): its logarithm does not exist"
     if zero:
         return f"the value is 0 for {', '.join(zero)}: it has no logarithm, and clipping it would bias the slope"
     negative = [f"{name} ({value:.4g})" for name, value in zip(points.names, points.value, strict=True) if value < 0]
     if negative:
         return f"the value is negative for {', '.join(negative)}: its logarithm does not exist"
     if np.ptp(points.value) == 0:
-        return f"the value is {points.value[0]:.6g} for every model: there is no variation to fit"
+        return f"the value is {points.value[0]:.6g} for every {kind}: there is no variation to fit"
     return None
 
 
@@ -81,7 +82,7 @@ def _line(points: FitPoints) -> tuple[float, float, np.ndarray, np.ndarray]:
 
     Log S is centred before it is squared: near 20 with a spread of 1, the plain normal equations lose six digits.
     """
-    x, y = np.log(points.size), np.log(points.value)
+    x, y = np.log(points.x), np.log(points.value)
     centre = x.mean()
     dx = x - centre
     sxx = float(dx @ dx)
@@ -102,7 +103,7 @@ def _leave_largest_out(points: FitPoints) -> float | None:
         return None
     alpha, log_a, _, _ = _line(rest)
     with np.errstate(over="ignore"):
-        return 100 * float(np.expm1(log_a - alpha * math.log(points.size[-1]) - math.log(points.value[-1])))
+        return 100 * float(np.expm1(log_a - alpha * math.log(points.x[-1]) - math.log(points.value[-1])))
 
 
 def not_falling(interval: tuple[float, float]) -> tuple[str, ...]:
@@ -122,9 +123,9 @@ def _warnings(points: FitPoints) -> tuple[str, ...]:
 def curvature_p_value(points: FitPoints) -> float:
     """Two-sided p-value of a quadratic term in log S added to the log-log line, t(n−3); 1 when n < 5."""
     n = len(points)
-    if n < 5 or len(np.unique(points.size)) < 4:
+    if n < 5 or len(np.unique(points.x)) < 4:
         return 1.0
-    x = np.log(points.size) - np.log(points.size).mean()
+    x = np.log(points.x) - np.log(points.x).mean()
     x /= np.abs(x).max()
     design = np.column_stack([np.ones(n), x, x**2])
     y = np.log(points.value)

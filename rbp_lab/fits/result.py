@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from rbp_lab.errors import LabError
 from rbp_lab.quantities import QUANTITIES
@@ -80,62 +81,90 @@ class Label:
 NO_LABEL = Label()
 
 
+# What a law may run along → its name in a sentence, and what one of its points is.
+AXES = {
+    "S": ("size S", "model"),
+    "D": ("number of training tokens D", "model"),
+    "compute": ("training compute C", "model"),
+    "k": ("threshold k", "threshold"),
+}
+
+
 @dataclass(frozen=True, eq=False)
 class FitPoints:
-    """The points of one fit, sorted by size.
+    """The points of one fit, sorted by x.
 
-    size: S [n], positive. value: [n] ≥ 0 in the metric's unit (nats); 0 and +inf (an event never seen) are legal here,
-    a fit refuses them. names: of the models [n]. se_log: standard error of ln value over documents [n], NaN if unknown.
+    x: [n], positive, of what ``axis`` names in AXES (model sizes S by default). value: [n] ≥ 0 in the metric's unit
+    (nats); 0 and +inf (an event never seen) are legal here, a fit refuses them. names: of the models [n]. se_log:
+    standard error of ln value over documents [n], NaN if unknown. documents: how many these are [n], NaN if unknown.
     tokens: training tokens [n], for forms of size and data; None when unknown.
     """
 
-    size: np.ndarray
+    x: np.ndarray
     value: np.ndarray
     names: tuple[str, ...] = ()
     se_log: np.ndarray | None = None
     tokens: np.ndarray | None = None
+    documents: np.ndarray | None = None
+    axis: str = "S"
 
     def __post_init__(self) -> None:
-        size = np.asarray(self.size, dtype=np.float64).reshape(-1)
+        if self.axis not in AXES:
+            raise ValueError(f"axis must be one of {', '.join(AXES)}, not {self.axis!r}")
+        x = np.asarray(self.x, dtype=np.float64).reshape(-1)
         value = np.asarray(self.value, dtype=np.float64).reshape(-1)
-        names = self.names or tuple(f"model {i + 1}" for i in range(len(size)))
-        se = np.full(len(size), np.nan) if self.se_log is None else self.se_log
-        se = np.asarray(se, dtype=np.float64).reshape(-1)
-        if not len(size) == len(value) == len(names) == len(se):
-            raise LabError(f"as many sizes as values and names are needed; got {len(size)}, {len(value)}, {len(names)}")
-        for name, s, v in zip(names, size, value, strict=True):
-            if not (math.isfinite(s) and s > 0):
-                raise LabError(f"model sizes must be positive and finite; {name} has S = {s}")
+        names = self.names or tuple(f"model {i + 1}" for i in range(len(x)))
+        if not len(x) == len(value) == len(names):
+            raise LabError(f"as many points as values and names are needed; got {len(x)}, {len(value)}, {len(names)}")
+        what, _ = AXES[self.axis]
+        for name, at, v in zip(names, x, value, strict=True):
+            if not (math.isfinite(at) and at > 0):
+                raise LabError(f"every {what} must be positive and finite; {name} has {self.axis} = {at}")
             if math.isnan(v):
                 raise LabError(f"{name} has no value (NaN); leave the model out of the points")
-        order = np.argsort(size, kind="stable")
-        object.__setattr__(self, "size", size[order])
+        order = np.argsort(x, kind="stable")
+        object.__setattr__(self, "x", x[order])
         object.__setattr__(self, "value", value[order])
         object.__setattr__(self, "names", tuple(names[i] for i in order))
-        object.__setattr__(self, "se_log", se[order])
-        if self.tokens is not None:
-            object.__setattr__(self, "tokens", np.asarray(self.tokens, dtype=np.float64).reshape(-1)[order])
+        for field_name, default in (("se_log", np.nan), ("documents", np.nan), ("tokens", None)):
+            given = getattr(self, field_name)
+            if given is not None or default is not None:
+                given = np.full(len(x), default) if given is None else np.asarray(given, np.float64).reshape(-1)
+                if len(given) != len(x):
+                    raise LabError(f"as many {field_name} as points are needed; got {len(given)} and {len(x)}")
+                object.__setattr__(self, field_name, given[order])
 
     def __len__(self) -> int:
-        return len(self.size)
+        return len(self.x)
 
     def without_largest(self, held: int = 1) -> FitPoints:
-        """The same points without the ``held`` largest models."""
-        n = len(self) - held
-        tokens = None if self.tokens is None else self.tokens[:n]
-        return FitPoints(self.size[:n], self.value[:n], self.names[:n], self.se_log[:n], tokens)
+        """The same points without the ``held`` of largest x."""
+        return self._take(range(len(self) - held))
 
     def of(self, names: Collection[str]) -> FitPoints:
         """The points of the models of these names."""
-        keep = [i for i, name in enumerate(self.names) if name in names]
-        tokens = None if self.tokens is None else self.tokens[keep]
-        kept = tuple(self.names[i] for i in keep)
-        return FitPoints(self.size[keep], self.value[keep], kept, self.se_log[keep], tokens)
+        return self._take([i for i, name in enumerate(self.names) if name in names])
+
+    def _take(self, rows: Sequence[int]) -> FitPoints:
+        rows = list(rows)
+        arrays = {name: getattr(self, name) for name in ("x", "value", "se_log", "documents", "tokens")}
+        taken = {name: None if array is None else array[rows] for name, array in arrays.items()}
+        return replace(self, names=tuple(self.names[i] for i in rows), **taken)
+
+    @property
+    def half_log(self) -> np.ndarray:
+        """Half of the 95 % interval of ln value over documents [n], NaN if unknown.
+
+        Student t with documents − 1 degrees of freedom, as in ``metrics.ratio_estimate``; normal where only the
+        standard error is known.
+        """
+        freedom = np.where(np.isfinite(self.documents), self.documents - 1, np.inf)
+        return stats.t.ppf(0.975, freedom) * self.se_log
 
     @property
     def hash(self) -> str:
         """12 hexadecimal digits that name these points (names, sizes and values to 12 digits)."""
-        rows = sorted(f"{m}|{s:.12g}|{v:.12g}" for m, s, v in zip(self.names, self.size, self.value, strict=True))
+        rows = sorted(f"{m}|{s:.12g}|{v:.12g}" for m, s, v in zip(self.names, self.x, self.value, strict=True))
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:12]
 
 

@@ -48,7 +48,7 @@ def compute(inputs: Inputs) -> AgainstK:
 def _trade_offs(in_size: Sequence[FitResult], laws: dict[tuple[str, str], FitResult]) -> pd.DataFrame:
     rows = []
     for law in in_size:
-        for model, size in zip(law.points.names, law.points.size, strict=True):
+        for model, size in zip(law.points.names, law.points.x, strict=True):
             try:
                 trade = trade_off(law, laws[model, law.label.dataset], size)
             except LabError:  # one of the two laws was refused, which its own table says

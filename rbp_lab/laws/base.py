@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from rbp_lab.errors import LabError
 from rbp_lab.figures.style import FamilyStyle, family_styles
+from rbp_lab.fits.influence import few_documents
 from rbp_lab.fits.result import FitResult
 from rbp_lab.points import longest_trained, size_of
 from rbp_lab.records import RunRecord
@@ -69,6 +70,11 @@ class Inputs:
         return [self.records[i] for i in longest_trained(about).index]
 
     @cached_property
+    def few_documents(self) -> list[str]:
+        """The data sets of whose documents some run has too few for intervals over them."""
+        return sorted({r.dataset.name for r in self.records if few_documents([r])})
+
+    @cached_property
     def styles(self) -> Styles:
         """Colour and marker of each family, the same in every figure."""
         return family_styles(self.points["family"])
@@ -88,11 +94,13 @@ class LawResult:
     """What a law found; each law adds its fits.
 
     tables: by name, each becomes law_<name>.csv. lacks: what of the law these inputs cannot give → why.
+    over_documents: whether intervals of it are over the documents of the runs.
     """
 
     inputs: Inputs
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
+    over_documents: bool = False
 
 
 class Law(Protocol):

@@ -30,7 +30,8 @@ def compute(inputs: Inputs) -> Calibration:
     last = calibration_table(inputs.runs, inputs.size, inputs.confidence)
     trends = {(d, f): calibration_trend(last, d, f, inputs.confidence) for d, f, _ in families(inputs.records)}
     rows = pd.DataFrame([{"dataset": d, "family": f, **vars(trend)} for (d, f), trend in trends.items()])
-    return Calibration(inputs=inputs, tables={"calibration": gap, "calibration_trends": rows}, trends=trends)
+    tables = {"calibration": gap, "calibration_trends": rows}
+    return Calibration(inputs=inputs, tables=tables, over_documents=True, trends=trends)
 
 
 def section(result: Calibration) -> Section:

@@ -35,7 +35,8 @@ def compute(inputs: Inputs) -> Decomposition:
     groups += [(dataset, POOLED) for dataset in dict.fromkeys(datasets) if datasets.count(dataset) > 1]
     parts = {group: part_scalings(in_size, *group, inputs.confidence) for group in groups}
     scaling = join(part.to_frame() for mine in parts.values() for part in mine)
-    return Decomposition(inputs=inputs, tables={"decomposition": split, "parts": scaling}, parts=parts)
+    tables = {"decomposition": split, "parts": scaling}
+    return Decomposition(inputs=inputs, tables=tables, over_documents=True, parts=parts)
 
 
 def section(result: Decomposition) -> Section:

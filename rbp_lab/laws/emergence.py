@@ -58,29 +58,31 @@ def compute(inputs: Inputs) -> Emergence:
             {"family": f.family, "dataset": f.dataset, "k": f.k, "window": n, **vars(level)} for f, n, level in levels
         ])]),
     }  # fmt: skip
-    return Emergence(inputs=inputs, tables=tables, table=table, fits=fits, levels=levels)
+    over_documents = bool(inputs.records)
+    return Emergence(inputs=inputs, tables=tables, over_documents=over_documents, table=table, fits=fits, levels=levels)
 
 
 def table_of_points(points: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """The rows of ``emergence_table`` from points that hold −log p_{N,k}; N = 1 is RBP_k, where it is there.
 
-    low, high: normal intervals from se_log, missing without it. independent, ratio: missing without RBP_k. windows:
-    n of the point; documents: missing.
+    low, high: intervals from se_log, t(documents − 1), or normal where documents are unknown; missing without it.
+    independent, ratio: missing without RBP_k. windows: n of the point.
     """
     rows = points[points["metric"] == WINDOW_RBP.name]
     tokens = points[points["metric"] == RBP.name]
     rbp = {(r.dataset, r.model, r.k): r.value for r in tokens.itertuples()}
     wanted = set(zip(rows["dataset"], rows["k"], strict=True))
     tokens = tokens[[pair in wanted for pair in zip(tokens["dataset"], tokens["k"], strict=True)]]
-    z = stats.norm.ppf(0.5 + confidence / 2)
     found = []
     for r in pd.concat([tokens, rows]).itertuples():
         one = rbp.get((r.dataset, r.model, r.k), math.nan)
+        freedom = math.inf if is_missing(r.documents) else r.documents - 1
+        z = stats.t.ppf(0.5 + confidence / 2, freedom)
         low, high = (math.exp(-r.value * math.exp(sign * z * r.se_log)) for sign in (1, -1))
         ratio = r.value / (r.window * one) if 0 < one < math.inf and r.value < math.inf else math.nan
         found.append((
             r.model, r.family, r.size, r.dataset, int(r.k), int(r.window), math.exp(-r.value), low, high,
-            math.isinf(r.value), math.exp(-r.window * one), ratio, r.n, pd.NA, r.se_log,
+            math.isinf(r.value), math.exp(-r.window * one), ratio, r.n, r.documents, r.se_log,
         ))  # fmt: skip
     return pd.DataFrame(found, columns=list(COLUMNS))
 
@@ -136,7 +138,7 @@ def _exponents(result: Emergence) -> ReportTable:
 def _levels(result: Emergence) -> list[ReportTable]:
     rows = [
         {"data set": f.dataset, "family": f.family, "k": f.k, "N": n, "level": level.level,
-         **place(level, f.by_window[n].points.size), "what to read into it": level.message}
+         **place(level, f.by_window[n].points.x), "what to read into it": level.message}
         for f, n, level in result.levels
     ]  # fmt: skip
     title = "When it emerges: S at which p reaches the level"

@@ -38,7 +38,7 @@ def compute(inputs: Inputs) -> Lognormal:
             law = fit_lognormal(ranks, counts, model, xmin, record.stats.vocab_rows, block, inputs.confidence)
             fits.append((record, law))
     table = join(_row(record, law, inputs.size_of(record)) for record, law in fits)
-    return Lognormal(inputs=inputs, tables={"lognormal": table}, fits=tuple(fits))
+    return Lognormal(inputs=inputs, tables={"lognormal": table}, over_documents=True, fits=tuple(fits))
 
 
 def _row(record: RunRecord, law: LognormalFit, size: float) -> pd.DataFrame:

@@ -44,7 +44,7 @@ def compute(inputs: Inputs) -> OverK:
         for k in inputs.ks
     )
     tables = {"bands": join(bands)} | ({"counts": join([fits_to_frame([f]) for f in counts])} if inputs.records else {})
-    return OverK(inputs=inputs, tables=tables, lacks=lacks, counts=counts)
+    return OverK(inputs=inputs, tables=tables, lacks=lacks, over_documents=bool(counts), counts=counts)
 
 
 def section(result: OverK) -> Section | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -20,7 +21,7 @@ from rbp_lab.laws import (
     scaling,
 )
 from rbp_lab.laws.base import Inputs, Law, LawResult
-from rbp_lab.report.sections import ReportTable, Section
+from rbp_lab.report.sections import ReportTable, Section, warning_note
 
 LAWS: tuple[Law, ...] = (
     overview, aggregate, scaling, over_k, against_k, paired, emergence, lognormal, decomposition, calibration, forecast,
@@ -43,8 +44,16 @@ def tables(results: Mapping[str, LawResult]) -> dict[str, pd.DataFrame]:
 
 def sections(laws: Sequence[Law], results: Mapping[str, LawResult]) -> list[Section]:
     """The sections of these laws, and last what the inputs cannot give, when there is such."""
-    shown = [law.section(results[law.name]) for law in laws if law.name in results]
+    shown = [_marked(law.section(results[law.name]), results[law.name]) for law in laws if law.name in results]
     return [section for section in [*shown, ruled_out(laws, results)] if section is not None]
+
+
+def _marked(section: Section | None, result: LawResult) -> Section | None:
+    """The section, with a warning when its intervals are over too few documents."""
+    datasets = result.inputs.few_documents
+    if section is None or not (datasets and result.over_documents):
+        return section
+    return replace(section, notes=(*section.notes, warning_note("few_documents", datasets)))
 
 
 def ruled_out(laws: Sequence[Law], results: Mapping[str, LawResult]) -> Section | None:

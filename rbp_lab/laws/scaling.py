@@ -35,7 +35,8 @@ def compute(inputs: Inputs) -> Scaling:
     lacks = {} if inputs.records else {
         "ties and single documents": "whether they decide an exponent is only visible in runs"
     }  # fmt: skip
-    return Scaling(inputs=inputs, tables=tables, lacks=lacks, forms=forms)
+    over_documents = bool(inputs.records)  # the bars of its figures
+    return Scaling(inputs=inputs, tables=tables, lacks=lacks, over_documents=over_documents, forms=forms)
 
 
 def _frame(label: Label, found: Comparison) -> pd.DataFrame:

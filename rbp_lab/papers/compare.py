@@ -145,7 +145,7 @@ def compare_table2(
             continue
         slope, r2 = papers.table2[key]
         models = papers.models[key[1]]
-        why = reasons.get(label.dataset, "") or _other_models(fit.points.size, models)
+        why = reasons.get(label.dataset, "") or _other_models(fit.points.x, models)
         names = (TABLE2, label.dataset, label.family, "", label.quantity, label.k)
         found.append(_compare_slope(fit, slope, r2, len(models), why, names))
     return tuple(found)
@@ -191,7 +191,7 @@ def compare_differences(
             continue
         published = papers.table2[key][0] - papers.table2[of_ce][0]
         models = papers.models[key[1]]
-        why = reasons.get(label.dataset, "") or _other_models(fit.points.size, models)
+        why = reasons.get(label.dataset, "") or _other_models(fit.points.x, models)
         rounding = 2 * ROUNDING  # two printed slopes
         if ours.difference is None:
             verdict, why = "not_fitted", ours.message

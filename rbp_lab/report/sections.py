@@ -125,7 +125,12 @@ def warning_notes(fits: Iterable[FitResult]) -> list[str]:
     for fit in fits:
         for code in fit.warnings:
             about.setdefault(code, []).append(str(fit.label))
-    return [f"{code}: {WARNINGS[code]} ({some(names)})." for code, names in about.items()]
+    return [warning_note(code, names) for code, names in about.items()]
+
+
+def warning_note(code: str, names: Sequence[str]) -> str:
+    """The sentence of a warning code, with what it is about."""
+    return f"{code}: {WARNINGS[code]} ({some(names)})."
 
 
 def refusal_notes(fits: Iterable[FitResult]) -> list[str]:

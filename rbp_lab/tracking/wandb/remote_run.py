@@ -25,15 +25,15 @@ NEEDS_TABLES = (
 )
 LONGEST = 300  # characters of a name or a fingerprint
 LARGEST = 1 << 62  # of a count
-_NUMBERS = re.compile(r"ce|tokens|rbp/[1-9][0-9]{0,17}|ce/se_log|rbp/[1-9][0-9]{0,17}/se_log")
+_NUMBERS = re.compile(r"ce|tokens|documents|rbp/[1-9][0-9]{0,17}|ce/se_log|rbp/[1-9][0-9]{0,17}/se_log")
 
 
 @dataclass(frozen=True)
 class RemoteRun:
     """A finished run on a W&B server.
 
-    where: the run, for messages. header: what was measured. numbers: ``ce``, ``tokens``, ``rbp/K`` and their
-    ``/se_log`` from the run's summary. record: the record as it was mirrored, None when it cannot be had, and then why.
+    where: the run, for messages. header: what was measured. numbers: ``ce``, ``tokens``, ``documents``, ``rbp/K`` and
+    their ``/se_log`` from the run's summary. record: the record as it was mirrored, None when it cannot be had; why not.
     """
 
     where: str
@@ -165,7 +165,7 @@ def summary_rows(run: RemoteRun, ks: Sequence[int], size: str) -> list[dict[str,
     base = {
         "model": header.model.name, "family": header.model.family, "dataset": header.dataset.name, "window": 1,
         "size": float(params.non_embedding if size == "non_embedding_params" else params.total),
-        "n": int(numbers[STEP]), "key": header.key,
+        "n": int(numbers[STEP]), "key": header.key, "documents": int(numbers.get("documents", 0)) or pd.NA,
     }  # fmt: skip
 
     def se(name: str) -> float:
