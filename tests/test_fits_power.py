@@ -84,7 +84,7 @@ def test_impossible_points_are_errors():
         FitPoints(np.array([1, 0]), np.array([1, 1]), ("a", "b"))
     with pytest.raises(LabError, match="no value"):
         FitPoints(np.array([1, 2]), np.array([1, np.nan]))
-    with pytest.raises(LabError, match="as many sizes"):
+    with pytest.raises(LabError, match="as many points"):
         FitPoints(np.array([1, 2]), np.array([1]))
 
 
@@ -92,7 +92,7 @@ def test_points_are_sorted_and_named_by_content():
     a = FitPoints(np.array([3, 1, 2.0]), np.array([30, 10, 20.0]), ("c", "a", "b"))
     b = FitPoints(np.array([1, 2, 3.0]), np.array([10, 20, 30.0]), ("a", "b", "c"))
     assert a.names == ("a", "b", "c") and a.value.tolist() == [10, 20, 30] and a.hash == b.hash
-    assert FitPoints(b.size, b.value * (1 + 1e-9), b.names).hash != b.hash
+    assert FitPoints(b.x, b.value * (1 + 1e-9), b.names).hash != b.hash
 
 
 def test_warnings():

@@ -17,7 +17,8 @@ import pytest
 
 from rbp_lab.errors import LabError
 from rbp_lab.store import atomic, machine
-from rbp_lab.store.atomic import ABANDONED_SECONDS, atomic_directory, atomic_path, recovered
+from rbp_lab.store.aside import recovered
+from rbp_lab.store.atomic import ABANDONED_SECONDS, atomic_directory, atomic_path
 from rbp_lab.store.records import has_record, list_headers, list_records, write_record
 from tests.fits_data import synthetic_record
 

@@ -26,7 +26,8 @@ from rbp_lab.ladder.rules import (
 from rbp_lab.models.hf import HFModel
 from rbp_lab.models.source import OpenModel
 from rbp_lab.names import check_label, check_name
-from rbp_lab.store.atomic import atomic_directory, recovered
+from rbp_lab.store.aside import recovered
+from rbp_lab.store.atomic import atomic_directory
 from rbp_lab.store.layout import TRAINING_FILE, Store
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ Contents are on the disk before they get their name, and the name is on the disk
 names are hidden, random and made exclusively, so writers on several machines that share a disk never meet. They say
 which process made them: those that a killed one left behind are removed by the next writer in the same place, and those
 of other machines a day later. A directory that replaces another is exchanged with it where the system can do that in
-one step; elsewhere the old one is moved aside to a name under which ``recovered`` finds it when the writer was killed
-before the new one had its place.
+one step; elsewhere the old one is moved aside first, and ``aside.recovered`` finds it when the writer was killed then.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rbp_lab.errors import LabError
+from rbp_lab.store.aside import aside_of
 from rbp_lab.store.machine import is_of_a_gone_process, mark
 
 ABANDONED_SECONDS = 24 * 3600.0
 _TEMPORARY = re.compile(r"\..+\.(?:([0-9a-f]{12})[0-9a-f]{8}|[0-9a-f]{16})\.part(\.[^.]*)?")
-_ASIDE = re.compile(r"\.(.+)\.replaced")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2(2)
 # What a disk or its owner can refuse. Any other OSError is a mistake of ours and keeps its traceback.
 _REFUSALS = {
@@ -101,33 +100,10 @@ def _temporary(path: Path) -> Path:
 
 def remove_directory(path: Path) -> None:
     """Remove a directory so that it is whole or absent under its name; FileNotFoundError when it is absent."""
-    shutil.rmtree(_aside(path), ignore_errors=True)  # an older one must not be found in its place
+    shutil.rmtree(aside_of(path), ignore_errors=True)  # an older one must not be found in its place
     aside = _temporary(path)
     path.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def recovered(path: Path) -> Path:
-    """``path`` with the directory that belongs there, or where that lies when it may not be put back.
-
-    It differs from ``path`` only after a writer was killed between moving the old directory aside and giving the new
-    one its place.
-    """
-    aside = _aside(path)
-    if aside.is_dir() and not path.exists():
-        with suppress(OSError):  # put back by another reader, or the disk is read-only
-            aside.rename(path)
-    return path if path.exists() or not aside.is_dir() else aside
-
-
-def named(path: Path) -> str:
-    """The name of a directory, also while it lies aside."""
-    found = _ASIDE.fullmatch(path.name)
-    return found[1] if found else path.name
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.replaced")
 
 
 def _take_place(temporary: Path, path: Path, replace: bool) -> None:
@@ -136,7 +112,7 @@ def _take_place(temporary: Path, path: Path, replace: bool) -> None:
     Rename replaces empty directories only, so that another that is there is exchanged, or moved aside. Raises
     AlreadyThere when there is one and ``replace`` is False.
     """
-    aside = _aside(path)
+    aside = aside_of(path)
     moved = aside.is_dir()  # by a writer that was killed
     while not _renamed(temporary, path):
         if not replace:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbp_lab.errors import LabError
-from rbp_lab.store.atomic import named, recovered
+from rbp_lab.store.aside import named, recovered
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
@@ -161,7 +161,7 @@ class Store:
 
     def partial(self, key: str) -> PartialFiles:
         """Where the finished shards of an unfinished measurement lie."""
-        return PartialFiles(self.root / "partial" / self.record(key).directory.name)
+        return PartialFiles(self.root / "partial" / self.record(key).key)
 
     def partials(self) -> list[PartialFiles]:
         """Every unfinished measurement, by key."""

@@ -33,7 +33,7 @@ class RemoteRun:
     """A finished run on a W&B server.
 
     where: the run, for messages. header: what was measured. numbers: ``ce``, ``tokens``, ``documents``, ``rbp/K`` and
-    their ``/se_log`` from the run's summary. record: the record as it was mirrored, None when it cannot be had; why not.
+    their ``/se_log`` from the run's summary. record: the record as it was mirrored, None when it cannot be had; why.
     """
 
     where: str
