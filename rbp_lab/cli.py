@@ -109,6 +109,8 @@ def _run(words: list[str]) -> int:
         )
     arguments = parse(command, rest)
     failures = _compose_and_run(command, arguments)
+    if summary := failures.summary():
+        print(f"\n{summary}", flush=True)
     if table := failures.table():
         print(f"\n{table}", file=sys.stderr)
     if not failures.jobs and arguments.multirun and not arguments.asks and not arguments.launched:
@@ -139,7 +141,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
             _refuse_hidden_files(chosen.runtime.config_sources)
             composed = plain(config)
             store = composed["store"] if isinstance(composed.get("store"), str) else None
-            importlib.import_module(f"rbp_lab.commands.{command}").run(composed)
+            failures.ended[importlib.import_module(f"rbp_lab.commands.{command}").run(composed) or "done"] += 1
         except BrokenPipeError:
             raise
         except Exception as error:

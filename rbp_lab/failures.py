@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -22,9 +23,10 @@ DISK_ERRORS = {
 
 @dataclass
 class Failures:
-    """jobs: how many began. failed: the name and the sentence of each that did not end well."""
+    """jobs: how many began. ended: how many came to what. failed: the name and the sentence of each that did not."""
 
     jobs: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, name: str, error: Exception, store: str | None) -> None:
@@ -32,6 +34,14 @@ class Failures:
         message = sentence(error, store)
         self.failed.append((name, message))
         print_error(f"{name}: {message}" if name else message)
+
+    def summary(self) -> str:
+        """What the jobs of a sweep came to, in numbers; "" when there was only one."""
+        if self.jobs < 2:
+            return ""
+        parts = [f"{number} {what}" for what, number in sorted(self.ended.items())]
+        parts += [f"{len(self.failed)} failed"] if self.failed else []
+        return f"{self.jobs} jobs: {', '.join(parts)}"
 
     def table(self) -> str:
         """Every failed job with its sentence; "" when none failed or there was only one job."""

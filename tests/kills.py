@@ -14,13 +14,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from rbp_lab.interrupts import CODES, end_on_signals
 from rbp_lab.measurement import pool
 from rbp_lab.measurement.observers import Callback
 
@@ -89,7 +90,6 @@ class ForkedProcess:
             pool._workers.clear()
 
         def work() -> None:
-            from rbp_lab.interrupts import end_on_signals
             from rbp_lab.measurement.worker import serve
 
             with end_on_signals():
@@ -124,42 +124,57 @@ class ForkedProcess:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def run_until_finished(config: Mapping[str, Any], store: Path, kills: int, seed: int) -> dict[str, Any]:
-    """Measure ``config``, killing a process of it at random up to ``kills`` times; what came of it.
+def run_until_finished(
+    config: Mapping[str, Any], store: Path, kills: int, seed: int, signals: Sequence[str]
+) -> dict[str, Any]:
+    """Measure ``config``, sending one of ``signals`` to a process of it at random up to ``kills`` times.
 
-    The process is the one that the user started or, half of the times where there are others, one of those.
+    The process is the one that the user started or, half of the times where there are others, one of those. Returns
+    what came of it: "slow" are ends, after a signal that asks for one, that took more than ten seconds; "wrong" exit
+    codes that are not the signal's.
     """
     from rbp_lab.commands.measure import measure
 
     rng, done, tally = random.Random(seed), 0, store / "tally"
     store.mkdir(parents=True, exist_ok=True)
-    orphans = 0
+    orphans = slow = wrong = 0
+
+    def work() -> None:
+        with end_on_signals():
+            measure(config)
+
     while True:
         begin = time.monotonic()
-        child = fork(lambda: measure(config), os.setsid)
+        told, expected = None, {0}
+        child = fork(work, os.setsid)
         process = psutil.Process(child)
         at = begin + rng.uniform(0.0, 0.9) if done < kills else float("inf")
         while (status := os.waitpid(child, os.WNOHANG)) == (0, 0):
             if time.monotonic() >= at:
                 workers = process.children(recursive=True)
                 victim = rng.choice(workers) if workers and rng.random() < 0.5 else process
-                victim.kill()
+                number = signal.Signals[rng.choice(signals)]
+                with suppress(psutil.NoSuchProcess):
+                    victim.send_signal(number)
                 done, at = done + 1, float("inf")
                 if victim == process:
+                    told, expected = time.monotonic(), {0, -number, CODES.get(number, -number)}
                     _, left = psutil.wait_procs(workers, timeout=10)
                     orphans += len(left)
+                else:
+                    expected = {0, 1}
             time.sleep(0.002)
         code = os.waitstatus_to_exitcode(status[1])
+        slow += told is not None and time.monotonic() - told > 10
+        wrong += code not in expected
         if code == 0:
             break
-        if code not in (-signal.SIGKILL, 1):
-            raise RuntimeError(f"exit code {code}")
     scored = sum(map(int, tally.read_text().split()))
-    return {"kills": done, "scored": scored, "orphans": orphans}
+    return {"kills": done, "scored": scored, "orphans": orphans, "slow": slow, "wrong": wrong}
 
 
 def main(task: Mapping[str, Any]) -> None:
-    """task: config, several seeds, kills of each; prints one JSON line for each seed."""
+    """task: config, several seeds, kills of each, names of signals; prints one JSON line for each seed."""
     import rbp_lab.measurement.worker
     import rbp_lab.scoring.cpu_numba  # noqa: F401
     from rbp_lab.store.atomic import delete
@@ -173,7 +188,7 @@ def main(task: Mapping[str, Any]) -> None:
     for seed in task["seeds"]:
         store = Path(task["directory"]) / str(seed)
         config = json.loads(json.dumps(task["config"]).replace("STORE", str(store)))
-        result = run_until_finished(config, store, task["kills"], seed)
+        result = run_until_finished(config, store, task["kills"], seed, task["signals"])
         (record,) = list_records(store)
         crashed = list(leftovers(Store(store)))
         for path in crashed:

@@ -172,7 +172,7 @@ def interrupted(n):
         (["modle=ladder-1"], "modle: no such key; did you mean model?", "precision"),
         (["force=maybe"], "force must be true or false; got 'maybe'", ""),
         (["store=[a,b]"], "store must be a text; got ['a', 'b']", ""),
-        (["precision=fp8"], "precision: no such precision=fp8", "bf16, fp16, fp32, tf32"),
+        (["precision=fp9"], "precision: no such precision=fp9", "bf16, fp16, fp32"),
         (["precision.dtype=float31"], "precision.dtype must be one of", "did you mean float32?"),
         (["k.thresholds=[3,1]"], "k.thresholds ", "rising list"),
         (["k.thresholds=3"], "k.thresholds must be a list; got 3", ""),
@@ -304,12 +304,13 @@ def test_sweep_over_a_users_own_family_then_analysis(run, family):
     sweep = ["measure", "--config-dir", "mine", "-m", "model=glob(our-*)", "dataset=foxes", "k=table2"]
     first = run(*sweep, cwd=family)
     assert first.code == 0, first.err
-    assert [line.split(":")[0] for line in first.out.splitlines()] == ["our-a on foxes", "our-b on foxes"]
+    assert [line.split(":")[0] for line in first.out.splitlines()] == ["our-a on foxes", "our-b on foxes", "", "2 jobs"]
+    assert first.out.endswith("\n\n2 jobs: 2 measured\n")
     assert first.out.count("measured in") == 2
     records = sorted((family / "multirun" / "runs").glob("*/record.json"))
     assert len(records) == 2
     again = run(*sweep, cwd=family)
-    assert again.code == 0 and again.out.count("found measured") == 2
+    assert again.code == 0 and again.out.count("found measured") == 2 and again.out.endswith("2 jobs: 2 found\n")
     listed = run("ls", "--config-dir", "mine", cwd=family)
     assert "our-a" in listed.out and records[0].parent.name in listed.out
     other_tables = run(*sweep[:4], "model=our-a", "dataset=foxes", "k=emergence", cwd=family)
@@ -348,6 +349,7 @@ def test_a_sweep_goes_on_after_failures_of_every_kind_and_lists_them(run, family
         "tracking=none", "store=failing", cwd=family,
     )  # fmt: skip
     assert done.code == 1 and done.out.startswith("our-a on fine: measured in") and "Traceback" not in done.err
+    assert done.out.endswith("\n\n6 jobs: 1 measured, 5 failed\n")
     table = done.err.partition("\n\n")[2].splitlines()
     assert table[0] == "5 of 6 jobs failed:"
     for line, name, says in zip(

@@ -1,6 +1,7 @@
 """The loop and the stage: the same record however the work is cut, and nothing after a failure."""
 
 import copy
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar
@@ -8,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import rbp_lab.models.scorer
 from rbp_lab import metrics
@@ -20,6 +22,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.measurement.loop import Watch
 from rbp_lab.measurement.loop import measure as measure_plan
 from rbp_lab.measurement.observers import Callback, Observers, RunInfo
+from rbp_lab.models import HFModel
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring import NonFiniteLogits, check_finite
 from rbp_lab.scoring.linear import product_for
@@ -368,6 +371,20 @@ def test_measuring_anew_keeps_the_names_too(tiny_model_dir, tmp_path):
     measure({**config, "force": True, "dataset": {**config["dataset"], "name": "corpusB"}})
     assert names_of(gathered(tmp_path, dataset="corpusA")) == {("tiny", "tiny", "corpusA")}
     assert names_of(gathered(tmp_path)) == {("tiny", "tiny", "corpusB")}
+
+
+def test_a_sweep_over_data_sets_loads_the_weights_once_and_other_weights_anew(tiny_model_dir, tmp_path, monkeypatch):
+    real, loaded = HFModel._load, []
+    monkeypatch.setattr(HFModel, "_load", lambda self, *a: loaded.append(self.path) or real(self, *a))
+    model = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    first, second = (measure(measure_config(model, tmp_path / "s", dataset__seed=seed)).record for seed in (1, 2))
+    assert len(loaded) == 1 and second.stats != first.stats
+    other = measure(measure_config(model, tmp_path / "s", dataset__seed=2, precision__dtype="bfloat16")).record
+    assert len(loaded) == 2 and other.stats != second.stats
+    weights = load_file(model / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    changed = measure(measure_config(model, tmp_path / "s", dataset__seed=2, precision__dtype="bfloat16")).record
+    assert len(loaded) == 3 and changed.stats != other.stats
 
 
 def test_a_damaged_record_is_measured_again(tiny_model_dir, tmp_path, capsys):

@@ -99,22 +99,27 @@ def test_what_ran_other_shards_is_in_the_record(tiny_model_dir, tmp_path, whole,
     assert 0 < other["shards"] < provenance["shards"]
 
 
-def try_kills(model, directory, seeds, number, **changes):
-    """Results of killing measurements of ``model``, one for each seed."""
+def try_kills(model, directory, seeds, number, signals=("SIGKILL",), **changes):
+    """Results of measurements of ``model`` that get signals, one for each seed; each asserted to have been harmless."""
     config = small_shards(model, "STORE", **changes)
     config["callbacks"] = {"slow": {"_target_": "tests.kills.Slow", "tally": "STORE/tally", "seconds": 0.02}}
-    task = {"config": config, "directory": str(directory), "seeds": seeds, "kills": number}
+    task = {"config": config, "directory": str(directory), "seeds": seeds, "kills": number, "signals": signals}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(kills.ROOT)}
     command = [sys.executable, "-m", "tests.kills", json.dumps(task)]
     done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(results) == len(seeds)
+    for result in results:
+        assert result["left"] == [] and result["orphans"] == result["slow"] == result["wrong"] == 0, result
+    return results
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_at_any_moment_it_resumes_to_the_same_record(tiny_model_dir, tmp_path, whole, processes):
-    (result,) = try_kills(tiny_model_dir, tmp_path, [0], 4, launch__processes=processes)
-    assert result["kills"] >= 2 and result["left"] == [] and result["orphans"] == 0
+def test_stopped_at_any_moment_it_resumes_to_the_same_record(tiny_model_dir, tmp_path, whole, processes):
+    signals = ["SIGKILL", "SIGTERM", "SIGINT"]
+    (result,) = try_kills(tiny_model_dir, tmp_path, [0], 5, signals, launch__processes=processes)
+    assert result["kills"] >= 1  # how many it takes depends on when they come
     assert same(read_record(Path(result["record"])), whole)
 
 
@@ -124,5 +129,5 @@ def test_killed_at_any_moment_it_resumes_to_the_same_record(tiny_model_dir, tmp_
 def test_sixty_kills(tiny_model_dir, tmp_path, whole, processes, tracking):
     results = try_kills(tiny_model_dir, tmp_path, list(range(5)), 4, launch__processes=processes, tracking=tracking)
     for result in results:
-        assert same(read_record(Path(result["record"])), whole) and result["left"] == [] and result["orphans"] == 0
+        assert same(read_record(Path(result["record"])), whole)
     print(sum(r["kills"] for r in results), "kills; median share lost", kills.lost(results, whole.stats.num_tokens))

@@ -46,9 +46,11 @@ class MeasureRequest(MeasureSettings):
     model: Annotated[ModelSource, MADE]
 
 
-def run(config: Mapping[str, Any]) -> None:
-    """``rbp-lab measure``: print the outcome's line."""
-    print(measure(config).line(), flush=True)
+def run(config: Mapping[str, Any]) -> str:
+    """``rbp-lab measure``: print the outcome's line; "measured", or "found" when it was finished before."""
+    outcome = measure(config)
+    print(outcome.line(), flush=True)
+    return "measured" if outcome.measured else "found"
 
 
 def measure(config: Mapping[str, Any]) -> Outcome:

@@ -37,13 +37,13 @@ class TrainRequest:
             raise LabError(f"checkpoint_seconds must be 0 or more; got {self.checkpoint_seconds}")
 
 
-def run(config: Mapping[str, Any]) -> None:
-    """``rbp-lab train``."""
+def run(config: Mapping[str, Any]) -> str:
+    """``rbp-lab train``; "trained", or "found" when the model was finished before."""
     if config.get("objective") is not None:
         from rbp_lab.commands.classifiers import train_classifiers  # torch: not for a model that is found
 
         train_classifiers(config)
-        return
+        return "trained or found"
     for name in ("observation", "classifier", "task"):
         if config.get(name) is not None:
             raise LabError(f"{name} is of classifiers; choose objective=supervised, aggregate or likelihood as well")
@@ -51,6 +51,7 @@ def run(config: Mapping[str, Any]) -> None:
     r = read(TrainRequest, {name: node for name, node in config.items() if name in names})
     trained = train(r.model, r.dataset, r.store, r.force, (), r.tracking, config, r.checkpoint_seconds)
     print(trained, flush=True)
+    return "trained" if trained.trained else "found"
 
 
 def train(

@@ -21,7 +21,7 @@ from rbp_lab.measurement.parts import to_arrays
 from rbp_lab.measurement.prepare import Prepared
 from rbp_lab.models.row_probe import RowRules, probe_rows, row_lengths
 from rbp_lab.models.scorer import Scorer, describe_head
-from rbp_lab.models.source import LoadedModel
+from rbp_lab.models.source import LoadedModel, OpenModel
 from rbp_lab.models.weights import coarsest_eps, why_not_finite
 from rbp_lab.store.lease import Leases
 from rbp_lab.store.records import has_record, read_record, record_path
@@ -133,7 +133,7 @@ def load_instrument(ready: Prepared, runtime: Runtime) -> Instrument:
     opened, header = ready.identity.opened, ready.identity.header
     model, spec, job = header.model, header.scoring, ready.job
     torch.set_float32_matmul_precision("high" if spec.tf32 else "highest")
-    loaded = opened.load(getattr(torch, spec.dtype), runtime.device)
+    loaded = _weights(opened, spec.dtype, runtime.device)
     scorer = Scorer(
         loaded.network,
         runtime.device,
@@ -167,6 +167,21 @@ def load_instrument(ready: Prepared, runtime: Runtime) -> Instrument:
     for index in sorted(ready.partial.finished())[:1]:
         _refuse_other_rules(ready, index, ran["rows"])
     return Instrument(loaded, scorer, rules, ran)
+
+
+# The weights of the last measurement, and what they are: the next one of a sweep over data sets has the same.
+_last: tuple[tuple[object, ...], LoadedModel] | None = None
+
+
+def _weights(opened: OpenModel, dtype: str, device: str) -> LoadedModel:
+    """The model's weights, which stay in memory until another model's are asked for."""
+    global _last
+    info = opened.info
+    what = (info.path, info.revision, info.fingerprint, info.quantisation, opened.attention, dtype, device)
+    if _last is None or _last[0] != what:
+        _last = None  # before the next ones take room
+        _last = what, opened.load(getattr(torch, dtype), device)
+    return _last[1]
 
 
 def _refuse_other_rules(ready: Prepared, index: int, rules: dict[str, Any]) -> None:
