@@ -21,6 +21,16 @@ def note(message: str) -> None:
     print(f"note: {message}", file=sys.stderr, flush=True)
 
 
+def note_once(message: str) -> None:
+    """The same, at most once in a process: of what a sweep meets again with every model."""
+    if message not in _noted:
+        _noted.add(message)
+        note(message)
+
+
+_noted: set[str] = set()
+
+
 def warn(message: str) -> None:
     """Print to stderr what a run that goes on has lost."""
     print(f"warning: {message}", file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from rbp_lab import metrics
+from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.errors import LabError
 from rbp_lab.fits.calibration import calibration_table, calibration_trend
 from rbp_lab.fits.fit import fit
@@ -15,6 +16,9 @@ from rbp_lab.fits.forecast import backtest, forecast
 from rbp_lab.fits.influence import document_influence, sensitivity_warnings
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, Label
+from rbp_lab.laws import calibration, over_k, paired
+from rbp_lab.laws.base import Inputs
+from rbp_lab.laws.registry import compute, sections
 from rbp_lab.points import points_from_records, series
 from tests.fits_data import PYTHIA_K1, fit_points, ladder, synthetic_record
 
@@ -157,6 +161,18 @@ def test_few_documents_are_counted_by_their_tokens():
     for records in (many, few):
         law = fit_power(series(points_from_records(records, [1]), ce), ce)
         assert ("few_documents" in sensitivity_warnings(law, records)) == (records is few)
+
+
+@pytest.mark.parametrize("documents", [19, 30])
+def test_every_law_over_documents_says_once_that_they_are_few(documents):
+    records = ladder(4, documents=documents)
+    points = points_from_records(records, [1, 10])
+    inputs = Inputs(points, fit_all(points, records=records), records)
+    laws = (over_k, calibration, paired)
+    notes = {s.anchor: s.notes for s in sections(laws, compute(laws, inputs)) if s.anchor != "ruled-out"}
+    said = {anchor: sum(note.startswith("few_documents: ") for note in mine) for anchor, mine in notes.items()}
+    few = int(documents < 20)
+    assert said == {"over-k": few, "calibration": few, "paired": 0}
 
 
 def test_nothing_is_marked_without_a_law():

@@ -5,6 +5,7 @@ import math
 import pandas as pd
 import pytest
 
+from rbp_lab.errors import note_once
 from rbp_lab.text import bracket, count, interval, number, shortened, si, significant, visible
 
 
@@ -42,3 +43,9 @@ def test_names_keep_their_letters_and_show_what_would_steer_a_terminal():
     assert shortened("short") == "short"
     cut = shortened("a" * 200 + "b" * 100)
     assert len(cut) == 48 and cut.startswith("aaa") and "…" in cut and cut.endswith("bbb")
+
+
+def test_what_every_model_of_a_sweep_meets_is_said_once(capsys):
+    for dataset in "aba":
+        note_once(f"dataset said-once-{dataset}: 1 document left out")
+    assert capsys.readouterr().err.splitlines() == [f"note: dataset said-once-{x}: 1 document left out" for x in "ab"]

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from rbp_lab.fits.result import FitPoints, FitResult
+from rbp_lab.text import significant
 
 PRECISION = 1e-6  # of an end of the interval, as a share of the smallest value
 
@@ -41,11 +42,11 @@ class Floor:
     @property
     def sentence(self) -> str:
         """What the points say of a floor."""
-        found = f"a floor: E = {self.value:.4g}, {self.low:.4g} ≤ E"
+        found = f"a floor: E = {significant(self.value)}, {significant(self.low)} ≤ E"
         start = found if self.supported else "no support for a floor: E"
         if math.isinf(self.high):
             return f"{start} has no upper bound at {self.confidence:.0%}"
-        return f"{start} ≤ {self.high:.4g} at {self.confidence:.0%} ({self.share:.0%} of the smallest value)"
+        return f"{start} ≤ {significant(self.high)} at {self.confidence:.0%} ({self.share:.0%} of the smallest value)"
 
 
 def floor_of(law: FitResult) -> Floor | None:

@@ -16,6 +16,7 @@ from scipy import stats
 
 from rbp_lab.errors import LabError
 from rbp_lab.quantities import QUANTITIES
+from rbp_lab.text import number, significant
 
 STATUSES = ("ok", "refused", "not_converged")
 
@@ -229,11 +230,12 @@ class FitResult:
         parts = []
         for name, value in self.params.items():
             interval = self.intervals.get(name)
-            parts.append(f"{name} = {value:.4g}" + (f" [{interval[0]:.4g}, {interval[1]:.4g}]" if interval else ""))
+            ends = f" [{significant(interval[0])}, {significant(interval[1])}]" if interval else ""
+            parts.append(f"{name} = {significant(value)}{ends}")
         if self.r2 is not None:
-            parts.append(f"R² = {self.r2:.4f} ({self.r2_space})")
+            parts.append(f"R² = {number(self.r2)} ({self.r2_space})")
         if self.rmse_percent is not None:
-            parts.append(f"RMSE {self.rmse_percent:.2f} %")
+            parts.append(f"RMSE {number(self.rmse_percent, 2)} %")
         parts.append(f"n = {self.n}, dof = {self.dof}")
         if self.warnings:
             parts.append("warnings: " + ", ".join(self.warnings))

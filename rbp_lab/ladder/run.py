@@ -14,6 +14,7 @@ from rbp_lab.ladder.checkpoint import Checkpoints, alone, remove, remove_abandon
 from rbp_lab.ladder.model import LadderModel, training_key
 from rbp_lab.records import ModelInfo
 from rbp_lab.store.layout import Store
+from rbp_lab.text import count, number
 
 if TYPE_CHECKING:
     from rbp_lab.ladder.training import StepHook
@@ -55,8 +56,8 @@ class TrainedModel:
         size, tokens = self.record["non_embedding_parameters"], self.record["training_tokens"]
         tail, resumed = self.record["loss"][-20:], self.record.get("resumed_at", [])
         return (
-            f"{self.name}: {'trained' if self.trained else 'found trained'}, S = {size:,}, {tokens:,} tokens, "
-            f"last loss {sum(tail) / len(tail):.3f}, {self.record['seconds']:.0f} s, "
+            f"{self.name}: {'trained' if self.trained else 'found trained'}, S = {count(size)}, {count(tokens)} "
+            f"tokens, last loss {number(sum(tail) / len(tail), 3)}, {number(self.record['seconds'], 0)} s, "
             + (f"resumed at step {', '.join(map(str, resumed))}, " if resumed and self.trained else "")
             + str(self.directory)
         )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from rbp_lab.errors import LabError, note
+from rbp_lab.errors import LabError, note, note_once
 from rbp_lab.measurement.devices import Runtime, choose_device, number_of_processes, place_in_cluster
 from rbp_lab.measurement.job import Job, Outcome, identify
 from rbp_lab.records import RunHeader, RunRecord
@@ -34,7 +34,7 @@ def run_job(job: Job) -> Outcome:
     if not may_be_written(job.store):
         raise LabError(f"nothing may be written to the store {job.store}; choose another one with store=DIR")
     if left_out := corpus.left_out_note():
-        note(left_out)
+        note_once(left_out)
     from rbp_lab.measurement.prepare import prepare  # torch: not for what is refused or found
 
     device = choose_device(job.launch.device)
