@@ -6,6 +6,7 @@ seconds, and what happens before a measurement begins is not what is tried.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -173,8 +174,32 @@ def run_until_finished(
     return {"kills": done, "scored": scored, "orphans": orphans, "slow": slow, "wrong": wrong}
 
 
+def run_together(config: Mapping[str, Any], store: Path, commands: int) -> dict[str, Any]:
+    """Measure ``config`` by several commands at once, the last of which stands still for some seconds in its middle.
+
+    "codes" are their exit codes; a lease is stale after three seconds, so that the others take over what that one has.
+    """
+    from rbp_lab.commands.measure import measure
+    from rbp_lab.measurement import work
+    from rbp_lab.store.lease import Leases
+
+    store.mkdir(parents=True, exist_ok=True)
+    work.Leases = functools.partial(Leases, beat=0.1, stale=3.0)
+    children = [fork(lambda: measure(config), os.setsid) for _ in range(commands)]
+    while not (store / "tally").exists():
+        time.sleep(0.002)
+    os.kill(children[-1], signal.SIGSTOP)
+    time.sleep(6)
+    os.kill(children[-1], signal.SIGCONT)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return {"codes": codes, "scored": sum(map(int, (store / "tally").read_text().split()))}
+
+
 def main(task: Mapping[str, Any]) -> None:
-    """task: config, several seeds, kills of each, names of signals; prints one JSON line for each seed."""
+    """task: config, several seeds, kills of each, names of signals; prints one JSON line for each seed.
+
+    With "commands" in it: so many at once, and none is killed.
+    """
     import rbp_lab.measurement.worker
     import rbp_lab.scoring.cpu_numba  # noqa: F401
     from rbp_lab.store.atomic import delete
@@ -188,7 +213,10 @@ def main(task: Mapping[str, Any]) -> None:
     for seed in task["seeds"]:
         store = Path(task["directory"]) / str(seed)
         config = json.loads(json.dumps(task["config"]).replace("STORE", str(store)))
-        result = run_until_finished(config, store, task["kills"], seed, task["signals"])
+        if "commands" in task:
+            result = run_together(config, store, task["commands"])
+        else:
+            result = run_until_finished(config, store, task["kills"], seed, task["signals"])
         (record,) = list_records(store)
         crashed = list(leftovers(Store(store)))
         for path in crashed:

@@ -99,20 +99,32 @@ def test_what_ran_other_shards_is_in_the_record(tiny_model_dir, tmp_path, whole,
     assert 0 < other["shards"] < provenance["shards"]
 
 
-def try_kills(model, directory, seeds, number, signals=("SIGKILL",), **changes):
-    """Results of measurements of ``model`` that get signals, one for each seed; each asserted to have been harmless."""
+def disturbed(model, directory, seeds, task, **changes):
+    """Results of measurements of ``model``, one for each seed, that are disturbed as ``task`` of tests.kills says."""
     config = small_shards(model, "STORE", **changes)
     config["callbacks"] = {"slow": {"_target_": "tests.kills.Slow", "tally": "STORE/tally", "seconds": 0.02}}
-    task = {"config": config, "directory": str(directory), "seeds": seeds, "kills": number, "signals": signals}
+    task = {"config": config, "directory": str(directory), "seeds": seeds, **task}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(kills.ROOT)}
     command = [sys.executable, "-m", "tests.kills", json.dumps(task)]
     done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert len(results) == len(seeds)
-    for result in results:
-        assert result["left"] == [] and result["orphans"] == result["slow"] == result["wrong"] == 0, result
+    assert len(results) == len(seeds) and all(result["left"] == [] for result in results)
     return results
+
+
+def try_kills(model, directory, seeds, number, signals=("SIGKILL",), **changes):
+    """Results of measurements that get so many signals; each asserted to have ended as it must."""
+    results = disturbed(model, directory, seeds, {"kills": number, "signals": signals}, **changes)
+    for result in results:
+        assert result["orphans"] == result["slow"] == result["wrong"] == 0, result
+    return results
+
+
+def test_commands_on_one_store_share_the_work_and_take_over_from_one_that_stands_still(tiny_model_dir, tmp_path, whole):
+    (result,) = disturbed(tiny_model_dir, tmp_path, [0], {"commands": 3})
+    assert result["codes"] == [0, 0, 0] and same(read_record(Path(result["record"])), whole)
+    assert result["scored"] <= whole.stats.num_tokens + 400  # but for the shard of the one that stood still
 
 
 @pytest.mark.parametrize("processes", [1, 2])
