@@ -1,5 +1,6 @@
 """Leases: one owner at a time, also after crashes, and nothing depends on clocks that agree."""
 
+import errno
 import json
 import os
 import subprocess
@@ -95,6 +96,16 @@ def test_a_lease_made_while_a_stale_one_is_removed_is_put_back(tmp_path, monkeyp
     assert second.take(path) is None
     assert held[0]._is_mine() and owner_of(path) == me
     held[0].give_back()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_leaves_no_empty_lease(tmp_path, monkeypatch):
+    def full(handle, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*a.lease'"):
+        Leases().take(tmp_path / "a.lease")
     assert os.listdir(tmp_path) == []
 
 

@@ -99,6 +99,10 @@ class Lease:
             # A file's number serves as no identity: the next file has it again. So every lease says something else.
             self._text = json.dumps({**vars(this_process()), "lease": secrets.token_hex(8)}).encode()
             os.write(handle, self._text)
+        except OSError as error:  # a full disk
+            with suppress(OSError):
+                path.unlink()
+            raise OSError(error.errno, error.strerror, str(path)) from error
         finally:
             os.close(handle)
         self._given_back = threading.Event()
