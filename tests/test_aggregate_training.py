@@ -213,8 +213,10 @@ def test_merged_classes_are_not_measured(tmp_path):
     file = member.directory / "training.json"
     record = json.loads(file.read_text())
     record["alignment"] |= {"merged": True, "margin": -0.2, "empty": [1]}
+    record["impossible_observations_in_stack"] = 7
     file.write_text(json.dumps(record))
     (outcome,) = outcomes(c, tmp_path)
+    assert "7 impossible observations; not measured:" in outcome.line()
     assert outcome.measured is None and "does not tell all classes apart (margin -0.20" in outcome.refused
 
 

@@ -108,6 +108,7 @@ def test_exponents_are_those_of_means_over_seeds_at_the_most_data(result):
     for family in ("supervised", "proportions m=4 likelihood"):
         row = rows.loc[(family, "neg_log_rbp", 1)]
         assert row["alpha"] == pytest.approx(0.1, rel=0.02) and row["sizes"] == 3
+    assert "k_near_v" in rows.loc[("supervised", "neg_log_rbp", 5), "warnings"] and "k_near_v" not in row["warnings"]
     assert "proportions m=4 gce" not in rows.index.get_level_values("family")  # one size has no law
 
 

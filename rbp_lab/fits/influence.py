@@ -53,7 +53,8 @@ def few_documents(records: Sequence[RunRecord]) -> bool:
 def sensitivity_warnings(
     law: FitResult, records: Sequence[RunRecord], size: str = "non_embedding_params"
 ) -> tuple[str, ...]:
-    """What runs show of a law: "few_documents", and for −log RBP_k "tie_sensitive" and "one_document_dominates".
+    """What runs show of a law: "few_documents", and for −log RBP_k "k_near_v", "tie_sensitive" and
+    "one_document_dominates".
 
     records: of the law's models on its data set.
     """
@@ -62,6 +63,8 @@ def sensitivity_warnings(
     found = ["few_documents"] if few_documents(records) else []
     if law.label.metric != "neg_log_rbp":
         return tuple(found)
+    if 2 * law.label.k > min(record.stats.vocab_rows for record in records):
+        found.append("k_near_v")
     low, high = law.intervals["alpha"]
     rbp = np.array([metrics.rbp(record.stats, law.label.k, "optimistic") for record in records])
     with np.errstate(divide="ignore"):

@@ -32,6 +32,7 @@ WARNINGS = {
     "tie_sensitive": "the exponent moves by more than a tenth of its interval when ties are broken the other way",
     "one_document_dominates": "leaving out one document moves the exponent by more than half of its interval",
     "few_documents": "fewer than 20 documents by (Σn)²/Σn² of their tokens n: intervals over documents are too narrow",
+    "k_near_v": "k is more than half of the vocabulary or of the classes, where RBP_k nears 1 whatever the model",
     "not_reproduced": "few of the starting points agree on the optimum",
     NOT_FALLING: "α ≤ 0, or its interval holds 0: these points do not show that the value falls",
     "earlier_checkpoints": "of the checkpoints of one size only the longest trained takes part",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -96,7 +96,9 @@ def _exponents(runs: pd.DataFrame, confidence: float) -> list[FitResult]:
             names = tuple(f"{classifier}, S = {size}" for size in sizes)
             points = FitPoints(np.array(sizes, float), np.array(values), names, np.array(se))
             label = Label(family, task, CE.name if k is None else RBP.name, k)
-            fits.append(fit_power(points, label, confidence))
+            fit = fit_power(points, label, confidence)
+            near = ("k_near_v",) if k is not None and fit.ok and 2 * k > int(mine["classes"].iloc[0]) else ()
+            fits.append(replace(fit, warnings=fit.warnings + near))
     return fits
 
 

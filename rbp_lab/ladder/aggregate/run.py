@@ -52,6 +52,8 @@ class Outcome:
             f"{self.member.name}: {trained}, S = {about['non_embedding_parameters']:,}, "
             f"{about['training_instances']:,} instances"
         )
+        if about["impossible_observations_in_stack"]:
+            start += f", {about['impossible_observations_in_stack']:,} impossible observations"
         if self.measured is None:
             return f"{start}; not measured: {self.refused}"
         stats = self.measured.record.stats
