@@ -75,7 +75,7 @@ def difference_figure(accuracy: pd.DataFrame, title: str) -> Figure:
     if rows.empty:
         raise LabError("there is nothing to draw: no run has a supervised counterpart")
     rows = rows.iloc[::-1]
-    figure = new_figure(7.2, 0.9 + 0.26 * len(rows))
+    figure = new_figure(7.2, 1.4 + 0.26 * len(rows))
     ax = figure.subplots()
     y, x = np.arange(len(rows)), rows["than_supervised"].to_numpy(float)
     error = np.nan_to_num(np.stack([x - rows["than_supervised_low"], rows["than_supervised_high"] - x]))

@@ -207,10 +207,10 @@ def _worth_table(worth: pd.DataFrame) -> ReportTable:
         {
             "task": r.task, "observed": r.family, "S": str(r.size),
             "equivalent data": _or_dash(r.equivalent_data, r.equivalent_data_low, r.equivalent_data_high),
-            "null width ": bracket(r.null_equivalent_data_low, r.null_equivalent_data_high, 2),
+            "null width of data": bracket(r.null_equivalent_data_low, r.null_equivalent_data_high, 2),
             "equivalent size": _or_dash(r.equivalent_size, r.equivalent_size_low, r.equivalent_size_high),
-            "null width": bracket(r.null_equivalent_size_low, r.null_equivalent_size_high, 2),
-            "outside": f"{r.equivalent_data_outside} / {r.equivalent_size_outside}",
+            "null width of size": bracket(r.null_equivalent_size_low, r.null_equivalent_size_high, 2),
+            "outside (data / size)": f"{r.equivalent_data_outside} / {r.equivalent_size_outside}",
         }
         for r in worth.itertuples()
     ]  # fmt: skip
