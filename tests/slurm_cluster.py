@@ -43,6 +43,7 @@ AccountingStoragePort={accounting}
 AccountingStoragePass={directory}/munge/socket
 JobAcctGatherType=jobacct_gather/none
 SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=2,bf_interval=2
 KillWait=5
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node1} CPUs=4 RealMemory=8000
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node2} CPUs=4 RealMemory=8000

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rbp_lab.measurement.observers import Callback
+from rbp_lab.store.records import list_records
 from tests.slurm_cluster import Cluster, why_not
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,27 +103,96 @@ def test_a_sweep_is_an_array_and_the_analysis_waits_for_it(cluster, user):
     assert again[0] == 1 and again[2].startswith("error: wait=999999: ") and "nvalid job id" in again[2]
 
 
-WORDS = ("train", "-m", "model=ladder", "model.vocabulary=280", "model.width=32", "model.tokens=600000",
+MEASURE = ("measure", "--config-dir", "mine", "-m", "model=our-a", "dataset=local", "dataset.files=texts.jsonl",
+           "dataset.protocol.max_tokens=64", "k=table2", "tracking=none", "launch.shard_tokens=200")  # fmt: skip
+TRAIN = ("train", "-m", "model=ladder", "model.vocabulary=280", "model.width=32", "model.tokens=600000",
          "dataset=local", "dataset.files=texts.jsonl", "tracking=none", "checkpoint_seconds=0.1")  # fmt: skip
 
 
-@pytest.mark.parametrize("how", ["preempted", "killed"])
-def test_a_job_that_is_requeued_goes_on(cluster, user, how):
-    """Preempted: by the signal at which submitit has it requeued. Killed: its process is gone, as with its node."""
-    sweep = Started(cluster, user, *WORDS, "hydra/launcher=slurm", *SMALL, "store=there")
+class Noted(Callback):
+    """Notes each shard that a task measures, as ``<rank>-<shard>.<restarts>`` in a directory, and can wait.
+
+    all: after its first shard, until every task has one. block: after so many shards of a first start, for good.
+    """
+
+    def __init__(self, directory: str, all: bool = False, block: int = 0):
+        self._directory, self._all, self._block = Path(directory), all, block
+        self._done = 0
+
+    def on_start(self, run):
+        self._rank, self._world = run.rank, run.world
+
+    def on_shard(self, measurement):
+        restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
+        (self._directory / f"{self._rank}-{self._done}.{restarts}").touch()
+        self._done += 1
+        while self._all and len(list(self._directory.glob("*-0.*"))) < self._world:
+            time.sleep(0.05)
+        while self._done == self._block and restarts == "0":
+            time.sleep(1)
+
+
+def noted(user, **how) -> Path:
+    """The directory of notes of a measurement with ``callbacks=noted``."""
+    notes = user / "notes"
+    notes.mkdir()
+    (user / "mine" / "callbacks").mkdir()
+    node = {"_target_": "tests.test_slurm.Noted", "directory": str(notes), **how}
+    (user / "mine" / "callbacks" / "noted.yaml").write_text(json.dumps({"noted": node}))
+    return notes
+
+
+def assert_same_records(user, here, there):
+    """Two stores hold the same record, but for what made it."""
+    one, other = (list_records(user / store) for store in (here, there))
+    assert len(one) == 1 and [r.key for r in one] == [r.key for r in other]
+    assert one[0].stats == other[0].stats and one[0].documents == other[0].documents
+
+
+def test_two_nodes_with_two_tasks_each_share_one_measurement(cluster, user):
+    notes = noted(user, all=True)
+    nodes = ("hydra/launcher=slurm", "hydra.launcher.nodes=2", "hydra.launcher.tasks_per_node=2", *SMALL)
+    sweep = Started(cluster, user, *MEASURE, *nodes, "callbacks=noted", "store=there")
+    code, out, err = sweep.end()
+    assert code == 0, out + err
+    assert {note.name[0] for note in notes.iterdir()} == {"0", "1", "2", "3"}
+    code, out, err = Started(cluster, user, *MEASURE, "store=here").end()
+    assert code == 0, out + err
+    assert_same_records(user, "here", "there")
+    (record,) = list_records(user / "there")
+    assert len(list(notes.iterdir())) == record.provenance["shards"] > 8  # no shard was measured twice
+    assert not list((user / "there").glob("partial/*"))
+
+
+def test_a_measurement_whose_process_is_killed_goes_on_in_the_requeued_job(cluster, user):
+    """As when its node fails."""
+    notes = noted(user, block=3)
+    sweep = Started(cluster, user, *MEASURE, "hydra/launcher=slurm", *SMALL, "callbacks=noted", "store=there")
+    until(lambda: (notes / "0-2.0").exists(), sweep, what="three shards were measured")
+    (job,) = jobs(cluster)
+    cluster.run("scancel", "--signal=KILL", job)
+    cluster.run("scontrol", "requeue", job)
+    code, out, err = sweep.end()
+    assert code == 0, out + err
+    code, out, err = Started(cluster, user, *MEASURE, "store=here").end()
+    assert code == 0, out + err
+    assert_same_records(user, "here", "there")
+    (record,) = list_records(user / "there")
+    assert len(list(notes.glob("*.0"))) == 3 and len(list(notes.iterdir())) == record.provenance["shards"] > 8
+
+
+def test_a_training_that_is_preempted_goes_on_in_the_requeued_job(cluster, user):
+    """By the signal at which submitit has a job requeued."""
+    sweep = Started(cluster, user, *TRAIN, "hydra/launcher=slurm", *SMALL, "store=there")
     until(lambda: list((user / "there").glob("checkpoints/*/step-*")), sweep, what="the first checkpoint")
     (job,) = jobs(cluster)
-    if how == "preempted":
-        cluster.run("scancel", "--signal=USR2", job)
-    else:
-        cluster.run("scancel", "--signal=KILL", job)
-        cluster.run("scontrol", "requeue", job)
-    code, _, err = sweep.end()
-    assert code == 0, err
+    cluster.run("scancel", "--signal=USR2", job)
+    code, out, err = sweep.end()
+    assert code == 0, out + err
     assert " Restarts=1 " in cluster.run("scontrol", "show", "job", "--oneliner", job)
     training = json.loads((user / "there" / "models" / "ladder-w32" / "training.json").read_text())
     assert len(training["resumed_at"]) == 1
-    alone = Started(cluster, user, *WORDS, "store=here").end()
-    assert alone[0] == 0, alone[2]
+    code, out, err = Started(cluster, user, *TRAIN, "store=here").end()
+    assert code == 0, out + err
     weights = [(user / s / "models" / "ladder-w32" / "model.safetensors").read_bytes() for s in ("here", "there")]
     assert weights[0] == weights[1]
