@@ -26,6 +26,7 @@ from rbp_lab.config.directory import CONF
 from rbp_lab.errors import LabError, no_such
 from rbp_lab.failures import Failures, print_error, sentence
 from rbp_lab.interrupts import CODES, end_on_signals
+from rbp_lab.slurm import check_slurm, job_failure
 from rbp_lab.store.atomic import may_be_written
 from rbp_lab.text import one_line
 
@@ -108,12 +109,17 @@ def _run(words: list[str]) -> int:
             "rbp-lab starts its own processes: run it without torchrun or accelerate launch, use launch.processes=N"
         )
     arguments = parse(command, rest)
+    if arguments.launcher and not arguments.asks:
+        if not arguments.multirun:
+            raise WrongUsage("hydra/launcher takes -m: it runs the jobs of a sweep, which may be a single one")
+        if arguments.launcher == "slurm":
+            check_slurm()
     failures = _compose_and_run(command, arguments)
     if summary := failures.summary():
         print(f"\n{summary}", flush=True)
     if table := failures.table():
         print(f"\n{table}", file=sys.stderr)
-    if not failures.jobs and arguments.multirun and not arguments.asks and not arguments.launched:
+    if not failures.jobs and arguments.multirun and not arguments.asks and not arguments.launcher:
         raise LabError("the sweep has no job: a glob() in it matches nothing; rbp-lab ls shows what there is")
     return 1 if failures.failed else 0
 
@@ -164,8 +170,10 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
             raise
         if isinstance(error, OSError) and error.errno is not None:
             raise LabError(f"cannot write {error.filename or 'the store'}: {error.strerror}") from error
+        if (failed := job_failure(error)) is not None:
+            raise LabError(failed) from error
         # Jobs that run here keep their exceptions, so this one is of composing; other launchers pass them on.
-        composing = not arguments.launched or isinstance(
+        composing = not arguments.launcher or isinstance(
             error, (HydraException, OmegaConfBaseException, yaml.YAMLError)
         )
         raise LabError(explain(error, command, arguments) if composing else sentence(error, None)) from error
@@ -302,6 +310,8 @@ def explain(error: Exception, command: str, arguments: Arguments) -> str:
         return "a YAML file names itself in its defaults; give a file that extends a packaged one a name of its own"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, given = str(error.missing_cfg_file).rpartition("/")
+        if given == "submitit_slurm":
+            return "hydra/launcher=slurm needs a plugin of Hydra's: pip install 'rbp-lab[slurm]'"
         return no_such(group, f"{group}={given}", given, list(error.options))
     cause = error.__cause__
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):

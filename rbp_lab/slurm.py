@@ -1,7 +1,12 @@
-"""Waiting for jobs of Slurm. hydra-submitit-launcher starts them, as ``conf/hydra/launcher/slurm.yaml`` says."""
+"""Jobs of Slurm: whether they can be started here, how they failed, and waiting for them.
+
+hydra-submitit-launcher starts them, as ``conf/hydra/launcher/slurm.yaml`` says.
+"""
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -10,6 +15,28 @@ from collections.abc import Iterable
 from rbp_lab.errors import LabError, warn
 
 POLL_SECONDS = 5.0  # squeue asks the controller, which a cluster shares
+
+
+def check_slurm() -> None:
+    """LabError unless jobs can be submitted from this machine."""
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise LabError("hydra/launcher=slurm: there is no sbatch here; run this on a machine of the cluster")
+
+
+def job_failure(error: Exception) -> str | None:
+    """What submitit's exception says, as one line; None for any other exception."""
+    if not type(error).__module__.startswith("submitit."):
+        return None
+    text = str(error)
+    ended = re.search(r"Job (\S+) .*with path (\S+)/[^/\s]+\s+has not produced any output \(state: (.*?)\)", text)
+    if ended:
+        job, logs, state = ended.groups()
+        return (
+            f"Slurm job {job} ended without a result ({state}); what it printed is in {logs}; finished work is kept, "
+            "and the same command goes on from there"
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"Slurm: {next((line for line in lines if 'error:' in line), (lines or [type(error).__name__])[0])}"
 
 
 def wait_for(jobs: Iterable[int], poll_seconds: float = POLL_SECONDS) -> None:

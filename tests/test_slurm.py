@@ -37,6 +37,10 @@ def user(tmp_path, tiny_model_dir, tiny_gpt2_dir):
         (tmp_path / "mine" / "model" / f"{name}.yaml").write_text(
             f"defaults: [hf, _self_]\nname: {name}\nfamily: ours\npath: {path}\n"
         )
+    (tmp_path / "mine" / "hydra" / "launcher").mkdir(parents=True)
+    (tmp_path / "mine" / "hydra" / "launcher" / "ours.yaml").write_text(
+        "defaults: [slurm, _self_]\npartition: other\naccount: lab\n"
+    )
     texts = [f"the quick brown fox number {i} " + "jumps over the lazy dog " * (3 + i % 5) for i in range(60)]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
     return tmp_path
@@ -81,10 +85,9 @@ def accounts(cluster, job) -> pd.DataFrame:
 
 def test_a_sweep_is_an_array_and_the_analysis_waits_for_it(cluster, user):
     sweep = Started(
-        cluster, user, "measure", "--config-dir", "mine", "-m", "hydra/launcher=slurm", "model=our-a,our-b,our-c",
+        cluster, user, "measure", "--config-dir", "mine", "-m", "hydra/launcher=ours", "model=our-a,our-b,our-c",
         "dataset=local", "dataset.files=texts.jsonl", "dataset.protocol.max_tokens=64", "k=table2", "tracking=none",
-        "hydra.launcher.partition=other",
-        "hydra.launcher.account=lab", *SMALL,
+        *SMALL,
     )  # fmt: skip
     (job,) = until(lambda: jobs(cluster), sweep, what="the array was queued")
     analysis = Started(cluster, user, "analyze", f"wait={job}", "k=table2", "fit=power", "tracking=none")
@@ -101,6 +104,20 @@ def test_a_sweep_is_an_array_and_the_analysis_waits_for_it(cluster, user):
     }
     again = Started(cluster, user, "analyze", "wait=999999", "k=table2", "tracking=none").end()
     assert again[0] == 1 and again[2].startswith("error: wait=999999: ") and "nvalid job id" in again[2]
+
+
+def test_a_refused_and_a_cancelled_job_are_one_sentence_each(cluster, user):
+    words = ("train", "-m", "hydra/launcher=slurm", "tracking=none", *SMALL)
+    code, out, err = Started(cluster, user, *words, "hydra.launcher.partition=nowhere").end()
+    *sbatch, last = err.splitlines()
+    assert (code, out) == (1, "") and last.startswith("error: Slurm: ") and "partition" in last
+    assert all(line.startswith("sbatch: ") for line in sbatch)
+    sweep = Started(cluster, user, *words, "+hydra.launcher.additional_parameters.begin=now+1hour")
+    (job,) = until(lambda: jobs(cluster), sweep, what="the job was queued")
+    cluster.run("scancel", job)
+    code, out, err = sweep.end()
+    assert (code, out) == (1, "") and err.startswith(f"error: Slurm job {job} ended without a result (CANCELLED")
+    assert len(err.splitlines()) == 1
 
 
 MEASURE = ("measure", "--config-dir", "mine", "-m", "model=our-a", "dataset=local", "dataset.files=texts.jsonl",

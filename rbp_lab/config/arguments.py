@@ -21,14 +21,14 @@ class WrongUsage(LabError):
 @dataclass(frozen=True)
 class Arguments:
     """flags: for Hydra, before the overrides. config_dir: the user's own YAML files, absolute. asks: a question
-    about the configuration is answered, no job is run. launched: a launcher of another kind runs the jobs."""
+    about the configuration is answered, no job is run. launcher: what Hydra is to run jobs with, "" for itself."""
 
     flags: tuple[str, ...]
     overrides: tuple[str, ...]
     config_dir: str | None
     multirun: bool
     asks: bool
-    launched: bool
+    launcher: str
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,7 +64,7 @@ def parse(command: str, words: list[str]) -> Arguments:
         config_dir=None if directory is None else str(directory),
         multirun=bool(given["multirun"]) or any(o.lstrip("+").lower() == "hydra.mode=multirun" for o in overrides),
         asks=any(given[name] for name in ("help", "hydra_help", "cfg", "info")),
-        launched=any(o.lstrip("+").startswith("hydra/launcher") for o in overrides),
+        launcher="".join(o.partition("=")[2] for o in overrides if o.lstrip("+").startswith("hydra/launcher=")),
     )
 
 

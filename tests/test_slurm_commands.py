@@ -1,0 +1,73 @@
+"""What depends on Slurm's commands, tried against scripts in their place; a real Slurm is in test_slurm."""
+
+import pytest
+from hydra.errors import MissingConfigException
+
+from rbp_lab.cli import explain, main
+from rbp_lab.config.arguments import parse
+from rbp_lab.errors import LabError
+from rbp_lab.slurm import job_failure, wait_for
+
+
+@pytest.fixture
+def squeue(tmp_path, monkeypatch):
+    """Sets what squeue answers, one script a call; the last one stands for all later calls."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def answer(*scripts):
+        for number, script in enumerate(scripts):
+            (tmp_path / f"answer-{number}").write_text(script)
+        (tmp_path / "squeue").write_text(
+            f'#!/bin/sh\ncd {tmp_path}\necho "$@" >> calls\nn=$(($(wc -l < calls) - 1))\n'
+            f"[ -e answer-$n ] || n={len(scripts) - 1}\n. ./answer-$n\n"
+        )
+        (tmp_path / "squeue").chmod(0o755)
+        return tmp_path / "calls"
+
+    return answer
+
+
+def test_jobs_are_waited_for_until_squeue_shows_none(squeue, capsys):
+    running = "echo RUNNING; echo PENDING; echo PENDING"
+    calls = squeue(running, running, "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1", "echo RUNNING", "")
+    wait_for([12, 15], poll_seconds=0.0)
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "waiting for Slurm job 12: 2 pending, 1 running", "waiting for Slurm job 12: 1 running"
+    ]  # fmt: skip
+    assert said.err == "warning: slurm_load_jobs error: Unable to contact; asking again\n"
+    assert [line.rpartition("=")[2] for line in calls.read_text().splitlines()] == ["12"] * 5 + ["15"]
+
+
+def test_a_job_that_slurm_has_forgotten_has_ended(squeue, capsys):
+    squeue("echo RUNNING", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    wait_for([12], poll_seconds=0.0)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_job_that_slurm_does_not_know_is_refused(squeue):
+    squeue("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    with pytest.raises(LabError, match=r"^wait=12: slurm_load_jobs error: Invalid job id specified; Slurm forgets"):
+        wait_for([12])
+
+
+def test_without_slurm_the_commands_say_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for words, says in (
+        (["analyze", "wait=12", "tracking=none"], "error: wait=12: there is no squeue here; only a machine of the"),
+        (["measure", "-m", "hydra/launcher=slurm"], "error: hydra/launcher=slurm: there is no sbatch here;"),
+    ):
+        with pytest.raises(SystemExit, match="1"):
+            main(words)
+        assert capsys.readouterr().err.startswith(says)
+
+
+def test_without_the_plugin_the_extra_is_named():
+    error = MissingConfigException("no", missing_cfg_file="hydra/launcher/submitit_slurm", options=["basic"])
+    arguments = parse("measure", ["-m", "hydra/launcher=slurm"])
+    assert explain(error, "measure", arguments).endswith("pip install 'rbp-lab[slurm]'")
+
+
+def test_failures_of_other_kinds_are_not_slurms():
+    assert job_failure(RuntimeError("Job 1 with path x")) is None
