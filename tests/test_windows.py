@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rbp_lab.data.streams import Separated
 from rbp_lab.data.windows import WIDTH_STEP, TokenizedCorpus, Windowing, plan_windows
 from rbp_lab.errors import LabError
 
@@ -87,6 +88,77 @@ def test_bytes_are_those_of_the_scored_labels():
     }
     assert got == {0: 2 * 7, 1: 2 * 3}
     assert all((b.num_bytes == 0).all() for b in plan_windows(corpus([9], with_bytes=False), Windowing()).batches(64))
+
+
+def rows_by_hand(sizes, protocol):
+    """(document, start, length, skip) of every row, one token after another."""
+    rows, begin = [], 0
+    for document, size in enumerate(sizes):
+        end, done = begin + size, begin + min(size, protocol.max_tokens)
+        if size >= 2:
+            rows.append((document, begin, done - begin, 0))
+        while size >= 2 and protocol.windows != "truncate" and done < end:
+            stop = min(done + (protocol.stride or protocol.max_tokens // 2), end)
+            start = max(begin, stop - protocol.max_tokens)
+            rows.append((document, start, stop - start, done - start - 1))
+            done = stop
+        begin = end
+    return rows
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.integers(0, 60), max_size=8), st.integers(2, 40), st.data())
+def test_rows_are_those_that_a_loop_over_the_tokens_finds(sizes, width, data):
+    sizes = [*sizes, 2]
+    stride = data.draw(st.none() | st.integers(1, width - 1))
+    for windows in ("truncate", "rolling"):
+        plan = plan_windows(corpus(sizes), protocol := Windowing(windows, width, stride))
+        got = zip(*(getattr(plan, name).tolist() for name in ("document_id", "start", "length", "skip")), strict=True)
+        assert sorted(got) == rows_by_hand(sizes, protocol)
+
+
+class Stored:
+    """Numbers of which slices can be read only; counts what was read."""
+
+    def __init__(self, numbers):
+        self.numbers, self.read = numbers, 0
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __getitem__(self, part):
+        assert isinstance(part, slice)
+        self.read += len(self.numbers[part])
+        return self.numbers[part].copy()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 9)), st.data())
+def test_a_slice_of_a_separated_stream_is_that_of_the_whole(numbers, data):
+    ends = sorted(data.draw(st.sets(st.integers(0, len(numbers)))))
+    part = slice(*(data.draw(st.none() | st.integers(-25, 25)) for _ in range(2)), data.draw(st.integers(1, 3)))
+    whole = np.insert(np.array(numbers, np.int32), ends, 7)
+    separated = Separated(Stored(np.array(numbers, np.int32)), np.array(ends, np.int64), 7)
+    assert separated[part].tolist() == whole[part].tolist() and len(separated) == len(whole)
+    assert separated[part].dtype == np.int32
+
+
+@pytest.mark.parametrize("windows", ["truncate", "rolling", "packed"])
+def test_documents_read_only_their_tokens_and_score_the_same(windows):
+    sizes = [min(size, 24) if windows == "truncate" else size for size in (40, 0, 3, 90, 1, 17, 64)]
+    plan = plan_windows(c := corpus(sizes, special=(9,)), protocol := Windowing(windows, 24))
+    tokens, sizes_in_bytes = Stored(c.tokens), Stored(c.token_bytes)
+    stored = plan_windows(TokenizedCorpus(tokens, c.offsets, sizes_in_bytes, c.special_ids, EOS), protocol)
+    assert tokens.read == sizes_in_bytes.read == 0
+    for first, last in [(0, 1), (2, 4), (1, 2), (3, 7), (0, 7)]:
+        part = stored.documents(first, last)
+        assert tokens.read == sizes_in_bytes.read <= plan.documents(first, last).length.sum() + 1  # the document without rows
+        tokens.read = sizes_in_bytes.read = 0
+        assert labels(part) == labels(plan.take(np.flatnonzero((plan.document_id >= first) & (plan.document_id < last))))
+        bytes_of = [[int(b.num_bytes.sum()) for b in p.batches(48)] for p in (part, plan.documents(first, last))]
+        assert bytes_of[0] == bytes_of[1]
+        assert tokens.read == 0
+    assert stored.digest() == plan.digest() and labels(stored) == labels(plan)
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rbp_lab.data.streams import Separated, Stream, pieces
 from rbp_lab.errors import LabError
 
 # Rows are padded to a multiple of this many tokens (at most max_tokens), and a batch holds rows of one width only. The
@@ -61,15 +62,15 @@ class Windowing:
 class TokenizedCorpus:
     """A corpus as token ids.
 
-    tokens: int32 [n], all documents one after another. offsets: int64 [M+1], document m is
+    tokens: int32 [n], all documents one after another, in memory or in a file. offsets: int64 [M+1], document m is
     ``tokens[offsets[m]:offsets[m+1]]``. token_bytes: int32 [n], UTF-8 bytes of the text each token stands for (their
     sum over a document is the document's size), or None when the tokenizer gives no offsets. special_ids: int64, the
     tokenizer's ``all_special_ids``, sorted. eos_id: separator of packed documents, None when the tokenizer has none.
     """
 
-    tokens: np.ndarray
+    tokens: Stream
     offsets: np.ndarray
-    token_bytes: np.ndarray | None
+    token_bytes: Stream | None
     special_ids: np.ndarray
     eos_id: int | None
 
@@ -108,8 +109,8 @@ class WindowPlan:
     width. num_documents: of the corpus; documents with fewer than two tokens have no row.
     """
 
-    tokens: np.ndarray
-    token_bytes: np.ndarray | None
+    tokens: Stream
+    token_bytes: Stream | None
     special_ids: np.ndarray
     mask_special: bool
     document_id: np.ndarray
@@ -140,15 +141,26 @@ class WindowPlan:
         return (*bounds, int(documents[-1]) + 1)
 
     def documents(self, first: int, last: int) -> WindowPlan:
-        """The rows of the documents from ``first`` to ``last`` − 1."""
-        return self.take(np.flatnonzero((self.document_id >= first) & (self.document_id < last)))
+        """The rows of the documents from ``first`` to ``last`` − 1, and of the tokens those of these documents only,
+        in memory."""
+        plan = self.take(np.flatnonzero((self.document_id >= first) & (self.document_id < last)))
+        begin, end = plan._span()
+        token_bytes = None if self.token_bytes is None else self.token_bytes[begin:end]
+        return replace(plan, tokens=self.tokens[begin:end], token_bytes=token_bytes, start=plan.start - begin)
+
+    def _span(self, rows: np.ndarray | slice = np.s_[:]) -> tuple[int, int]:
+        """The slice of ``tokens`` in which the rows lie."""
+        start, length = self.start[rows], self.length[rows]
+        return int(start.min(initial=len(self.tokens))), int((start + length).max(initial=0))
 
     def digest(self) -> str:
         """SHA-256 (64 hexadecimal digits) over every token id and where its row begins: what will be scored."""
         digest = hashlib.sha256(f"{self.mask_special} {self.special_ids.tolist()}\n".encode())
         order = np.lexsort((self.start, self.document_id))
-        for array in (self.document_id[order], self.start[order], self.length[order], self.skip[order], self.tokens):
+        for array in (self.document_id[order], self.start[order], self.length[order], self.skip[order]):
             digest.update(np.ascontiguousarray(array).data)
+        for _, tokens in pieces(self.tokens):
+            digest.update(np.ascontiguousarray(tokens).data)
         return digest.hexdigest()
 
     def take(self, rows: np.ndarray) -> WindowPlan:
@@ -168,10 +180,11 @@ class WindowPlan:
 
     def batch(self, rows: np.ndarray) -> TokenBatch:
         """The batch made of ``rows``."""
+        begin, end = self._span(rows)
         column = np.arange(int(self.width[rows].max()))
         inside = column < self.length[rows, None]
-        index = np.where(inside, self.start[rows, None] + column, 0)
-        tokens = np.where(inside, self.tokens[index], 0).astype(np.int64)
+        index = np.where(inside, self.start[rows, None] - begin + column, 0)
+        tokens = np.where(inside, self.tokens[begin:end][index], 0).astype(np.int64)
         # Padding is known from lengths, never from token ids: an end-of-text token inside a document stays a token.
         scored = inside[:, 1:] & (column[:-1] >= self.skip[rows, None])
         if self.mask_special:
@@ -180,7 +193,7 @@ class WindowPlan:
         if self.token_bytes is None:
             num_bytes = np.zeros(len(rows), np.int64)
         else:
-            num_bytes = np.where(scored, self.token_bytes[index[:, 1:]], 0).sum(1, dtype=np.int64)
+            num_bytes = np.where(scored, self.token_bytes[begin:end][index[:, 1:]], 0).sum(1, dtype=np.int64)
         return TokenBatch(tokens, scored, self.document_id[rows], num_bytes)
 
     def unpadded(self) -> WindowPlan:
@@ -203,31 +216,29 @@ def plan_windows(corpus: TokenizedCorpus, protocol: Windowing) -> WindowPlan:
     if protocol.windows == "packed":
         if corpus.eos_id is None:
             raise LabError("protocol.windows=packed needs a tokenizer with an end-of-text token; use rolling instead")
-        tokens, token_bytes = _joined(corpus)
+        # All documents as one stream, each that is not empty followed by the end-of-text token.
+        ends = offsets[1:][np.diff(offsets) > 0]
+        tokens = Separated(tokens, ends, corpus.eos_id)
+        token_bytes = None if token_bytes is None else Separated(token_bytes, ends, 0)
         offsets = np.array([0, len(tokens)], np.int64)
-    stride = width - 1 if protocol.windows == "packed" else (protocol.stride or width // 2)
-    rows: list[tuple[int, int, int, int]] = []
-    for document, (begin, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
-        if end - begin < 2:
-            continue
-        rows.append((document, begin, min(width, end - begin), 0))
-        if protocol.windows == "truncate":
-            continue
-        done = begin + min(width, end - begin)  # the first token not yet scored
-        while done < end:
-            stop = min(done + stride, end)
-            first = max(begin, stop - width)
-            rows.append((document, first, stop - first, done - first - 1))
-            done = stop
-    if not rows:
+    size = np.diff(offsets)
+    if not (size >= 2).any():
         raise LabError(
             f"none of the {corpus.num_documents} documents has two tokens to predict from; "
             "check the dataset's field or template and its filters"
         )
-    table = np.array(rows, np.int64)
+    stride = width - 1 if protocol.windows == "packed" else (protocol.stride or width // 2)
+    beyond = 0 if protocol.windows == "truncate" else np.maximum(size - width, 0)  # tokens that further rows score
+    rows = np.where(size >= 2, 1 - (-beyond // stride), 0)
+    document = np.repeat(np.arange(len(rows)), rows)
+    number = np.arange(len(document)) - np.repeat(np.cumsum(rows) - rows, rows)  # of the row in its document
+    stop = np.minimum(offsets[document] + width + number * stride, offsets[document + 1])
+    start = np.maximum(offsets[document], stop - width)
+    scored_before = offsets[document] + width + (number - 1) * stride  # the first token that no earlier row scores
+    skip = np.where(number == 0, 0, scored_before - start - 1)
+    length = stop - start
     if protocol.windows == "packed":
-        table[:, 0] = np.arange(len(table))
-    document, start, length, skip = table.T
+        document = number
     padded = np.minimum(-(-length // WIDTH_STEP) * WIDTH_STEP, width)
     # All rows of a document have one width (a long document's last window reaches back), so a stable sort keeps them
     # adjacent and in reading order.
@@ -245,9 +256,3 @@ def plan_windows(corpus: TokenizedCorpus, protocol: Windowing) -> WindowPlan:
         num_documents=corpus.num_documents,
     )
 
-
-def _joined(corpus: TokenizedCorpus) -> tuple[np.ndarray, np.ndarray | None]:
-    """All documents as one stream, each that is not empty followed by the end-of-text token."""
-    ends = corpus.offsets[1:][np.diff(corpus.offsets) > 0]
-    tokens = np.insert(corpus.tokens, ends, corpus.eos_id)
-    return tokens, None if corpus.token_bytes is None else np.insert(corpus.token_bytes, ends, 0)

@@ -195,7 +195,7 @@ class LadderModel:
 
         tokenizer = bpe_tokenizer(corpus, self.vocabulary, store)
         packed = Windowing(windows="packed")
-        stream = plan_windows(tokenize(corpus, tokenizer, packed, store), packed).tokens
+        stream = plan_windows(tokenize(corpus, tokenizer, packed, store), packed).tokens[:]
         rows = batch_rows(stream, self.context, self.batch, self.steps, self.seed)
         model = self.build()
         schedule = Schedule(self.steps, warmup_rule(self.steps))

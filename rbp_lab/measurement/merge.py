@@ -73,8 +73,7 @@ def _read(ready: Prepared, index: int) -> tuple[dict[str, np.ndarray], dict[str,
     """A shard, which holds each document of its part once, and as many tokens in its totals as in its documents."""
     try:
         arrays, about = ready.partial.read(index)
-        expected = np.unique(ready.shard(index).document_id)
-        if not np.array_equal(arrays["documents.document_id"], expected):
+        if not np.array_equal(arrays["documents.document_id"], ready.shard_documents(index)):
             raise DamagedShard(f"shard {index} does not hold the documents from which it was made")
         if arrays["counts"].sum() != arrays["documents.num_scored"].sum():
             raise DamagedShard(f"shard {index} has other totals than its documents")

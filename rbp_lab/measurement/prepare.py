@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from rbp_lab.data.corpus import Corpus
+from rbp_lab.data.streams import pieces
 from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import TokenizedCorpus, WindowPlan, plan_windows
 from rbp_lab.errors import LabError
@@ -46,8 +47,14 @@ class Prepared:
         return np.bincount(shard, weights=self.plan.width, minlength=len(self.partial.plan)).astype(np.int64)
 
     def shard(self, index: int) -> WindowPlan:
-        """The rows of one shard."""
+        """The rows of one shard, with their tokens in memory."""
         return self.plan.documents(*self.partial.plan.bounds[index : index + 2])
+
+    def shard_documents(self, index: int) -> np.ndarray:
+        """The ids of the documents of one shard, rising, int64."""
+        first, last = self.partial.plan.bounds[index : index + 2]
+        ids = self.plan.document_id
+        return np.unique(ids[(ids >= first) & (ids < last)])
 
 
 def prepare(job: Job, corpus: Corpus, identity: Identity, device: str) -> Prepared:
@@ -58,7 +65,7 @@ def prepare(job: Job, corpus: Corpus, identity: Identity, device: str) -> Prepar
     protocol = job.dataset.protocol
     tokens = tokenize(corpus, identity.opened.tokenizer, protocol, Store(job.store))
     plan = plan_windows(tokens, protocol)
-    _refuse_ids_beyond(plan, tokens, corpus, identity.opened)
+    _refuse_ids_beyond(tokens, protocol.windows == "packed", corpus, identity.opened)
     size = job.launch.shard_tokens or shard_tokens(
         identity.header.model.params.total, int(plan.length.sum()), device
     )
@@ -81,18 +88,18 @@ def shard_tokens(parameters: int, tokens: int, device: str) -> int:
     return int(min(affordable, max(tokens // SHARDS, SMALL)))
 
 
-def _refuse_ids_beyond(plan: WindowPlan, tokens: TokenizedCorpus, corpus: Corpus, opened: OpenModel) -> None:
+def _refuse_ids_beyond(tokens: TokenizedCorpus, packed: bool, corpus: Corpus, opened: OpenModel) -> None:
     """Raise LabError when a text yields an id for which the head has no row, naming document and token."""
     rows = opened.info.vocab_rows
-    if len(plan.tokens) == 0 or plan.tokens.max() < rows:
-        return
-    beyond = np.flatnonzero(tokens.tokens >= rows)
-    if len(beyond):
-        document = int(np.searchsorted(tokens.offsets, beyond[0], side="right")) - 1
-        id = int(tokens.tokens[beyond[0]])
-        where = f"token {beyond[0] - tokens.offsets[document]} of document {corpus.ids[document]!r}"
+    beyond = next((first + int(np.argmax(p >= rows)) for first, p in pieces(tokens.tokens) if (p >= rows).any()), None)
+    if beyond is not None:
+        document = int(np.searchsorted(tokens.offsets, beyond, side="right")) - 1
+        id = int(tokens.tokens[beyond : beyond + 1][0])
+        where = f"token {beyond - tokens.offsets[document]} of document {corpus.ids[document]!r}"
+    elif packed and tokens.eos_id >= rows:
+        id, where = tokens.eos_id, "the token between packed documents"
     else:
-        id, where = int(plan.tokens.max()), "the token between packed documents"
+        return
     token = opened.tokenizer.convert_ids_to_tokens(id)
     raise LabError(
         f"{where} has id {id} ({token!r}), but the head of model {opened.info.name} has only {rows} rows; tokenizer "

@@ -9,7 +9,7 @@ good. Architectures are not named; parts of one row decide.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -125,12 +125,12 @@ def row_lengths(plan: WindowPlan) -> list[int]:
 
 def _batch(plan: WindowPlan, starts: list[int], lengths: list[int], width: int) -> TokenBatch:
     """Rows of ``lengths`` tokens that begin at ``starts``, padded to ``width``, with all of their tokens scored."""
+    tokens = np.zeros((len(starts), width), np.int64)
+    for row, start, length in zip(tokens, starts, lengths, strict=True):
+        row[:length] = plan.tokens[start : start + length]
+    scored = np.arange(1, width) < np.array(lengths)[:, None]
     rows = np.arange(len(starts))
-    parts = replace(
-        plan, document_id=rows, start=np.array(starts), length=np.array(lengths), skip=np.zeros_like(rows),
-        width=np.full_like(rows, width), mask_special=False,
-    )  # fmt: skip
-    return parts.batch(rows)
+    return TokenBatch(tokens, scored, rows, np.zeros_like(rows))
 
 
 def _nll(score: Callable[[TokenBatch], TokenScores], batch: TokenBatch) -> list[np.ndarray]:
