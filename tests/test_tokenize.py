@@ -1,6 +1,9 @@
 """Texts to ids: bytes that add up, policies for the first token, one pass per tokenizer and corpus."""
 
+import errno
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from rbp_lab.data.corpus import build_corpus
 from rbp_lab.data.tokenize import token_sizes, tokenize, tokenizer_fingerprint
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
+from rbp_lab.store import long_arrays
 from rbp_lab.store.layout import Store
 from tests.conftest import build_tiny_tokenizer
 
@@ -58,18 +62,17 @@ def test_beginning_of_text_policies():
 
 def test_the_cache_is_used_and_keyed_by_all_that_matters(tmp_path, monkeypatch):
     calls = []
-    real = module._tokenize
-    monkeypatch.setattr(module, "_tokenize", lambda *a: calls.append(1) or real(*a))
+    real = module.encode
+    monkeypatch.setattr(module, "encode", lambda *a: calls.append(1) or real(*a))
     first = tokenize(corpus("dog", "fox é"), TOKENIZER, Windowing(), Store(tmp_path))
     again = tokenize(corpus("dog", "fox é"), TOKENIZER, Windowing(), Store(tmp_path))
     assert len(calls) == 1
-    for name in ("tokens", "offsets", "token_bytes", "special_ids", "eos_id"):
-        assert np.array_equal(getattr(first, name), getattr(again, name))
+    assert same(first, again)
     tokenize(corpus("dog", "fox"), TOKENIZER, Windowing(), Store(tmp_path))
     tokenize(corpus("dog", "fox é"), build_tiny_tokenizer(280), Windowing(), Store(tmp_path))
     tokenize(corpus("dog", "fox é"), TOKENIZER, Windowing(bos="always"), Store(tmp_path))
     tokenize(corpus("dog", "fox é"), TOKENIZER, Windowing(max_tokens=2), Store(tmp_path))
-    assert len(calls) == 5 and len(list(tmp_path.rglob("*.safetensors"))) == 5
+    assert len(calls) == 5 and len(list(tmp_path.rglob("about.json"))) == 5
     tokenize(corpus("dog", "fox é"), TOKENIZER, Windowing(mask_special=False), Store(tmp_path))
     assert len(calls) == 5
 
@@ -86,53 +89,115 @@ def test_bytes_of_overlapping_and_empty_offsets():
     assert token_sizes("", []).tolist() == []
 
 
-def kept_file(tmp_path, *texts):
-    tokens = tokenize(corpus(*texts), TOKENIZER, Windowing(), Store(tmp_path))
-    (path,) = tmp_path.rglob("*.safetensors")
-    return tokens, path
+def kept_files(tmp_path, *texts):
+    """Token ids as they are without a store, and the directory where a store has them now."""
+    tokenize(corpus(*texts), TOKENIZER, Windowing(), Store(tmp_path))
+    (about,) = tmp_path.rglob("about.json")
+    return tokenize(corpus(*texts), TOKENIZER, Windowing()), about.parent
 
 
 def same(one, other):
-    return all(
-        np.array_equal(getattr(one, name), getattr(other, name))
-        for name in ("tokens", "offsets", "token_bytes", "special_ids", "eos_id")
+    return one.eos_id == other.eos_id and all(
+        np.array_equal(getattr(one, name)[:], getattr(other, name)[:])
+        for name in ("tokens", "offsets", "token_bytes", "special_ids")
     )
+
+
+def test_kept_token_ids_stay_in_the_file_and_equal_those_in_memory(tmp_path):
+    texts = ("the quick brown fox", "dog é", "", "wisdom")
+    right, path = kept_files(tmp_path, *texts)
+    kept = tokenize(corpus(*texts), TOKENIZER, Windowing(), Store(tmp_path))
+    assert isinstance(right.tokens, np.ndarray) and not isinstance(kept.tokens, np.ndarray) and same(kept, right)
+    assert np.array_equal(np.load(path / "tokens.npy"), right.tokens)
+    n = len(right.tokens)
+    for part in (np.s_[2:5], np.s_[-3:], np.s_[5:2], np.s_[n:], np.s_[: n + 9], np.s_[1:n:3]):
+        assert np.array_equal(kept.tokens[part], right.tokens[part]) and kept.tokens[part].dtype == np.int32
+    shutil.rmtree(path)  # whoever deletes the cache does not stop what has begun
+    assert same(kept, right)
 
 
 def test_damaged_token_ids_are_made_again_with_a_note(tmp_path, capsys):
     texts = ("the quick brown fox", "dog é", "")
-    right, path = kept_file(tmp_path, *texts)
-    good = path.read_bytes()
-    flips = [good[:i] + bytes([good[i] ^ 1 << i % 8]) + good[i + 1 :] for i in range(0, len(good), 11)]
-    cuts = [good[:i] for i in range(0, len(good), 29)]
-    other = [b"\0" * len(good), good + b"\0", good * 2, b"PK\3\4" + good, b"\xff" * 64]
-    for damaged in [*flips, *cuts, *other]:
-        path.write_bytes(damaged)
-        assert same(tokenize(corpus(*texts), TOKENIZER, Windowing(), Store(tmp_path)), right)
-        note = capsys.readouterr().err
-        assert note.startswith(f"note: the token cache {path} is damaged (") and note.count("\n") == 1
-        assert same(tokenize(corpus(*texts), TOKENIZER, Windowing(), Store(tmp_path)), right)
-        assert capsys.readouterr().err == ""
+    right, path = kept_files(tmp_path, *texts)
+    for name in ("tokens", "offsets", "token_bytes", "special_ids"):
+        assert (path / f"{name}.npy").is_file()
+    for file in sorted(path.iterdir()):
+        good = file.read_bytes()
+        flips = [good[:i] + bytes([good[i] ^ 1 << i % 8]) + good[i + 1 :] for i in range(0, len(good), 13)]
+        cuts = [good[:i] for i in range(0, len(good), 71)]
+        for damaged in [*flips, *cuts, b"\0" * len(good), good + b"\0", good * 2, b"\xff" * 64, b"[]", None]:
+            if damaged is None:
+                file.unlink()
+            else:
+                file.write_bytes(damaged)
+            assert same(tokenize(corpus(*texts), TOKENIZER, Windowing(), Store(tmp_path)), right)
+            note = capsys.readouterr().err
+            assert note.startswith(f"note: the token cache {path} is damaged (") and note.count("\n") == 1
+            assert file.read_bytes() == good
+    assert same(tokenize(corpus(*texts), TOKENIZER, Windowing(), Store(tmp_path)), right)
+    assert capsys.readouterr().err == "" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("other", ["a file", "an empty directory", "a directory in place of an array"])
+def test_something_else_under_the_name_is_replaced_with_a_note(tmp_path, capsys, other):
+    right, path = kept_files(tmp_path, "dog")
+    if other == "a directory in place of an array":
+        (path / "tokens.npy").unlink()
+        (path / "tokens.npy").mkdir()
+    else:
+        shutil.rmtree(path)
+        path.write_text("in the way") if other == "a file" else path.mkdir()
+    assert same(tokenize(corpus("dog"), TOKENIZER, Windowing(), Store(tmp_path)), right)
+    assert capsys.readouterr().err.startswith(f"note: the token cache {path} is damaged (")
+    assert same(kept_files(tmp_path, "dog")[0], right) and list(path.parent.iterdir()) == [path]
 
 
 def test_token_ids_of_another_corpus_under_the_name_are_not_taken(tmp_path, capsys):
-    right, path = kept_file(tmp_path / "a", "dog")
-    _, other = kept_file(tmp_path / "b", "fox")
-    path.write_bytes(other.read_bytes())
+    right, path = kept_files(tmp_path / "a", "dog")
+    _, other = kept_files(tmp_path / "b", "fox")
+    (path / "tokens.npy").write_bytes((other / "tokens.npy").read_bytes())
+    assert same(tokenize(corpus("dog"), TOKENIZER, Windowing(), Store(tmp_path / "a")), right)
+    assert "the checksum of tokens.npy differs" in capsys.readouterr().err
+    shutil.rmtree(path)
+    shutil.copytree(other, path)
     assert same(tokenize(corpus("dog"), TOKENIZER, Windowing(), Store(tmp_path / "a")), right)
     assert "it is of other texts" in capsys.readouterr().err
 
 
-def test_a_place_that_cannot_be_written_costs_a_note(tmp_path, capsys):
+def test_of_two_that_write_the_same_the_first_one_stays(tmp_path, monkeypatch, capsys):
+    """Another process may have begun to read what it finds."""
+    real, first = module.encode, []
+
+    def slower(*arguments):
+        monkeypatch.setattr(module, "encode", real)
+        first.append(tokenize(corpus("dog"), TOKENIZER, Windowing(), Store(tmp_path)))
+        inode.append(first[0].tokens.path.stat().st_ino)
+        return real(*arguments)
+
+    inode = []
+    monkeypatch.setattr(module, "encode", slower)
+    second = tokenize(corpus("dog"), TOKENIZER, Windowing(), Store(tmp_path))
+    assert same(first[0], second) and second.tokens.path.stat().st_ino == inode[0] and capsys.readouterr().err == ""
+
+
+def test_a_place_that_cannot_be_written_costs_a_note(tmp_path, capsys, monkeypatch):
     right = tokenize(corpus("dog"), TOKENIZER, Windowing())
     (tmp_path / "cache").write_text("in the way")
     assert same(tokenize(corpus("dog"), TOKENIZER, Windowing(), Store(tmp_path)), right)
     assert "note: token ids cannot be kept in" in capsys.readouterr().err
-    _, path = kept_file(tmp_path / "b", "dog")
-    path.unlink()
-    path.mkdir()
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(long_arrays._Written, "append", lambda *_: (_ for _ in ()).throw(full))
     assert same(tokenize(corpus("dog"), TOKENIZER, Windowing(), Store(tmp_path / "b")), right)
-    assert "note: token ids cannot be kept in" in capsys.readouterr().err
+    assert "note: token ids cannot be kept in" in (said := capsys.readouterr().err) and "No space left" in said
+    assert [path.name for path in (tmp_path / "b").rglob("*")] == ["cache", "tokens"]
+
+
+def test_token_ids_that_are_cut_short_while_they_are_read_stop_with_a_sentence(tmp_path):
+    _, path = kept_files(tmp_path, "the quick brown fox")
+    kept = tokenize(corpus("the quick brown fox"), TOKENIZER, Windowing(), Store(tmp_path))
+    os.truncate(path / "tokens.npy", 130)
+    with pytest.raises(LabError, match=r"tokens\.npy was cut short while it was read; run again"):
+        kept.tokens[:]
 
 
 def slow_tokenizer(directory, merges, **arguments):
@@ -159,7 +224,7 @@ def test_slow_tokenizers_with_one_vocabulary_share_nothing(tmp_path):
     store = Store(tmp_path)
     for tokenizer in (one, two, one):
         done = tokenize(corpus("abcd abc"), tokenizer, Windowing(), store)
-        assert done.tokens.tolist() == tokenizer("abcd abc")["input_ids"] and done.token_bytes is None
+        assert done.tokens[:].tolist() == tokenizer("abcd abc")["input_ids"] and done.token_bytes is None
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -203,4 +268,4 @@ def test_a_tokenizer_that_cannot_be_identified_is_used_and_nothing_is_kept(tmp_p
     monkeypatch.setattr(tokenizer, "save_vocabulary", refuse)
     assert tokenizer_fingerprint(tokenizer) is None
     done = tokenize(corpus("abcd"), tokenizer, Windowing(), Store(tmp_path))
-    assert done.tokens.tolist() == tokenizer("abcd")["input_ids"] and not list(tmp_path.rglob("*.safetensors"))
+    assert done.tokens[:].tolist() == tokenizer("abcd")["input_ids"] and not list(tmp_path.rglob("about.json"))

@@ -66,45 +66,47 @@ def tokenizer_fingerprint(tokenizer: Any) -> str | None:
 
 
 def tokenize(corpus: Corpus, tokenizer: Any, protocol: Windowing, store: Store | None = None) -> TokenizedCorpus:
-    """The corpus as token ids; read from ``store`` when these texts were tokenized this way before.
+    """The corpus as token ids; kept in ``store``, and read from there when these texts were tokenized this way before.
 
-    Bytes per token come from the offsets of a fast tokenizer and sum to the document's UTF-8 size (special tokens
-    stand for none); slow tokenizers have no offsets and give None. Under ``truncate`` only the tokens that a row
-    can hold are kept, and of a long document only its beginning is tokenized where that provably gives the same.
-    Raises LabError when ``bos: always`` is asked of a tokenizer without such a token.
+    With a store its tokens stay in a file, of which slices are read; without one, or when nothing can be written there,
+    they are in memory. Bytes per token come from the offsets of a fast tokenizer and sum to the document's UTF-8 size
+    (special tokens stand for none); slow tokenizers have no offsets and give None. Under ``truncate`` only the tokens
+    that a row can hold are kept, and of a long document only its beginning is tokenized where that provably gives the
+    same. Raises LabError when ``bos: always`` is asked of a tokenizer without such a token.
     """
-    keep = protocol.max_tokens if protocol.windows == "truncate" else None
-    identity = None if store is None else tokenizer_fingerprint(tokenizer)
-    if identity is None:
-        return _tokenize(corpus, tokenizer, protocol.bos, keep)
-    what = [identity, corpus.fingerprint, protocol.bos, keep]
-    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
-    path = store.tokens(key[:24])
-    tokenized = read_tokens(path, key)
-    if tokenized is None:
-        tokenized = _tokenize(corpus, tokenizer, protocol.bos, keep)
-        keep_tokens(path, key, tokenized)
-    return tokenized
-
-
-def _tokenize(corpus: Corpus, tokenizer: Any, bos: str, keep: int | None) -> TokenizedCorpus:
-    if bos == "always" and tokenizer.bos_token_id is None:
+    if protocol.bos == "always" and tokenizer.bos_token_id is None:
         raise LabError("protocol.bos=always, but the tokenizer has no beginning-of-text token; use tokenizer or never")
-    ids: list[np.ndarray] = []
-    sizes: list[np.ndarray] = []
-    for document, size in encode(corpus.texts, tokenizer, bos != "never", keep):
-        if bos == "always" and (len(document) == 0 or document[0] != tokenizer.bos_token_id):
-            document = np.concatenate([[tokenizer.bos_token_id], document]).astype(np.int32)
-            size = np.concatenate([[0], size]).astype(np.int32)
-        ids.append(document[:keep])
-        sizes.append(size[:keep])
-    return TokenizedCorpus(
-        tokens=np.concatenate([*ids, np.zeros(0, np.int32)]),
-        offsets=np.concatenate([[0], np.cumsum([len(d) for d in ids])]).astype(np.int64),
-        token_bytes=np.concatenate([*sizes, np.zeros(0, np.int32)]) if tokenizer.is_fast else None,
-        special_ids=np.array(sorted(set(tokenizer.all_special_ids)), np.int64),
-        eos_id=tokenizer.eos_token_id,
-    )
+    keep = protocol.max_tokens if protocol.windows == "truncate" else None
+    special = np.array(sorted(set(tokenizer.all_special_ids)), np.int64)
+    eos, with_bytes = tokenizer.eos_token_id, bool(tokenizer.is_fast)
+    identity = None if store is None else tokenizer_fingerprint(tokenizer)
+    if identity is not None:
+        what = [identity, corpus.fingerprint, protocol.bos, keep]
+        key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+        path = store.tokens(key[:24])
+        found = read_tokens(path, key)
+        if found is None:
+            documents = _documents(corpus, tokenizer, protocol.bos, keep)
+            keep_tokens(path, key, documents, special, eos, with_bytes)
+            found = read_tokens(path, key)
+        if found is not None:
+            return found
+    ids, sizes, offsets = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], [0]
+    for tokens, size in _documents(corpus, tokenizer, protocol.bos, keep):
+        ids.append(tokens)
+        sizes.append(size)
+        offsets.append(offsets[-1] + len(tokens))
+    token_bytes = np.concatenate(sizes) if with_bytes else None
+    return TokenizedCorpus(np.concatenate(ids), np.array(offsets, np.int64), token_bytes, special, eos)
+
+
+def _documents(corpus: Corpus, tokenizer: Any, bos: str, keep: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Token ids int32 and their bytes int32 of each document, with the beginning that ``bos`` asks for."""
+    for ids, sizes in encode(corpus.texts, tokenizer, bos != "never", keep):
+        if bos == "always" and (len(ids) == 0 or ids[0] != tokenizer.bos_token_id):
+            ids = np.concatenate([[tokenizer.bos_token_id], ids]).astype(np.int32)
+            sizes = np.concatenate([[0], sizes]).astype(np.int32)
+        yield ids[:keep], sizes[:keep]
 
 
 def encode(

@@ -255,4 +255,3 @@ def plan_windows(corpus: TokenizedCorpus, protocol: Windowing) -> WindowPlan:
         width=padded[order],
         num_documents=corpus.num_documents,
     )
-

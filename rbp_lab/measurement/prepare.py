@@ -66,9 +66,7 @@ def prepare(job: Job, corpus: Corpus, identity: Identity, device: str) -> Prepar
     tokens = tokenize(corpus, identity.opened.tokenizer, protocol, Store(job.store))
     plan = plan_windows(tokens, protocol)
     _refuse_ids_beyond(tokens, protocol.windows == "packed", corpus, identity.opened)
-    size = job.launch.shard_tokens or shard_tokens(
-        identity.header.model.params.total, int(plan.length.sum()), device
-    )
+    size = job.launch.shard_tokens or shard_tokens(identity.header.model.params.total, int(plan.length.sum()), device)
     names = corpus.ids
     if protocol.windows == "packed":
         names = tuple(f"window {i}" for i in range(int(plan.document_id.max()) + 1))

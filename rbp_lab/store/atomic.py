@@ -99,11 +99,12 @@ def _temporary(path: Path) -> Path:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory so that it is whole or absent under its name; FileNotFoundError when it is absent."""
+    """Remove a directory, or a file in its place, so that it is whole or absent under its name; FileNotFoundError when
+    it is absent."""
     shutil.rmtree(aside_of(path), ignore_errors=True)  # an older one must not be found in its place
     aside = _temporary(path)
     path.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
+    delete(aside)
 
 
 def _take_place(temporary: Path, path: Path, replace: bool) -> None:

@@ -192,8 +192,8 @@ class Store:
         return [f for f in found if not f.directory.name.startswith(".")]
 
     def tokens(self, digest: str) -> Path:
-        """Cached token ids."""
-        return self.root / "cache" / "tokens" / f"{_hexadecimal(digest)}.safetensors"
+        """The directory of cached token ids."""
+        return self.root / "cache" / "tokens" / _hexadecimal(digest)
 
     def tokenizer(self, digest: str) -> Path:
         """A cached tokenizer's directory."""
