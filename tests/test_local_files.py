@@ -350,6 +350,11 @@ def test_parquet_is_read_by_pieces(rows_of_group, tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(rows) == 5 and peak < 6e6
+    tracemalloc.start()
+    rows = LocalText(files=str(tmp_path / "x.parquet"), num_documents=None).corpus()
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(rows) == 6000 and held < 2e6 and peak < 12e6  # of 24 MB
 
 
 def test_a_file_that_changes_while_it_is_read_is_noticed():

@@ -275,7 +275,8 @@ out = {}
 for key, fields in json.loads(sys.argv[1]).items():
     try:
         corpus = HubText(**fields).corpus()
-        out[key] = {"texts": corpus.texts, "ids": corpus.ids, "fingerprint": corpus.fingerprint, "info": corpus.info}
+        out[key] = {name: getattr(corpus, name) for name in ("ids", "fingerprint", "info")}
+        out[key]["texts"] = list(corpus.texts)
     except LabError as error:
         out[key] = str(error)
 print(json.dumps(out))

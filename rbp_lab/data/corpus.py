@@ -25,14 +25,14 @@ LONGEST_NAME = 200  # characters; a name becomes part of labels, tables and file
 class Corpus:
     """Documents in the order in which they are scored.
 
-    name: as in the config. texts: the documents. ids: their names, unique, stable and readable, in the same order.
-    fingerprint: ``fingerprint(ids, texts)``. info: plain JSON that says where the texts came from and how they were
-    selected (source, split, shuffle_seed, counts before selection, …); its ``left_out`` maps reasons to numbers of
-    rows that could not be selected.
+    name: as in the config. texts: the documents, which may be read from a file as they are asked for. ids: their
+    names, unique, stable and readable, in the same order. fingerprint: ``fingerprint(ids, texts)``. info: plain JSON
+    that says where the texts came from and how they were selected (source, split, shuffle_seed, counts before
+    selection, …); its ``left_out`` maps reasons to numbers of rows that could not be selected.
     """
 
     name: str
-    texts: tuple[str, ...]
+    texts: Sequence[str]
     ids: tuple[str, ...]
     fingerprint: str
     info: dict[str, Any]
@@ -136,12 +136,15 @@ class Selection:
         return "empty" if not text else f"shorter than {self.min_chars} characters"
 
     def corpus(self, texts: Sequence[str], ids: Sequence[str], info: dict[str, Any]) -> Corpus:
-        """The Corpus of documents selected and ordered; info is completed by the settings and what they amount to."""
+        """The Corpus of documents selected and ordered; info is completed by the settings and what they amount to.
+
+        texts: kept as they are, and gone through one after another.
+        """
         settings = {
             "shuffle_seed": self.shuffle_seed, "num_documents": self.num_documents, "min_chars": self.min_chars,
         }  # fmt: skip
         size = {"documents": len(texts), "characters": sum(map(len, texts))}
-        return Corpus(self.name, tuple(texts), tuple(ids), fingerprint(ids, texts), {**info, **settings, **size})
+        return Corpus(self.name, texts, tuple(ids), fingerprint(ids, texts), {**info, **settings, **size})
 
 
 def build_corpus(
@@ -169,4 +172,4 @@ def build_corpus(
     kept = [i for i, reason in enumerate(reasons) if reason is None]
     chosen = [kept[i] for i in selection.order(len(kept), left_out)]
     counts = {"documents_before_selection": len(texts), "left_out": left_out}
-    return selection.corpus([texts[i] for i in chosen], [ids[i] for i in chosen], {**info, **counts})
+    return selection.corpus(tuple(texts[i] for i in chosen), [ids[i] for i in chosen], {**info, **counts})

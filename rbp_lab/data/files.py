@@ -65,7 +65,8 @@ class LocalText:
     def corpus(self) -> Corpus:
         """The selected documents; ids are file names (below their common directory) and the number in the file.
 
-        Every call reads the files anew, once for the lengths and once for the chosen documents, and holds these.
+        Every call reads the files anew, once for the lengths and once for the chosen documents, which it copies to a
+        temporary file where they are many.
 
         Raises:
             LabError: no file, an unreadable one (with its line), a missing field, or nothing selected.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as default
@@ -12,6 +14,7 @@ from typing import Any
 
 from rbp_lab.data.corpus import Corpus, Selection, check_name
 from rbp_lab.data.rows import RowReader, flat, row_text
+from rbp_lab.data.spool import Spool
 from rbp_lab.data.tables import corpus_from_tables
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
@@ -26,9 +29,10 @@ class HubText:
 
     path: hub id (owner/dataset). config, revision: of the data set; null for its defaults. split: one, or several
     joined by "+", in that order. data_files: split → file pattern in the repository; without it, ``datasets`` fetches
-    the files of all splits. streaming: reads the rows over the network and keeps the texts in memory, instead of a
-    copy on disk; same documents. field, template, where: as in ``LocalText``. protocol: how documents are cut when
-    scored. The rest is as in ``corpus.Selection``; the defaults are those of [RBP] (arXiv 2510.20387, section 4).
+    the files of all splits. streaming: reads the rows over the network and keeps their texts while it runs, instead
+    of a copy of the files on disk; same documents. field, template, where: as in ``LocalText``. protocol: how
+    documents are cut when scored. The rest is as in ``corpus.Selection``; the defaults are those of [RBP] (arXiv
+    2510.20387, section 4).
     """
 
     path: str
@@ -158,24 +162,26 @@ class StoredSplit:
 
 @dataclass(frozen=True)
 class StreamedSplit:
-    """The rows of a stream over the network, which is read once; the texts of those that match are held."""
+    """The rows of a stream over the network, which is read once; texts of those that match go to a temporary file."""
 
     rows: Any
     label: str
     place: str
     reader: RowReader
     length: int | None = None
-    _texts: dict[int, str] = default(default_factory=dict)
+    _texts: Spool = default(default_factory=Spool)
+    _numbers: array[int] = default(default_factory=lambda: array("q"))  # of these rows, rising
 
     def documents(self) -> Iterator[tuple[str | None, str | None]]:
         for number, row in enumerate(self.rows):
             text, reason = self.reader(row, f"{self.place}, row {number}")
             if text is not None:
-                self._texts[number] = text
+                self._texts.append(text)
+                self._numbers.append(number)
             yield text, reason
 
     def pick(self, numbers: Sequence[int]) -> Iterator[str]:
-        return (self._texts[number] for number in numbers)
+        return (self._texts.text(bisect_left(self._numbers, number)) for number in numbers)
 
     def id_of(self, number: int) -> str:
         return f"{self.label}/{number}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from rbp_lab.data.corpus import Corpus, Selection
 from rbp_lab.data.rows import OTHER
+from rbp_lab.data.spool import Spool, SpooledTexts
 from rbp_lab.errors import LabError
 
 
@@ -53,10 +54,10 @@ def corpus_from_tables(
 ) -> Corpus:
     """The Corpus of the selected documents of tables, one table after another.
 
-    Holds the chosen texts, and of every candidate two integers: its number and a hash, by which a file that changes
-    while it is read is noticed. Where nothing depends on the texts (min_chars = 0, length known) only the chosen are
-    read. check: called when all tables are read, to raise what only then is known. Raises LabError as Selection, and
-    when a chosen document is empty.
+    Holds the names of the chosen, whose texts go to a temporary file, and of every candidate two integers: its number
+    and a hash, by which a file that changes while it is read is noticed. Where nothing depends on the texts
+    (min_chars = 0, length known) only the chosen are read. check: called when all tables are read, to raise what only
+    then is known. Raises LabError as Selection, and when a chosen document is empty.
     """
     left_out: Counter[str] = Counter()
     candidates = [_candidates(table, selection, left_out) for table in tables]
@@ -64,25 +65,31 @@ def corpus_from_tables(
     starts = np.cumsum([0, *(len(numbers) for numbers, _ in candidates)])
     before = int(starts[-1]) + sum(number for reason, number in left_out.items() if reason != OTHER)
     order = selection.order(int(starts[-1]), left_out)
-    texts: list[str] = [""] * len(order)
-    ids: list[str] = [""] * len(order)
+    spool, ids = Spool(), [""] * len(order)
     rising = np.argsort(order)
     bounds = np.searchsorted(order[rising], starts)
     for index, (table, (numbers, hashes)) in enumerate(zip(tables, candidates, strict=True)):
         places = rising[bounds[index] : bounds[index + 1]]
         within = order[places] - starts[index]
-        chosen = [int(numbers[i]) for i in within]
-        found = list(table.pick(chosen))
-        for place, number, text in zip(places, chosen, found, strict=False):
-            texts[place], ids[place] = text, table.id_of(number)
+        chosen = array("q", (numbers[i] for i in within))
+        before_table = len(spool)
+        for i, place, number, text in zip(within, places, chosen, table.pick(chosen), strict=False):
+            if hashes and hash(text) != hashes[i]:
+                raise _changed(table)
             if not text:
                 raise LabError(
                     f"{table.place}, row {number} is empty; set dataset.min_chars=1 to leave empty documents out"
                 )
-        if len(found) != len(chosen) or (hashes and [hash(text) for text in found] != [hashes[i] for i in within]):
-            raise LabError(f"{table.place} changed while it was read; measure again when it is written")
+            spool.append(text)
+            ids[place] = table.id_of(number)
+        if len(spool) - before_table != len(chosen):
+            raise _changed(table)
     counts = {"documents_before_selection": before, "left_out": dict(left_out)}
-    return selection.corpus(texts, ids, {**info, **counts})
+    return selection.corpus(SpooledTexts(spool, np.argsort(rising)), ids, {**info, **counts})
+
+
+def _changed(table: Table) -> LabError:
+    return LabError(f"{table.place} changed while it was read; measure again when it is written")
 
 
 def _candidates(table: Table, selection: Selection, left_out: Counter[str]) -> tuple[Sequence[int], array[int]]:
