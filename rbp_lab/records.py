@@ -117,6 +117,11 @@ class RunHeader:
         """Model, family and data set, as they are called now."""
         return self.model.name, self.model.family, self.dataset.name
 
+    @property
+    def order(self) -> tuple[str, str, int, str]:
+        """Sorts runs by data set, family and model size, and by key for good."""
+        return self.dataset.name, self.model.family, self.model.params.non_embedding, self.key
+
     def named(self, model: str, family: str, dataset: str) -> RunHeader:
         """The same run under these names; those it has now join the others."""
         models = [(self.model.name, self.model.family), *self.other_models]

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ from rich.console import Console
 from rbp_lab.analysis import run as stage
 from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.analysis.power_laws import fit_all
-from rbp_lab.analysis.run import analyze
+from rbp_lab.analysis.run import ONLY_POWER_LAWS, analyze
 from rbp_lab.errors import LabError
 from rbp_lab.fits.result import POOLED
 from rbp_lab.points import points_from_records, validate
@@ -99,7 +100,7 @@ def test_the_same_again_is_found_and_anything_else_is_not(tmp_path, monkeypatch)
     first = analyze(points, tmp_path, formats=("png",))
     again, text = printed(points, tmp_path, formats=("png",))
     assert len(written) == 1 and again.files == first.files and "found as they were left" in text
-    analyze(points, tmp_path, formats=("png",), confidence=0.9)
+    analyze(points, tmp_path, replace(ONLY_POWER_LAWS, confidence=0.9), formats=("png",))
     analyze(points.assign(value=points["value"] * 1.5), tmp_path, formats=("png",))
     assert len(written) == 3
     (tmp_path / "fits.csv").unlink()

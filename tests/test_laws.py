@@ -13,6 +13,7 @@ import pytest
 from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.analysis.run import analyze
+from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
 from rbp_lab.figures.decomposition import parts_figure
 from rbp_lab.figures.emergence import emergence_figure
@@ -189,7 +190,7 @@ def test_every_law_is_fitted_once_and_written_with_its_figures(runs, tmp_path, m
     calls = {name: counted(monkeypatch, name, key) for name, key in keys.items()}
     named = [replace(run, header=replace(run.header, dataset=replace(run.dataset, name="wikipedia"))) for run in runs]
     points = points_from_records(named, sorted({*KS, *TABLE1_KS}))
-    result = analyze(points, tmp_path, records=named, laws=True, papers=True, formats=("svg",))
+    result = analyze(points, tmp_path, FitChoices(), records=named, papers=True, formats=("svg",))
     assert all(calls.values())
     twice = {name: [what for what, n in Counter(mine).items() if n > 1] for name, mine in calls.items()}
     assert twice == {name: [] for name in calls}

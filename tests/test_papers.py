@@ -11,7 +11,7 @@ from rich.console import Console
 
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.cli import plain
-from rbp_lab.commands.analyze import analyze_sources
+from rbp_lab.commands import analyze
 from rbp_lab.config.directory import CONF
 from rbp_lab.fits.against_k import TABLE1_KS, fit_against_k
 from rbp_lab.fits.decomposition import part_scalings
@@ -264,12 +264,12 @@ def test_experiment_paper_asks_for_the_comparison_and_writes_it(tmp_path):
     (tmp_path / "v.csv").write_text("\n".join(["family,model,non_embedding_params,dataset,k,neg_log_rbp", *lines]))
     config |= {"store": str(tmp_path), "tracking": None, "fit": config["fit"] | {"laws": False}}
     stream = io.StringIO()
-    analyze_sources(config, Console(file=stream, width=80))
+    analyze.run(config, Console(file=stream, width=80))
     written = pd.read_csv(tmp_path / "analysis" / "paper" / "paper_comparison.csv")
     assert written[["published", "verdict", "ours_n"]].to_numpy().tolist() == [[-0.056, "agrees", 4]]
     assert "agrees 1" in stream.getvalue()
     assert "Against the papers" in (tmp_path / "analysis" / "paper" / "report.html").read_text("utf-8")
-    analyze_sources(config | {"papers": False}, Console(file=io.StringIO()))
+    analyze.run(config | {"papers": False}, Console(file=io.StringIO()))
     assert not (tmp_path / "analysis" / "paper" / "paper_comparison.csv").exists()
 
 

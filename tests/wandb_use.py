@@ -10,6 +10,7 @@ from rbp_lab.analysis.run import analyze as analyze_points
 from rbp_lab.cli import CONF
 from rbp_lab.commands.sync import SyncRequest
 from rbp_lab.config.build import read
+from rbp_lab.config.schemas import FitChoices
 from rbp_lab.measurement.observers import Callback
 from rbp_lab.points import points_from_records
 from rbp_lab.store.layout import Store
@@ -55,8 +56,7 @@ def analyze_config(store, **changes):
 def analyze(store):
     """The quick part of ``rbp-lab analyze``: fits and one kind of figures of a store's records, mirrored."""
     records, out = list_records(store), Store(store).analysis("default").directory
-    analysis = analyze_points(
-        points_from_records(records, [1, 5, 50]), out, figure_ks=[1], formats=("png",), records=records
-    )
+    fit = FitChoices(figure_ks=[1], laws=False)
+    analysis = analyze_points(points_from_records(records, [1, 5, 50]), out, fit, formats=("png",), records=records)
     mirror_analysis(Tracking(**ONLINE), store, out)
     return analysis

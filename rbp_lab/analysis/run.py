@@ -14,6 +14,7 @@ from rich.console import Console
 
 from rbp_lab import __version__
 from rbp_lab.analysis.power_laws import fit_all
+from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
 from rbp_lab.laws.base import Inputs, Law
@@ -21,6 +22,7 @@ from rbp_lab.laws.registry import LAWS, POWER_LAWS, Results, compute, sections, 
 from rbp_lab.papers.run import PAPER_LAWS, AgainstPapers, against_papers
 from rbp_lab.papers.section import papers_section
 from rbp_lab.papers.terminal import show_papers
+from rbp_lab.points import with_sizes
 from rbp_lab.records import RunRecord
 from rbp_lab.report.page import write_report
 from rbp_lab.report.provenance import provenance
@@ -29,6 +31,8 @@ from rbp_lab.report.terminal import print_line, show
 from rbp_lab.store.atomic import atomic_path
 from rbp_lab.store.layout import AnalysisFiles
 from rbp_lab.store.tables import write_csv
+
+ONLY_POWER_LAWS = FitChoices(laws=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,40 +55,38 @@ class Analysis:
 def analyze(
     points: pd.DataFrame,
     out_dir: str | Path,
+    fit: FitChoices = ONLY_POWER_LAWS,
     *,
-    figure_ks: Sequence[int] = (1, 10, 100),
-    confidence: float = 0.95,
     size: str = "non_embedding_params",
     formats: Sequence[str] = ("png", "svg", "pdf"),
     records: Sequence[RunRecord] = (),
-    laws: bool = False,
     papers: bool = False,
     source: str = "",
     console: Console | None = None,
 ) -> Analysis:
     """Fit the laws to a table of points and write points.csv, fits.csv, fits.parquet, figures and report.html.
 
-    figure_ks: the k drawn against S and listed per model, where they were measured (the first three otherwise). size:
-    what S is, for labels. records: the runs behind the points, when there are; they show where ties or one document
-    decide. laws: also every law of ``laws.registry``, as law_*.csv with figures; those of ranks need the runs.
-    papers: also ours beside the published numbers, paper_comparison.csv and a section of the report, with the laws
-    that are compared. source: where values without runs came from, such as the name of a file; the report names it for
-    every point.
+    fit: how laws are fitted and shown. Of its ``figure_ks`` those that were measured are shown, the first three
+    measured ones when none was; with ``laws`` every law of ``laws.registry`` is written as law_*.csv with its figures,
+    and those of ranks need the runs. size: what S is, for labels. records: the runs behind the points, when there are;
+    they show where ties or one document decide. papers: also ours beside the published numbers, paper_comparison.csv
+    and a section of the report, with the laws that are compared. source: where values without runs came from, such as
+    the name of a file; the report names it for every point.
     Every file appears complete or not at all; files of an earlier analysis in the same place that this one does not
     write are removed; a finished analysis of the same inputs is found and its files are kept as they are. Prints
     tables and paths to ``console`` when one is given. Raises LabError when there are no points.
     """
     if points.empty:
         raise LabError("there are no points to analyse")
-    out = Path(out_dir)
-    fits = fit_all(points, confidence, records, size)
+    out, points = Path(out_dir), with_sizes(points, fit.least_sizes)
+    fits = fit_all(points, fit.confidence, records, size)
     measured = sorted(int(k) for k in points["k"].dropna().unique())
-    shown = tuple(k for k in figure_ks if k in measured) or tuple(measured[:3])
-    inputs = Inputs(points, fits, tuple(records), shown, size, confidence, everything=laws)
-    digest = _digest(points, records, shown, confidence, size, formats, laws, papers, source)
+    shown = tuple(k for k in fit.figure_ks if k in measured) or tuple(measured[:3])
+    inputs = Inputs(points, fits, tuple(records), shown, size, fit.confidence, everything=fit.laws)
+    digest = _digest(points, records, shown, fit.confidence, size, formats, fit.laws, papers, source)
     files = _found(out, digest)
     fresh = not files
-    chosen = LAWS if laws else POWER_LAWS
+    chosen = LAWS if fit.laws else POWER_LAWS
     compared = [law for law in LAWS if law in PAPER_LAWS] if papers else []
     results = compute([law for law in LAWS if law in compared or (fresh and law in chosen)], inputs)
     beside = against_papers(inputs, results) if papers else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pandas as pd
 
@@ -17,6 +18,7 @@ from rbp_lab.points import (
     check_comparable,
     matches,
     points_from_records,
+    select,
     validate,
 )
 from rbp_lab.records import RunHeader, RunRecord
@@ -31,10 +33,14 @@ SOURCES = ("local", "wandb", "csv")
 
 @dataclass(frozen=True, eq=False)
 class AnalysisInputs:
-    """points: of every run. records: of the runs whose tables are there. notes: what a reader must know of them."""
+    """points: of every run. records: of the runs whose tables are there. source: where both came from, in a word.
+
+    notes: what a reader must know of them.
+    """
 
     points: pd.DataFrame
     records: list[RunRecord]
+    source: str
     notes: list[str]
 
 
@@ -89,7 +95,9 @@ def gather(selection: Selection) -> AnalysisInputs:
             )
         if not selection.csv:
             raise LabError("source=csv needs the file: csv=PATH")
-        return AnalysisInputs(points_from_csv(os.path.expanduser(selection.csv), size), [], [])
+        table = points_from_csv(os.path.expanduser(selection.csv), size)
+        points = select(table, *(selection.filters.as_list(name) for name in ("model", "family", "dataset")))
+        return AnalysisInputs(points, [], Path(selection.csv).name, [])
     one_of("size", size, SIZES)
     notes: list[str] = []
     there = [run for name in names for run in _load(name, selection, notes)]
@@ -98,12 +106,12 @@ def gather(selection: Selection) -> AnalysisInputs:
         raise LabError("; ".join([_nothing_passes(selection.filters, [run.header for run in there]), *notes]))
     if not found and notes:
         raise LabError("; ".join(["there is no run that can be analysed", *notes]))
-    runs = sorted(deduplicated(found, notes), key=lambda run: _order(run.header))
+    runs = sorted(deduplicated(found, notes), key=lambda run: run.header.order)
     records = [run.record for run in runs if run.record is not None]
     remote = [run.remote for run in runs if run.record is None and run.remote is not None]
     ks = selection.k.thresholds
     if not remote:
-        return AnalysisInputs(points_from_records(records, ks, size), records, notes)
+        return AnalysisInputs(points_from_records(records, ks, size), records, selection.source, notes)
     check_comparable([run.header for run in runs])
     tables = [points_from_records(records, ks, size)] if records else []
     rows = [row for run in remote for row in summary_rows(run, ks, size)]
@@ -112,11 +120,7 @@ def gather(selection: Selection) -> AnalysisInputs:
         has = [k for k in ks if f"rbp/{k}" in run.numbers]
         lacks = f", and of these k: {', '.join(str(k) for k in ks if k not in has)}" if len(has) < len(ks) else ""
         notes.append(f"run {run.where}: {run.why}, so its summary is used; that rules out {NEEDS_TABLES}{lacks}")
-    return AnalysisInputs(validate(pd.concat(tables, ignore_index=True)), records, notes)
-
-
-def _order(header: RunHeader) -> tuple[object, ...]:
-    return header.dataset.name, header.model.family, header.model.params.non_embedding, header.key
+    return AnalysisInputs(validate(pd.concat(tables, ignore_index=True)), records, selection.source, notes)
 
 
 def _load(name: str, selection: Selection, notes: list[str]) -> list[LoadedRun]:

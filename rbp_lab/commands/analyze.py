@@ -10,12 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from rbp_lab.analysis.run import Analysis, analyze
+from rbp_lab.analysis.run import analyze
 from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.config.build import read
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
-from rbp_lab.points import select, with_sizes
 from rbp_lab.report.terminal import print_line, terminal
 from rbp_lab.slurm import wait_for
 from rbp_lab.store.atomic import may_be_written
@@ -33,53 +32,25 @@ class AnalysisRequest(Selection):
 
     name: str = "default"
     out: str | None = None
-
     fit: FitChoices = field(default_factory=FitChoices)
     papers: bool = False
     wait: int | list[int] | None = None
 
-    @property
-    def directory(self) -> Path:
-        """Where results go; LabError, with the way out, when nothing can be written there."""
-        out = (
-            Store(self.store).analysis(self.name).directory if self.out is None else Path(os.path.expanduser(self.out))
-        )
-        if not may_be_written(out):
-            raise LabError(f"cannot write the results to {out}; choose another directory with out=DIR")
-        return out
 
-
-def run(config: Mapping[str, Any]) -> None:
-    """``rbp-lab analyze``."""
-    analyze_sources(config)
-
-
-def analyze_sources(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
-    """The analysis that a composed configuration asks for; prints to ``console`` (a new one by default).
-
-    The analysis is mirrored to W&B as ``tracking`` says. Raises LabError on an unknown source, a missing file, or when
-    nothing is left.
-    """
+def run(config: Mapping[str, Any], console: Console | None = None) -> None:
+    """``rbp-lab analyze``, printed to ``console`` (a new one by default) and mirrored as ``tracking`` says."""
     config = {name: node for name, node in config.items() if name != "study"}  # what made the runs is no part of it
     request, console = read(AnalysisRequest, config), console or terminal()
-    out = request.directory
+    given, default = request.out, Store(request.store).analysis(request.name).directory
+    out = default if given is None else Path(os.path.expanduser(given))
+    if not may_be_written(out):
+        raise LabError(f"cannot write the results to {out}; choose another directory with out=DIR")
     wait_for([request.wait] if isinstance(request.wait, int) else request.wait or ())
-    gathered = gather(request)
-    for line in gathered.notes:
+    inputs = gather(request)
+    for line in inputs.notes:
         print_line(console, f"note: {line}")
-    points = select(gathered.points, *(request.filters.as_list(name) for name in ("model", "family", "dataset")))
-    points = with_sizes(points, request.fit.least_sizes)
-    analysis = analyze(
-        points,
-        out,
-        figure_ks=request.fit.figure_ks,
-        confidence=request.fit.confidence,
-        size=request.size,
-        records=gathered.records,
-        laws=request.fit.laws,
-        papers=request.papers,
-        source=Path(request.csv).name if request.source == "csv" and request.csv else request.source,
-        console=console,
-    )
+    analyze(
+        inputs.points, out, request.fit, size=request.size, records=inputs.records, papers=request.papers,
+        source=inputs.source, console=console,
+    )  # fmt: skip
     mirror_analysis(request.tracking, request.store, out, config)
-    return analysis

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from rbp_lab.config.build import MADE, read
+from rbp_lab.config.build import MADE, at_least, read_part
 from rbp_lab.config.schemas import KSpec
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.aggregate.configuration import Configuration
@@ -15,7 +15,7 @@ from rbp_lab.ladder.aggregate.objective import Objective
 from rbp_lab.ladder.aggregate.observations import Observation
 from rbp_lab.ladder.aggregate.progress import StepProgress
 from rbp_lab.ladder.aggregate.recipe import Recipe
-from rbp_lab.ladder.aggregate.run import Outcome, run_configuration
+from rbp_lab.ladder.aggregate.run import run_configuration
 from rbp_lab.ladder.aggregate.tasks import Task
 from rbp_lab.store.layout import Store
 
@@ -32,40 +32,29 @@ class ClassifierRequest:
     training: Recipe = field(default_factory=Recipe)
     store: str
     force: bool = False
-    seed: int = 0
-    seeds: int = 1
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise LabError(f"seeds must be at least 1; got {self.seeds}")
-        if self.seed < 0:
-            raise LabError(f"seed must be 0 or more; got {self.seed}")
+    seed: Annotated[int, at_least(0)] = 0
+    seeds: Annotated[int, at_least(1)] = 1
 
     @property
     def configuration(self) -> Configuration:
-        return Configuration(
-            self.task, self.classifier, self.objective, self.observation, self.training,
-            tuple(range(self.seed, self.seed + self.seeds)),
-        )  # fmt: skip
+        seeds = tuple(range(self.seed, self.seed + self.seeds))
+        return Configuration(self.task, self.classifier, self.objective, self.observation, self.training, seeds)
 
 
-def train_classifiers(config: Mapping[str, Any]) -> list[Outcome]:
+def train_classifiers(config: Mapping[str, Any]) -> str:
     """Find or make the classifiers that ``config`` describes, and their records; prints a line for each.
 
     Raises LabError, after the others are measured, when some could not be.
     """
-    names = {f.name for f in fields(ClassifierRequest)}
-    request = read(ClassifierRequest, {name: node for name, node in config.items() if name in names})
-    configuration = request.configuration
-    outcomes = []
-    with StepProgress(f"train {request.classifier.name} {configuration.family}") as progress:
-        for outcome in run_configuration(
-            configuration, request.k, Store(request.store), request.force, on_step=progress
-        ):
+    request = read_part(ClassifierRequest, config)
+    chosen, store = request.configuration, Store(request.store)
+    refused = []
+    with StepProgress(f"train {request.classifier.name} {chosen.family}") as progress:
+        for outcome in run_configuration(chosen, request.k, store, request.force, on_step=progress):
             progress.close()
             print(outcome.line(), flush=True)
-            outcomes.append(outcome)
-    refused = [outcome.member.name for outcome in outcomes if outcome.measured is None]
+            if outcome.measured is None:
+                refused.append(outcome.member.name)
     if refused:
-        raise LabError(f"{len(refused)} of {len(outcomes)} classifiers could not be measured: {', '.join(refused)}")
-    return outcomes
+        raise LabError(f"{len(refused)} of {request.seeds} classifiers could not be measured: {', '.join(refused)}")
+    return "trained or found"

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from rich.console import Console
-
-from rbp_lab.analysis.run import Analysis, analyze
-from rbp_lab.commands.measure import MeasureSettings, measure_part
+from rbp_lab.analysis.run import analyze
+from rbp_lab.commands.measure import MeasureRequest, MeasureSettings
 from rbp_lab.commands.train import train
-from rbp_lab.config.build import MADE, read
+from rbp_lab.config.build import MADE, part, read
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.data.corpus import TextSource
 from rbp_lab.measurement.run import run_job
@@ -20,7 +18,10 @@ from rbp_lab.models.source import ModelSource
 from rbp_lab.points import points_from_records
 from rbp_lab.report.terminal import print_line, terminal
 from rbp_lab.store.layout import Store
+from rbp_lab.text import number
 from rbp_lab.tracking.wandb.analysis import mirror_analysis
+
+FORMATS = ("png", "svg")  # drawing PDFs as well takes as long again; rbp-lab analyze writes them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,42 +34,24 @@ class DemoRequest(MeasureSettings):
 
 
 def run(config: Mapping[str, Any]) -> None:
-    """``rbp-lab demo``, or the study that an experiment composes."""
+    """``rbp-lab demo``: its study when it has one, else the ladder. Finished work is found and not done again."""
     if config.get("study") is not None:
         from rbp_lab.commands.study import run_and_analyze
 
-        run_and_analyze(config)
-        return
-    demo({name: node for name, node in config.items() if name != "study"})
-
-
-def demo(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
-    """Train, measure and analyse the models of ``config`` in order; finished work is found and not done again.
-
-    Writes to <store>/analysis/demo. Raises LabError as the stages do.
-    """
-    request, console = read(DemoRequest, config), console or terminal()
-    begin = time.monotonic()
-
+        return run_and_analyze(config)
+    config = {name: node for name, node in config.items() if name != "study"}
+    request, console, begin = read(DemoRequest, config), terminal(), time.monotonic()
     records = []
     for name, model in request.models.items():
         alone = {**config, "models": {name: config["models"][name]}}
         trained = train(model, request.training, request.store, request.force, (), request.tracking, alone)
         print_line(console, str(trained))
-        outcome = run_job(request.job(model, {**measure_part(config), "model": config["models"][name]}))
+        outcome = run_job(request.job(model, {**part(MeasureRequest, config), "model": config["models"][name]}))
         print_line(console, outcome.line())
         records.append(outcome.record)
     out = Store(request.store).analysis("demo").directory
-    analysis = analyze(
-        points_from_records(records, request.k.thresholds),
-        out,
-        figure_ks=request.fit.figure_ks,
-        confidence=request.fit.confidence,
-        records=records,
-        laws=request.fit.laws,
-        formats=("png", "svg"),  # drawing PDFs as well takes as long again; rbp-lab analyze writes them
-        console=console,
-    )
+    points = points_from_records(records, request.k.thresholds)
+    analyze(points, out, request.fit, records=records, formats=FORMATS, console=console)
     mirror_analysis(request.tracking, request.store, out, config)
-    print_line(console, f"demo finished in {time.monotonic() - begin:.0f} s")
-    return analysis
+    print_line(console, f"demo finished in {number(time.monotonic() - begin, 0)} s")
+    return None

@@ -13,11 +13,9 @@ from rich.markup import escape
 
 from rbp_lab.config.build import read
 from rbp_lab.report.terminal import print_line, runs_table, terminal, unfinished_table
-from rbp_lab.store.clean import Unfinished, unfinished
+from rbp_lab.store.clean import unfinished
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import list_headers
-from rbp_lab.store.shards import read_plan
-from rbp_lab.text import one_line, visible
 
 
 @dataclass(frozen=True)
@@ -46,24 +44,9 @@ def listing(models: Sequence[str], datasets: Sequence[str], store: str | Path, c
     for error in damaged:
         print_line(console, f"damaged: {error}")
     if work := unfinished(Store(store)):
-        console.print(unfinished_table([_row(one) for one in work]))
+        console.print(unfinished_table(work))
     if not headers:
         if not damaged and not work:
             console.print("none yet; rbp-lab demo makes some, rbp-lab measure one", style="dim")
         return
     console.print(runs_table(headers))
-
-
-def _row(work: Unfinished) -> tuple[str, ...]:
-    """Model, data set, shards, state and key of an unfinished measurement."""
-    plan = read_plan(work.files)
-    if work.is_worked_on:
-        state = "running: " + ", ".join(map(str, work.owners))
-    elif work.files.error.is_file():
-        state = "failed: " + one_line(work.files.error.read_text(encoding="utf-8", errors="replace"))
-    else:
-        state = "stopped; the same command goes on"
-    about = {} if plan is None else plan.about
-    shards = "?" if plan is None else f"{len(work.files.finished())} of {len(plan)}"
-    names = [visible(str(about.get(name, "?"))) for name in ("model", "dataset")]
-    return *names, shards, state, work.files.directory.name

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 from rbp_lab.config.build import MADE, OPEN, read
-from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
-from rbp_lab.data.corpus import TextSource
-from rbp_lab.measurement.job import Job, Outcome
+from rbp_lab.measurement.job import Choices, Job, Outcome
 from rbp_lab.measurement.observers import Callback
 from rbp_lab.measurement.run import run_job
 from rbp_lab.models.source import ModelSource
@@ -17,26 +15,18 @@ from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.trackers import trackers
 
 
-@dataclass(frozen=True)
-class MeasureSettings:
-    """All of a measurement but its model."""
+@dataclass(frozen=True, kw_only=True)
+class MeasureSettings(Choices):
+    """All of a measurement but its model, and who is notified of it."""
 
-    dataset: Annotated[TextSource, MADE]
-    k: KSpec
-    store: str
-    precision: Precision = field(default_factory=Precision)
-    scoring: Scoring = field(default_factory=Scoring)
-    launch: Launch = field(default_factory=Launch)
     callbacks: dict[str, Annotated[Callback, OPEN]] = field(default_factory=dict)
-    force: bool = False
     tracking: Tracking = NO_TRACKING
 
     def job(self, model: ModelSource, config: Mapping[str, Any]) -> Job:
         """The measurement of ``model``. config: as composed, for worker processes."""
-        return Job(
-            model, self.dataset, self.k, self.precision, self.scoring, self.launch, self.store,
-            (*self.callbacks.values(), *trackers(self.tracking, self.store, config)), self.force, config,
-        )  # fmt: skip
+        chosen = {f.name: getattr(self, f.name) for f in fields(Choices)}
+        notified = (*self.callbacks.values(), *trackers(self.tracking, self.store, config))
+        return Job(model=model, callbacks=notified, config=config, **chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +52,3 @@ def job_from_config(config: Mapping[str, Any]) -> Job:
     """The job that a composed configuration describes; LabError when it does not."""
     request = read(MeasureRequest, config)
     return request.job(request.model, config)
-
-
-def measure_part(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of another command's configuration describes a measurement."""
-    names = {f.name for f in fields(MeasureRequest)}
-    return {name: node for name, node in config.items() if name in names}

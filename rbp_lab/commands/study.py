@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-
-from rbp_lab.analysis.run import Analysis, analyze
-from rbp_lab.config.build import read
+from rbp_lab.analysis.run import analyze
+from rbp_lab.commands.demo import FORMATS
+from rbp_lab.config.build import read_part
 from rbp_lab.config.schemas import FitChoices, KSpec
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.aggregate.study import Study, run_study
-from rbp_lab.points import points_from_records, with_sizes
+from rbp_lab.points import points_from_records
 from rbp_lab.report.terminal import print_line, terminal
 from rbp_lab.store.layout import Store
+from rbp_lab.text import number
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.wandb.analysis import mirror_analysis
 
@@ -34,35 +34,22 @@ class StudyRequest:
     tracking: Tracking = NO_TRACKING
 
 
-def run_and_analyze(config: Mapping[str, Any], console: Console | None = None) -> Analysis:
+def run_and_analyze(config: Mapping[str, Any]) -> None:
     """Find or make everything the study in ``config`` names, and its analysis.
 
     Raises LabError as the parts do, or when no classifier could be measured.
     """
-    names = {f.name for f in fields(StudyRequest)}
-    request = read(StudyRequest, {name: node for name, node in config.items() if name in names})
-    console, begin, store = console or terminal(), time.monotonic(), Store(request.store)
-    outcomes = list(run_study(request.study, store, request.force, lambda line: print_line(console, line)))
-    for outcome in outcomes:
+    request, console, begin = read_part(StudyRequest, config), terminal(), time.monotonic()
+    store, records = Store(request.store), []
+    for outcome in run_study(request.study, store, request.force, lambda line: print_line(console, line)):
         if outcome.measured is None:
             print_line(console, f"note: {outcome.refused}")
-    found = [outcome.measured.record for outcome in outcomes if outcome.measured is not None]
-    if not found:
+        else:
+            records.append(outcome.measured.record)
+    if not records:
         raise LabError("no classifier of the study could be measured")
-    records = sorted(
-        found, key=lambda r: (r.dataset.name, r.model.family, r.model.params.non_embedding, r.key)
-    )  # as analyze has them
-    out = store.analysis(request.name).directory
-    analysis = analyze(
-        with_sizes(points_from_records(records, request.k.thresholds), request.fit.least_sizes),
-        out,
-        figure_ks=request.fit.figure_ks,
-        confidence=request.fit.confidence,
-        records=records,
-        laws=request.fit.laws,
-        formats=("png", "svg"),
-        console=console,
-    )
+    records.sort(key=lambda record: record.header.order)  # as analyze has them
+    out, points = store.analysis(request.name).directory, points_from_records(records, request.k.thresholds)
+    analyze(points, out, request.fit, records=records, formats=FORMATS, console=console)
     mirror_analysis(request.tracking, request.store, out, config)
-    print_line(console, f"study finished in {time.monotonic() - begin:.0f} s")
-    return analysis
+    print_line(console, f"study finished in {number(time.monotonic() - begin, 0)} s")

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from rbp_lab.config.build import MADE, read
-from rbp_lab.data.corpus import Corpus, TextSource
+from rbp_lab.config.build import MADE, at_least, read_part
+from rbp_lab.data.corpus import TextSource
 from rbp_lab.errors import LabError
-from rbp_lab.ladder.model import LadderModel
+from rbp_lab.ladder.hooks import StepHook
 from rbp_lab.ladder.run import CHECKPOINT_SECONDS, Source, TrainedModel, train_or_find
 from rbp_lab.models.source import ModelSource
 from rbp_lab.store.layout import Store
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.wandb.training import TrainingTracker
-
-if TYPE_CHECKING:
-    from rbp_lab.ladder.training import StepHook
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,7 @@ class TrainRequest:
     store: str
     force: bool = False
     tracking: Tracking = NO_TRACKING
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-
-    def __post_init__(self) -> None:
-        if not self.checkpoint_seconds >= 0:
-            raise LabError(f"checkpoint_seconds must be 0 or more; got {self.checkpoint_seconds}")
+    checkpoint_seconds: Annotated[float, at_least(0)] = CHECKPOINT_SECONDS
 
 
 def run(config: Mapping[str, Any]) -> str:
@@ -42,13 +36,10 @@ def run(config: Mapping[str, Any]) -> str:
     if config.get("objective") is not None:
         from rbp_lab.commands.classifiers import train_classifiers  # torch: not for a model that is found
 
-        train_classifiers(config)
-        return "trained or found"
-    for name in ("observation", "classifier", "task"):
-        if config.get(name) is not None:
-            raise LabError(f"{name} is of classifiers; choose objective=supervised, aggregate or likelihood as well")
-    names = {f.name for f in fields(TrainRequest)}
-    r = read(TrainRequest, {name: node for name, node in config.items() if name in names})
+        return train_classifiers(config)
+    if given := [name for name in ("observation", "classifier", "task") if config.get(name) is not None]:
+        raise LabError(f"{given[0]} is of classifiers; choose objective=supervised, aggregate or likelihood as well")
+    r = read_part(TrainRequest, config)
     trained = train(r.model, r.dataset, r.store, r.force, (), r.tracking, config, r.checkpoint_seconds)
     print(trained, flush=True)
     return "trained" if trained.trained else "found"
@@ -65,8 +56,5 @@ def train(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> TrainedModel:
     """``train_or_find``, mirrored as ``tracking`` says, with ``config`` as the run's configuration."""
-
-    def tracker(model: LadderModel, corpus: Corpus) -> TrainingTracker:
-        return TrainingTracker(tracking, store, model, corpus, config or {})
-
+    tracker = partial(TrainingTracker, tracking, store, config or {})
     return train_or_find(model, source, Store(store), tracker, hooks, force, checkpoint_seconds)

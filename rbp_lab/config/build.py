@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     PlainValidator,
@@ -43,12 +44,34 @@ OPEN = PlainValidator(_opened)
 MADE = BeforeValidator(_opened)
 
 
+def at_least(least: int) -> AfterValidator:
+    """Marks a number that must not be smaller: Annotated[int, at_least(1)]."""
+
+    def check(value: float) -> float:
+        if not value >= least:
+            raise ValueError(f"at least {least}")
+        return value
+
+    return AfterValidator(check)
+
+
 def read(cls: type[T], config: Mapping[str, Any]) -> T:
     """``config`` as a value of the dataclass ``cls``. A null at the top stands for the default.
 
     Raises LabError with the config path, what was expected and what came.
     """
     return _validated(cls, {k: _built(v, k) for k, v in config.items() if v is not None}, "")
+
+
+def read_part(cls: type[T], config: Mapping[str, Any]) -> T:
+    """What of ``config`` the dataclass ``cls`` has fields for, as ``read`` gives it; the rest is another command's."""
+    return read(cls, part(cls, config))
+
+
+def part(cls: type[Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Those nodes of ``config`` that the dataclass ``cls`` has fields for."""
+    names = {f.name for f in dataclasses.fields(cls)}
+    return {name: node for name, node in config.items() if name in names}
 
 
 def build(node: Mapping[str, Any], path: str) -> Any:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from transformers import GPTNeoXForCausalLM
 
     from rbp_lab.ladder.checkpoint import Checkpoints
-    from rbp_lab.ladder.training import StepHook
+    from rbp_lab.ladder.hooks import StepHook
 
 # The six models of the demo, smallest first: conf/model/<name>.yaml.
 LADDER = ("ladder-1", "ladder-2", "ladder-3", "ladder-4", "ladder-5", "ladder-6")

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.errors import LabError, note
 from rbp_lab.ladder.checkpoint import Checkpoints, alone, remove, remove_abandoned
+from rbp_lab.ladder.hooks import StepHook, Tracker
 from rbp_lab.ladder.model import LadderModel, training_key
-from rbp_lab.records import ModelInfo
 from rbp_lab.store.layout import Store
 from rbp_lab.text import count, number
-
-if TYPE_CHECKING:
-    from rbp_lab.ladder.training import StepHook
-
 
 CHECKPOINT_SECONDS = 10.0
 
@@ -27,20 +22,6 @@ class Source(Protocol):
     """Anything that gives a corpus."""
 
     def corpus(self) -> Corpus: ...
-
-
-class Tracker(AbstractContextManager["Tracker"], Protocol):
-    """A ``StepHook`` open around one training.
-
-    ``kept`` is called when a checkpoint covers the steps so far, ``finish`` with the trained model and its
-    training.json.
-    """
-
-    def __call__(self, step: int, loss: float, lr: float, tokens_per_s: float) -> None: ...
-
-    def kept(self, step: int) -> None: ...
-
-    def finish(self, info: ModelInfo, training: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ from torch import nn
 from torch.nn import functional
 
 from rbp_lab.errors import LabError
+from rbp_lab.ladder.hooks import StepHook
 
 if TYPE_CHECKING:
     from rbp_lab.ladder.checkpoint import Checkpoints
 
-# on_step(step, loss, lr, tokens_per_s): step counts from 1, loss in nats per token, lr the schedule's factor in [0, 1].
-StepHook = Callable[[int, float, float, float], None]
 # loss_of(logits [n, V], targets [n], step from 0) in nats per token.
 Loss = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rbp_lab import metrics
+from rbp_lab.config.build import MADE
 from rbp_lab.config.schemas import KSpec, Launch, Precision, Scoring
 from rbp_lab.data.corpus import Corpus, TextSource
 from rbp_lab.errors import LabError
@@ -18,20 +19,26 @@ from rbp_lab.records import DatasetInfo, RunHeader, RunRecord, ScoringSpec, reco
 from rbp_lab.store.records import read_record, read_totals
 
 
-@dataclass(frozen=True)
-class Job:
-    """One measurement, as the command line composes it: sources, choices and where to keep the record."""
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What a measurement is asked for, whatever the model. force: measure although a finished record is there."""
+
+    dataset: Annotated[TextSource, MADE]
+    k: KSpec
+    store: str
+    precision: Precision = field(default_factory=Precision)
+    scoring: Scoring = field(default_factory=Scoring)
+    launch: Launch = field(default_factory=Launch)
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Choices):
+    """One measurement, as the command line composes it. config: as composed, which worker processes are given."""
 
     model: ModelSource
-    dataset: TextSource
-    k: KSpec
-    precision: Precision
-    scoring: Scoring
-    launch: Launch
-    store: str
     callbacks: tuple[Callback, ...] = ()
-    force: bool = False
-    config: Mapping[str, Any] = field(default_factory=dict)  # as composed: what worker processes are given
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

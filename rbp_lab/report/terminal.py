@@ -14,7 +14,9 @@ from rich.text import Text
 
 from rbp_lab.fits.result import WARNINGS, FitResult, family_name
 from rbp_lab.quantities import CE, RBP
-from rbp_lab.text import DASH, bracket, count, number, visible
+from rbp_lab.store.clean import Unfinished
+from rbp_lab.store.shards import read_plan
+from rbp_lab.text import DASH, bracket, count, number, one_line, visible
 
 
 def terminal() -> Console:
@@ -51,14 +53,28 @@ def runs_table(headers: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def unfinished_table(rows: Sequence[Sequence[str]]) -> Table:
+def unfinished_table(work: Sequence[Unfinished]) -> Table:
     """One row per unfinished measurement: model, data set, finished shards, what goes on with it, key."""
     table = Table(title="unfinished", title_justify="left")
     for name in ("model", "dataset", "shards", "state", "key"):
         table.add_column(name)
-    for row in rows:
-        table.add_row(*map(Text, row))
+    for one in work:
+        table.add_row(*map(Text, _unfinished_row(one)))
     return table
+
+
+def _unfinished_row(work: Unfinished) -> tuple[str, ...]:
+    plan = read_plan(work.files)
+    if work.is_worked_on:
+        state = "running: " + ", ".join(map(str, work.owners))
+    elif work.files.error.is_file():
+        state = "failed: " + one_line(work.files.error.read_text(encoding="utf-8", errors="replace"))
+    else:
+        state = "stopped; the same command goes on"
+    about = {} if plan is None else plan.about
+    shards = "?" if plan is None else f"{len(work.files.finished())} of {len(plan)}"
+    names = [visible(str(about.get(name, "?"))) for name in ("model", "dataset")]
+    return *names, shards, state, work.files.directory.name
 
 
 def models_table(points: pd.DataFrame, dataset: str, ks: Sequence[int] = (1, 10, 100)) -> Table:

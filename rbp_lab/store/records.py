@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rbp_lab.errors import LabError, note
-from rbp_lab.records import RunHeader, RunRecord
+from rbp_lab.records import RunRecord
 from rbp_lab.stats import DocumentTable
 from rbp_lab.store.atomic import atomic_directory, atomic_path
 from rbp_lab.store.consistency import contradiction
@@ -199,7 +199,7 @@ def list_headers(store: str | Path) -> tuple[list[dict[str, Any]], list[DamagedR
             with damage_named(files):
                 header = read_header(files, files.key)
                 _verify(files, header)
-                headers.append((_order(run_header(header)), header))
+                headers.append((run_header(header).order, header))
         except LabError as error:
             damaged.append(error)
     return [header for _, header in sorted(headers, key=lambda h: h[0])], damaged
@@ -216,8 +216,4 @@ def list_records(store: str | Path, on_damage: Callable[[str], None] = note) -> 
             found.append(read_record(files.directory, files.key))
         except LabError as error:
             on_damage(str(error))
-    return sorted(found, key=lambda record: _order(record.header))
-
-
-def _order(header: RunHeader) -> tuple[object, ...]:
-    return header.dataset.name, header.model.family, header.model.params.non_embedding, header.key
+    return sorted(found, key=lambda record: record.header.order)

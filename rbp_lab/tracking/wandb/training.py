@@ -40,7 +40,7 @@ class TrainingTracker:
     """
 
     def __init__(
-        self, tracking: Tracking, store: str | Path, model: LadderModel, corpus: Corpus, config: Mapping[str, Any]
+        self, tracking: Tracking, store: str | Path, config: Mapping[str, Any], model: LadderModel, corpus: Corpus
     ):
         """config: as composed."""
         self._tracking, self._store = tracking, store
