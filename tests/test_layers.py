@@ -38,11 +38,16 @@ def test_what_an_import_does_not_bring(modules, without):
     assert done.stdout.strip() == ""
 
 
+def longer(most, *patterns):
+    """Files of more than so many lines, with their lines."""
+    files = [path for pattern in patterns for path in ROOT.glob(pattern)]
+    return {str(p.relative_to(ROOT)): n for p in files if (n := len(p.read_text().splitlines())) > most}
+
+
 def test_files_stay_readable():
-    """No source file of more than 450 lines."""
-    long = {
-        str(p.relative_to(ROOT)): n
-        for p in [*ROOT.glob("rbp_lab/**/*.py"), *ROOT.glob("tests/**/*.py")]
-        if (n := len(p.read_text().splitlines())) > 450
-    }
-    assert long == {}
+    assert longer(450, "rbp_lab/**/*.py", "tests/**/*.py") == {}
+
+
+def test_a_command_only_reads_its_request_and_gives_the_work_away():
+    """At most 60 lines, for what it takes is said in a request and what it does lives elsewhere."""
+    assert longer(60, "rbp_lab/commands/*.py") == {}
