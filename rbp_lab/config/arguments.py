@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from rbp_lab.errors import LabError
 
+FILTERS = ("model", "family", "dtype", "quantisation", "key")  # a data set is chosen with dataset=…
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
@@ -47,7 +48,7 @@ def parse(command: str, words: list[str]) -> Arguments:
     for names in (("-p", "--package"), ("-cn", "--config-name"), ("-cp", "--config-path"), ("-cd", "--config-dir")):
         parser.add_argument(*names)
     given = vars(parser.parse_intermixed_args(words))
-    overrides, directory = given.pop("overrides"), given.pop("config_dir")
+    overrides, directory = _named_sides(command, given.pop("overrides")), given.pop("config_dir")
     if directory is not None:
         directory = Path(os.path.expanduser(directory)).absolute()
         if not directory.is_dir():
@@ -66,6 +67,22 @@ def parse(command: str, words: list[str]) -> Arguments:
         asks=any(given[name] for name in ("help", "hydra_help", "cfg", "info")),
         launcher="".join(o.partition("=")[2] for o in overrides if o.lstrip("+").startswith("hydra/launcher=")),
     )
+
+
+def _named_sides(command: str, words: list[str]) -> list[str]:
+    """The words, and those of ``rbp-lab compare A B`` that name records as the overrides a=A and b=B.
+
+    A word that begins with a filter's name, as model=… , is one of them too where a= and b= are not given.
+    """
+    if command != "compare" or any(word.startswith(("a=", "b=")) for word in words):
+        return words
+    sides = [word for word in words if "=" not in word or word.partition("=")[0] in FILTERS]
+    if not sides:  # --help and --cfg need none
+        return words
+    if len(sides) != 2:
+        raise WrongUsage(f"rbp-lab compare takes two runs: a key, a model's name or model=…,dtype=…; got {len(sides)}")
+    quoted = [word.replace("\\", "\\\\").replace('"', '\\"') for word in sides]
+    return [f'{name}="{word}"' for name, word in zip("ab", quoted, strict=True)] + [w for w in words if w not in sides]
 
 
 def _home(override: str) -> str:

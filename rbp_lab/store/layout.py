@@ -8,6 +8,7 @@
     classifiers/<name>/  classifiers that it trained
     checkpoints/<key>/   what a training that is not finished goes on from
     analysis/<name>/     tables, figures and report of an analysis
+    comparisons/<a>-<b>/ tables of a comparison of two records
     cache/               token ids, tokenizers, records pulled from W&B; safe to delete
     mirrored/            what W&B has of this store
     wandb/               offline W&B runs
@@ -185,6 +186,10 @@ class Store:
     def analysis(self, name: str) -> AnalysisFiles:
         """Where the analysis ``name`` goes; LabError when that cannot name a directory."""
         return AnalysisFiles(self.root / "analysis" / file_name(name, "the name of an analysis"))
+
+    def comparison(self, a: str, b: str) -> Path:
+        """The directory of the comparison of two records."""
+        return self.root / "comparisons" / f"{self.record(a).directory.name}-{self.record(b).directory.name}"
 
     def analyses(self) -> list[AnalysisFiles]:
         """Every finished analysis, by name."""

@@ -1,0 +1,55 @@
+"""Compare two finished runs on the documents that both have scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from rbp_lab.comparison.pairs import find_pairs
+from rbp_lab.comparison.show import compare_pair
+from rbp_lab.config.build import read
+from rbp_lab.config.schemas import KSpec
+from rbp_lab.errors import LabError, shown
+from rbp_lab.report.terminal import terminal
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """What ``conf/compare.yaml`` composes."""
+
+    store: str
+    a: str | None = None
+    b: str | None = None
+    dataset: str = "*"
+    ks: list[int] = field(default_factory=lambda: [1, 10, 100])
+    windows: list[int] = field(default_factory=lambda: [2, 5])
+    confidence: float = 0.95
+    detect: float | None = None
+    worst: int = 5
+
+    def __post_init__(self) -> None:
+        if self.a is None or self.b is None:
+            raise LabError("rbp-lab compare takes two runs, as rbp-lab compare A B; rbp-lab ls shows what there is")
+        KSpec(self.ks, self.windows)
+        if not 0 < self.confidence < 1:
+            raise LabError(f"confidence must lie between 0 and 1; got {shown(self.confidence)}")
+        if self.detect is not None and not self.detect > 0:
+            raise LabError(f"detect must be a positive difference; got {shown(self.detect)}")
+        if self.worst < 0:
+            raise LabError(f"worst must be 0 or more; got {self.worst}")
+
+
+def run(config: Mapping[str, Any]) -> None:
+    """``rbp-lab compare``: print the differences on every corpus that both runs have, and keep them as tables."""
+    request = read(CompareRequest, config)
+    pairs = find_pairs(request.store, request.a, request.b)
+    chosen = [pair for pair in pairs if fnmatchcase(pair[0].dataset.name, request.dataset)]
+    if not chosen:
+        names = ", ".join(sorted({a.dataset.name for a, _ in pairs}))
+        raise LabError(f"dataset={request.dataset}: both were measured on {names}")
+    console = terminal()
+    for a, b in chosen:
+        compare_pair(console, request.store, a, b, request.ks, request.windows, request.confidence, request.detect,
+                     request.worst)  # fmt: skip

@@ -1,0 +1,178 @@
+"""How two models differ on the same documents, from what their records keep of each document.
+
+The document is the unit: tokens of one document are correlated, and a document that is hard for one model is hard for
+the other, so that errors of paired documents cancel in a difference. For a quantity R = Σx/Σn of each model the
+difference R_b − R_a is linearised by document,
+
+    r_m = (x_bm − R_b n_bm) / Σn_b − (x_am − R_a n_am) / Σn_a,    se² = M/(M−1) Σ r_m²,
+
+and its interval is Student's with M − 1 degrees of freedom. Differences are b minus a: of cross-entropy, positive means
+that b is worse, of RBP_k that it is better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats as distributions
+
+from rbp_lab.stats import UNIT, DocumentTable
+
+POWER = 0.8
+RESAMPLINGS = 2000
+_AT_ONCE = 100  # resamplings in memory at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Quantity:
+    """A ratio of sums over paired documents of models a and b; one entry a document. unit: of the ratio."""
+
+    name: str
+    unit: str
+    x_a: np.ndarray
+    n_a: np.ndarray
+    x_b: np.ndarray
+    n_b: np.ndarray
+
+
+@dataclass(frozen=True)
+class Difference:
+    """b − a of one quantity.
+
+    a, b: its value for each model. low, high: the Student interval at ``level``; resampled_low, resampled_high: that of
+    resampled documents, which must agree; None with fewer than two documents. p: two-sided, of no difference, for this
+    quantity alone. p_adjusted: the same for all of those compared together (Holm). detectable: the smallest difference
+    that these documents would have shown at this level with a power of 80 %. documents: how many are paired.
+    """
+
+    name: str
+    unit: str
+    a: float
+    b: float
+    difference: float
+    documents: int
+    level: float
+    se: float | None = None
+    low: float | None = None
+    high: float | None = None
+    resampled_low: float | None = None
+    resampled_high: float | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    detectable: float | None = None
+
+    def documents_to_show(self, difference: float) -> int | None:
+        """About how many documents of this kind would show a difference of that size with a power of 80 %.
+
+        The standard error falls as one over the root of their number. None without an interval; at least 2.
+        """
+        if self.detectable is None or difference == 0:
+            return None
+        return max(2, math.ceil(self.documents * (self.detectable / difference) ** 2))
+
+
+def quantities(
+    a: DocumentTable, b: DocumentTable, ks: Sequence[int], windows: Sequence[int], same_tokens: bool
+) -> list[Quantity]:
+    """What can be compared of two tables with the same documents in the same order.
+
+    ks: of RBP_k, any; of p_{N,k}, those that both tables keep runs for. windows: the N > 1. same_tokens: whether both
+    models were scored on the same tokens; otherwise only bits per byte of text can be compared.
+    """
+    found = []
+    if same_tokens:
+        found.append(Quantity("cross-entropy", "nats per token", _nll(a), a.num_scored, _nll(b), b.num_scored))
+        found += [Quantity(f"RBP_{k}", "", a.hits(k), a.num_scored, b.hits(k), b.num_scored) for k in ks]
+        kept = [k for k in ks if k in a.thresholds and k in b.thresholds]
+        found += [
+            Quantity(f"p_{{{n},{k}}}", "", a.window_hits(n, k), a.windows(n), b.window_hits(n, k), b.windows(n))
+            for n in windows if n > 1 for k in kept
+        ]  # fmt: skip
+        surprise = [_surprise(table) for table in (a, b)]
+        found.append(Quantity("error entropy", "nats per token", surprise[0], a.num_scored, surprise[1], b.num_scored))
+    if a.num_bytes.sum() and b.num_bytes.sum():
+        bits = [_nll(table) / math.log(2) for table in (a, b)]
+        found.append(Quantity("bits per byte", "bits", bits[0], a.num_bytes, bits[1], b.num_bytes))
+    return [q for q in found if q.n_a.sum() and q.n_b.sum()]
+
+
+def _nll(table: DocumentTable) -> np.ndarray:
+    return table.nll_units * UNIT
+
+
+def _surprise(table: DocumentTable) -> np.ndarray:
+    """Σ −log p_e over each document's tokens, p_e the share of rank e in all of them; over Σn it is the error entropy.
+
+    By the pessimistic rank, which is kept by document; the optimistic one of the definition differs from it at ties
+    only. The derivative of the entropy by a document's weight is that of this ratio with p_e held.
+    """
+    total = np.bincount(table.rank, weights=table.count)
+    surprise = np.zeros(len(total))
+    seen = total > 0
+    surprise[seen] = -np.log(total[seen] / total.sum())
+    row = np.repeat(np.arange(len(table)), np.diff(table.indptr))
+    return np.bincount(row, weights=table.count * surprise[table.rank], minlength=len(table))
+
+
+def influence(quantity: Quantity) -> np.ndarray:
+    """What each document adds to the difference b − a beyond its share, float64 [M]; the r_m of this module's text."""
+    parts = []
+    for x, n in ((quantity.x_b, quantity.n_b), (quantity.x_a, quantity.n_a)):
+        total = n.sum()
+        parts.append((x - x.sum() / total * n) / total)
+    return parts[0] - parts[1]
+
+
+def compare(chosen: Sequence[Quantity], level: float = 0.95, seed: int = 0) -> list[Difference]:
+    """The difference of every quantity; p values are adjusted for their number."""
+    found = [_difference(quantity, level, seed) for quantity in chosen]
+    adjusted = iter(holm([d.p for d in found if d.p is not None]))
+    return [d if d.p is None else _with(d, p_adjusted=next(adjusted)) for d in found]
+
+
+def _difference(quantity: Quantity, level: float, seed: int) -> Difference:
+    a, b = (x.sum() / n.sum() for x, n in ((quantity.x_a, quantity.n_a), (quantity.x_b, quantity.n_b)))
+    r = influence(quantity)
+    documents = int(((quantity.n_a > 0) | (quantity.n_b > 0)).sum())
+    plain = Difference(quantity.name, quantity.unit, float(a), float(b), float(b - a), documents, level)
+    if documents < 2:
+        return plain
+    se = math.sqrt(documents / (documents - 1) * float((r**2).sum()))
+    t = float(distributions.t.ppf(0.5 + level / 2, documents - 1))
+    low, high = resampled(quantity, level, seed)
+    p = 1.0 if b == a else 0.0 if se == 0 else 2 * float(distributions.t.sf(abs(b - a) / se, documents - 1))
+    return _with(
+        plain, se=se, low=float(b - a) - t * se, high=float(b - a) + t * se, resampled_low=low, resampled_high=high,
+        p=p, detectable=(t + float(distributions.t.ppf(POWER, documents - 1))) * se,
+    )  # fmt: skip
+
+
+def _with(difference: Difference, **values: float) -> Difference:
+    return Difference(**{**vars(difference), **values})
+
+
+def resampled(quantity: Quantity, level: float, seed: int) -> tuple[float, float]:
+    """The percentile interval of b − a over documents drawn with replacement; the same draws for every quantity."""
+    rng, number = np.random.default_rng(seed), len(quantity.n_a)
+    table = np.stack([quantity.x_a, quantity.n_a, quantity.x_b, quantity.n_b], axis=1).astype(np.float64)
+    found = []
+    for _ in range(0, RESAMPLINGS, _AT_ONCE):
+        times = rng.multinomial(number, np.full(number, 1 / number), size=_AT_ONCE)
+        x_a, n_a, x_b, n_b = (times @ table).T
+        possible = (n_a > 0) & (n_b > 0)
+        found.append(x_b[possible] / n_b[possible] - x_a[possible] / n_a[possible])
+    low, high = np.quantile(np.concatenate(found), [0.5 - level / 2, 0.5 + level / 2])
+    return float(low), float(high)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p values of several comparisons, adjusted so that any error among them has the stated level (Holm 1979)."""
+    order = np.argsort(p, kind="stable")
+    adjusted, largest = [0.0] * len(p), 0.0
+    for place, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - place) * p[index]))
+        adjusted[index] = largest
+    return adjusted

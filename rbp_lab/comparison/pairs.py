@@ -1,0 +1,155 @@
+"""Finding the records to compare, and the documents that both have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from rbp_lab.errors import LabError, no_such
+from rbp_lab.records import RunHeader, RunRecord
+from rbp_lab.stats import DocumentTable
+from rbp_lab.store.header import run_header
+from rbp_lab.store.layout import Store
+from rbp_lab.store.records import list_headers, read_record
+
+FIELDS = ("model", "family", "dataset", "dtype", "quantisation", "key")
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two records of the same corpus and protocol, and what they have in common.
+
+    a_documents, b_documents: the rows of the documents that both have scored, in the same order. names: of these.
+    same_tokens: whether their tokens are the same. left_out: documents that only one of them has.
+    """
+
+    a: RunRecord
+    b: RunRecord
+    a_documents: DocumentTable
+    b_documents: DocumentTable
+    names: tuple[str, ...]
+    same_tokens: bool
+    left_out: int
+
+
+def find_pairs(store: str, a: str, b: str) -> list[tuple[RunHeader, RunHeader]]:
+    """The finished runs that ``a`` and ``b`` name, paired by corpus, windows and candidates.
+
+    Each is a key or its beginning, the name of a model (a shell pattern), or filters such as
+    "model=gpt2,dtype=float32". Raises LabError when one names nothing, or two runs of one corpus and protocol.
+    """
+    headers = [run_header(header) for header in list_headers(store)[0]]
+    if not headers:
+        raise LabError(f"there are no finished runs in {Store(store).root}; rbp-lab measure makes some")
+    sides = [_by_protocol(name, text, _named(name, text, headers)) for name, text in (("a", a), ("b", b))]
+    if {h.key for h in sides[0].values()} == {h.key for h in sides[1].values()}:
+        raise LabError(f"a={a} and b={b} name the same run")
+    common = [corpus for corpus in sides[0] if corpus in sides[1]]
+    if not common:
+        raise LabError(
+            f"a={a} and b={b} were not measured on a common corpus with the same windows: "
+            f"{_corpora(sides[0])} against {_corpora(sides[1])}"
+        )
+    return [(sides[0][corpus], sides[1][corpus]) for corpus in common]
+
+
+def _named(name: str, text: str, headers: Sequence[RunHeader]) -> list[RunHeader]:
+    described = [(header, _described(header)) for header in headers]
+    if "=" in text:
+        wanted = dict(part.partition("=")[::2] for part in text.split(","))
+        for field in wanted:
+            if field.strip() not in FIELDS:
+                raise LabError(no_such(name, f"filter {field!r}", field, FIELDS))
+        found = [h for h, d in described if all(fnmatchcase(d[f.strip()], v.strip()) for f, v in wanted.items())]
+    else:
+        found = [h for h, _ in described if len(text) >= 6 and h.key.startswith(text)]
+        found = found or [h for h, d in described if fnmatchcase(d["model"], text)]
+    if not found:
+        names = sorted({d["model"] for _, d in described})
+        raise LabError(f"{no_such(name, f'finished run {text!r}', text, names)}, a key, or filters as model=…,dtype=…")
+    return found
+
+
+def _described(header: RunHeader) -> dict[str, str]:
+    model, spec = header.model, header.scoring
+    return {
+        "model": model.name, "family": model.family, "dataset": header.dataset.name, "dtype": spec.dtype,
+        "quantisation": model.quantisation or "none", "key": header.key,
+    }  # fmt: skip
+
+
+def _by_protocol(name: str, text: str, headers: Sequence[RunHeader]) -> dict[str, RunHeader]:
+    found: dict[str, RunHeader] = {}
+    for header in sorted(headers, key=lambda h: (-len(h.scoring.thresholds), -len(h.scoring.window_lengths), h.key)):
+        spec = header.scoring
+        windows = json.dumps([spec.protocol, spec.candidates], sort_keys=True)
+        same = found.setdefault(f"{header.dataset.fingerprint} {windows}", header)
+        if _counted(same) != _counted(header):
+            differ = {k: v for k, v in _described(header).items() if v != _described(same)[k]}
+            raise LabError(
+                f"{name}={text} names several runs on {header.dataset.name} with the same windows, among them "
+                f"{same.key} and {header.key}; add to it, for example {name}={_shown(differ)}"
+            )
+    return found
+
+
+def _counted(header: RunHeader) -> tuple[object, ...]:
+    """What decides a run's counts; for which k and N it keeps tables does not."""
+    spec = header.scoring
+    return header.model.fingerprint, header.model.quantisation, spec.dtype, spec.tf32, spec.logits, spec.attention
+
+
+def _shown(differ: Mapping[str, Any]) -> str:
+    field, value = next(iter(differ.items()))
+    return f"'\"{field}={value}\"'"
+
+
+def _corpora(side: Mapping[str, RunHeader]) -> str:
+    return ", ".join(sorted({header.dataset.name for header in side.values()}))
+
+
+def load_pair(store: str, a: RunHeader, b: RunHeader) -> Pair:
+    """The records of a pair, with the documents that both have scored.
+
+    Raises LabError when they have none in common.
+    """
+    first, second = (read_record(Store(store).record(header.key).directory, header.key) for header in (a, b))
+    ids = np.intersect1d(first.documents.document_id, second.documents.document_id)
+    if not len(ids):
+        raise LabError(f"runs {a.key} and {b.key} have scored no document in common")
+    tables = [of_documents(record.documents, ids) for record in (first, second)]
+    same = a.model.tokenizer_size == b.model.tokenizer_size
+    same = same and bool((tables[0].num_scored == tables[1].num_scored).all())
+    same = same and bool((tables[0].num_bytes == tables[1].num_bytes).all())
+    names = tuple(first.document_names[i] for i in ids)
+    left_out = len(first.documents) + len(second.documents) - 2 * len(ids)
+    return Pair(first, second, *tables, names, same, left_out)
+
+
+def of_documents(table: DocumentTable, ids: np.ndarray) -> DocumentTable:
+    """The rows of the documents ``ids`` (rising, all of them in the table)."""
+    rows = np.searchsorted(table.document_id, ids)
+    sizes = np.diff(table.indptr)[rows]
+    indptr = np.concatenate([[0], np.cumsum(sizes)])
+    take = np.repeat(table.indptr[rows] - indptr[:-1], sizes) + np.arange(indptr[-1])
+    new_row = np.full(len(table), -1)
+    new_row[rows] = np.arange(len(rows))
+    runs = new_row[table.run_row] >= 0
+    per_row = ("document_id", "num_scored", "num_bytes", "nll_units", "entropy_units", "num_tied", "nll_sq",
+               "log_rank", "log_rank_sq")  # fmt: skip
+    return DocumentTable(
+        thresholds=table.thresholds,
+        **{name: getattr(table, name)[rows] for name in per_row},
+        indptr=indptr.astype(np.int64),
+        rank=table.rank[take],
+        count=table.count[take],
+        run_row=new_row[table.run_row[runs]].astype(np.int32),
+        run_threshold=table.run_threshold[runs],
+        run_length=table.run_length[runs],
+        run_count=table.run_count[runs],
+    )

@@ -1,0 +1,140 @@
+"""A comparison in the terminal and as CSV tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rbp_lab.comparison.differences import Difference, Quantity, compare, influence, quantities
+from rbp_lab.comparison.pairs import Pair, load_pair
+from rbp_lab.records import RunHeader
+from rbp_lab.report.terminal import print_line
+from rbp_lab.stats import UNIT
+from rbp_lab.store.layout import Store
+from rbp_lab.store.tables import write_csv
+from rbp_lab.text import bracket, count, number, significant, visible
+
+HEADLINE = "cross-entropy"
+
+
+def compare_pair(
+    console: Console, store: str, a: RunHeader, b: RunHeader, ks: Sequence[int], windows: Sequence[int], level: float,
+    detect: float | None, worst: int,
+) -> list[Difference]:  # fmt: skip
+    """Compare two runs of one corpus: print the headline, the differences and the documents that carry them.
+
+    differences.csv and documents.csv are kept below the store's comparisons. detect: a difference, to say how many
+    documents would show it. worst: documents to print. Raises LabError when the runs share no document.
+    """
+    pair = load_pair(store, a, b)
+    chosen = quantities(pair.a_documents, pair.b_documents, ks, windows, pair.same_tokens)
+    found = compare(chosen, level)
+    documents = documents_table(pair, chosen)
+    directory = Store(store).comparison(a.key, b.key)
+    write_csv(pd.DataFrame([asdict(d) for d in found]), directory / "differences.csv")
+    write_csv(documents, directory / "documents.csv")
+    print_line(console, f"\na: {label(pair.a.header)}\nb: {label(pair.b.header)}")
+    for line in (headline(found, pair), *notes(pair, found)):
+        print_line(console, line)
+    console.print(differences_table(found, detect))
+    if worst and len(documents):
+        console.print(worst_table(documents.head(worst), documents))
+    print_line(console, f"tables: {directory}")
+    return found
+
+
+def label(header: RunHeader) -> str:
+    """A run in words: model, format, corpus, key."""
+    rounded = f", weights {header.model.quantisation}" if header.model.quantisation else ""
+    return visible(f"{header.model.name} ({header.scoring.dtype}{rounded}) on {header.dataset.name}, run {header.key}")
+
+
+def headline(found: Sequence[Difference], pair: Pair) -> str:
+    """The first difference as one sentence with its interval."""
+    if not found:
+        return "nothing can be compared: the texts' sizes in bytes are unknown, and the tokens differ"
+    first = found[0]
+    unit = f" {first.unit}" if first.unit else ""
+    if first.low is None:
+        return f"b − a of {first.name}: {number(first.difference)}{unit}; one document has no interval"
+    said = "b is worse" if first.low > 0 else "b is better" if first.high < 0 else "no difference is shown"
+    between = f"b − a of {first.name} is {number(first.difference)}{unit} {bracket(first.low, first.high)}"
+    if first.low <= 0 <= first.high:
+        between += f"; one of {number(first.detectable)} would have been with a probability of 80 %"
+    return f"{said}: {between} over {count(first.documents)} documents"
+
+
+def notes(pair: Pair, found: Sequence[Difference]) -> list[str]:
+    """What a reader must know of the table."""
+    lines = []
+    if not pair.same_tokens:
+        lines.append("the models' tokens differ, so only bits per byte of the text can be compared")
+    if pair.left_out:
+        lines.append(f"{count(pair.left_out)} documents that only one run has scored are left out")
+    numbers = sum(d.p is not None for d in found)
+    if numbers > 1:
+        lines.append(f"p is of one comparison, adjusted p of all {numbers} in the table (Holm)")
+    return lines
+
+
+def differences_table(found: Sequence[Difference], detect: float | None) -> Table:
+    """One row for each quantity. detect: the difference for which documents are counted, None for no such column."""
+    table = Table()
+    table.add_column("")
+    for name in ("a", "b", "b − a"):
+        table.add_column(name, justify="right")
+    for name in ("interval", "resampled"):
+        table.add_column(name)
+    for name in ("p", "adjusted p", "detectable", *([f"documents for {significant(detect)}"] if detect else [])):
+        table.add_column(name, justify="right")
+    for d in found:
+        digits = 6 if d.name.startswith("p_") else 4
+        row = [d.name, number(d.a, digits), number(d.b, digits), number(d.difference, digits)]
+        row += [bracket(d.low, d.high, digits), bracket(d.resampled_low, d.resampled_high, digits)]
+        row += [significant(d.p, 2), significant(d.p_adjusted, 2), significant(d.detectable, 2)]
+        table.add_row(*map(Text, row), *([Text(count(d.documents_to_show(detect)))] if detect else []))
+    return table
+
+
+def documents_table(pair: Pair, chosen: Sequence[Quantity]) -> pd.DataFrame:
+    """One row a document, those that carry the first difference before the others.
+
+    Columns: document, tokens of a and b, nll of a and b in nats, and ``carries``: what it adds to the first difference
+    beyond its share (``differences.influence``), which sums to 0.
+    """
+    a, b = pair.a_documents, pair.b_documents
+    carries = influence(chosen[0]) if chosen else np.zeros(len(a))
+    table = pd.DataFrame(
+        {
+            "document": pair.names,
+            "tokens_a": a.num_scored,
+            "tokens_b": b.num_scored,
+            "nll_a": a.nll_units * UNIT,
+            "nll_b": b.nll_units * UNIT,
+            "carries": carries,
+        }
+    )
+    return table.iloc[np.argsort(-np.abs(carries), kind="stable")].reset_index(drop=True)
+
+
+def worst_table(worst: pd.DataFrame, whole: pd.DataFrame) -> Table:
+    """The documents that carry the first difference, with their share of its variance."""
+    table = Table(title="documents that carry the difference", title_justify="left")
+    table.add_column("document")
+    for name in ("tokens", "nats per token, a", "b", "adds to b − a", "share of its variance"):
+        table.add_column(name, justify="right")
+    variance = float((whole["carries"] ** 2).sum())
+    for _, row in worst.iterrows():
+        share = row["carries"] ** 2 / variance if variance else 0.0
+        each = [row[f"nll_{side}"] / row[f"tokens_{side}"] if row[f"tokens_{side}"] else None for side in "ab"]
+        table.add_row(
+            Text(visible(row["document"])), count(row["tokens_a"]), number(each[0]), number(each[1]),
+            significant(row["carries"], 2), f"{share:.0%}",
+        )  # fmt: skip
+    return table
