@@ -309,10 +309,12 @@ def explain(error: Exception, command: str, arguments: Arguments) -> str:
         return f"{file}, line {line}: not UTF-8 ({error.reason})"
     if isinstance(error, RecursionError):
         return "a YAML file names itself in its defaults; give a file that extends a packaged one a name of its own"
+    plugin = re.search(r"hydra/launcher/(submitit_slurm|ray)\b", f"{getattr(error, 'missing_cfg_file', '')} {error}")
+    if plugin:
+        name, extra = {"submitit_slurm": ("slurm", "slurm"), "ray": ("devices", "ray")}[plugin[1]]
+        return f"hydra/launcher={name} needs a plugin of Hydra's: pip install 'rbp-lab[{extra}]'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, given = str(error.missing_cfg_file).rpartition("/")
-        if given == "submitit_slurm":
-            return "hydra/launcher=slurm needs a plugin of Hydra's: pip install 'rbp-lab[slurm]'"
         return no_such(group, f"{group}={given}", given, list(error.options))
     cause = error.__cause__
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):

@@ -1,7 +1,7 @@
 """What depends on Slurm's commands, tried against scripts in their place; a real Slurm is in test_slurm."""
 
 import pytest
-from hydra.errors import MissingConfigException
+from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from rbp_lab.cli import explain, main
 from rbp_lab.config.arguments import parse
@@ -67,6 +67,8 @@ def test_without_the_plugin_the_extra_is_named():
     error = MissingConfigException("no", missing_cfg_file="hydra/launcher/submitit_slurm", options=["basic"])
     arguments = parse("measure", ["-m", "hydra/launcher=slurm"])
     assert explain(error, "measure", arguments).endswith("pip install 'rbp-lab[slurm]'")
+    error = ConfigCompositionException("In 'hydra/launcher/devices': Could not load 'hydra/launcher/ray'.")
+    assert explain(error, "measure", arguments).endswith("pip install 'rbp-lab[ray]'")
 
 
 def test_failures_of_other_kinds_are_not_slurms():
