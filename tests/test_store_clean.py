@@ -54,14 +54,21 @@ def test_leftovers_of_crashes_go_and_nothing_else(tmp_path, work, capsys):
     work.files.lease(0).write_text(gone_lease)
     assert clean(tmp_path, capsys).startswith("removed 3 leftovers of crashes, 3.")
     assert mine.is_dir() and not half.exists() and work.finished() == {1} and not work.files.leases()
-    assert clean(tmp_path, capsys).startswith("removed 0 leftovers of crashes, 0B\n1 unfinished measurement is kept")
+    assert clean(tmp_path, capsys).startswith("removed 0 leftovers of crashes, 0B\n1 unfinished measurement or training")
 
 
 def test_unfinished_work_goes_on_request_unless_somebody_is_at_it(tmp_path, work, capsys):
     with Lease(work.files.lease(0)):
-        assert "removed 0 unfinished measurements" in clean(tmp_path, capsys, unfinished=True)
+        assert "removed 0 unfinished measurements and trainings" in clean(tmp_path, capsys, unfinished=True)
     assert work.finished() == {1}
-    assert "removed 1 unfinished measurement, " in clean(tmp_path, capsys, unfinished=True)
+    checkpoint = Store(tmp_path).checkpoints("0" * 24)
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "step-1.safetensors").write_bytes(b"x" * 2000)
+    with Lease(checkpoint / "training.lease"):
+        assert "removed 1 unfinished measurement or training, " in clean(tmp_path, capsys, unfinished=True)
+    assert checkpoint.exists()
+    assert "removed 1 unfinished measurement or training, 2kB" in clean(tmp_path, capsys, unfinished=True)
+    assert not checkpoint.exists()
     assert not work.files.directory.exists()
 
 

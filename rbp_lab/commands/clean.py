@@ -9,14 +9,14 @@ from typing import Any
 
 from rbp_lab.config.build import read
 from rbp_lab.store.atomic import delete
-from rbp_lab.store.clean import leftovers, size, unfinished
+from rbp_lab.store.clean import idle, leftovers, size
 from rbp_lab.store.layout import Store
 from rbp_lab.text import si
 
 
 @dataclass(frozen=True)
 class CleanRequest:
-    """What ``conf/clean.yaml`` composes. unfinished: remove the finished shards of unfinished measurements too."""
+    """What ``conf/clean.yaml`` composes. unfinished: remove shards and checkpoints that nobody works on too."""
 
     store: str
     unfinished: bool = False
@@ -27,13 +27,14 @@ def run(config: Mapping[str, Any]) -> None:
     request = read(CleanRequest, config)
     store = Store(request.store)
     print(_removed("leftover of a crash", "leftovers of crashes", list(leftovers(store))), flush=True)
-    idle = [one.files.directory for one in unfinished(store) if not one.is_worked_on]
+    left = idle(store)
     if request.unfinished:
-        print(_removed("unfinished measurement", "unfinished measurements", idle), flush=True)
-    elif idle:
-        bytes_ = sum(map(size, idle))
-        what = "measurement is" if len(idle) == 1 else "measurements are"
-        print(f"{len(idle)} unfinished {what} kept ({si(bytes_)}B), to be gone on with; unfinished=true removes them")
+        what = "unfinished measurement or training"
+        print(_removed(what, "unfinished measurements and trainings", left), flush=True)
+    elif left:
+        what = "measurement or training is" if len(left) == 1 else "measurements and trainings are"
+        bytes_ = si(sum(map(size, left)))
+        print(f"{len(left)} unfinished {what} kept ({bytes_}B), to be gone on with; unfinished=true removes them")
 
 
 def _removed(one: str, several: str, paths: list[Path]) -> str:

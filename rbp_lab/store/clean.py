@@ -35,6 +35,13 @@ def unfinished(store: Store) -> list[Unfinished]:
     return found
 
 
+def idle(store: Store) -> list[Path]:
+    """Shards of measurements, and checkpoints of trainings, that nobody works on."""
+    leases = Leases()
+    trainings = [path for path in store.all_checkpoints() if not any(map(leases.is_alive, path.glob("*.lease")))]
+    return [one.files.directory for one in unfinished(store) if not one.is_worked_on] + trainings
+
+
 def leftovers(store: Store) -> Iterator[Path]:
     """Temporary files and directories of writers that have ended, and leases of processes that are gone."""
     leases = Leases()

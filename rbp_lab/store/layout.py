@@ -183,6 +183,10 @@ class Store:
         """Where the checkpoints of a training lie; LabError when ``training`` is not hexadecimal."""
         return self.root / "checkpoints" / _hexadecimal(training)
 
+    def all_checkpoints(self) -> list[Path]:
+        """The directories of checkpoints of every unfinished training."""
+        return sorted(path for path in (self.root / "checkpoints").glob("*") if _DIGEST.fullmatch(path.name))
+
     def analysis(self, name: str) -> AnalysisFiles:
         """Where the analysis ``name`` goes; LabError when that cannot name a directory."""
         return AnalysisFiles(self.root / "analysis" / file_name(name, "the name of an analysis"))
