@@ -54,7 +54,8 @@ def test_leftovers_of_crashes_go_and_nothing_else(tmp_path, work, capsys):
     work.files.lease(0).write_text(gone_lease)
     assert clean(tmp_path, capsys).startswith("removed 3 leftovers of crashes, 3.")
     assert mine.is_dir() and not half.exists() and work.finished() == {1} and not work.files.leases()
-    assert clean(tmp_path, capsys).startswith("removed 0 leftovers of crashes, 0B\n1 unfinished measurement or training")
+    said = clean(tmp_path, capsys)
+    assert said.startswith("removed 0 leftovers of crashes, 0B\n1 unfinished measurement or training")
 
 
 def test_unfinished_work_goes_on_request_unless_somebody_is_at_it(tmp_path, work, capsys):
