@@ -16,6 +16,15 @@ class LabError(Exception):
     """
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device's memory, or the computer's, was not enough. Needs no torch to be told."""
+    return (
+        type(error).__name__ == "OutOfMemoryError"  # of torch, for GPUs
+        or isinstance(error, MemoryError)
+        or any(words in str(error) for words in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED"))
+    )
+
+
 def note(message: str) -> None:
     """Print to stderr what the user should know of a run that goes on."""
     print(f"note: {message}", file=sys.stderr, flush=True)

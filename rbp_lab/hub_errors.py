@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, out_of_memory
 
 # First match along the chain of causes wins, so the specific names stand before the general ones.
 _REASONS = (
@@ -93,10 +93,10 @@ def explained(what: str) -> Iterator[None]:
     """Turn whatever a hub library raises on bad files, ids or networks into the LabError "what: why"."""
     try:
         yield
-    except (LabError, MemoryError):
+    except LabError:
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here: the caller's case
+        if out_of_memory(error):  # the caller's case
             raise
         raise LabError(f"{what}: {explain(error)}") from error
 

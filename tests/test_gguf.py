@@ -61,6 +61,12 @@ def test_rounded_weights_are_unpacked_as_the_format_defines(files):
         assert np.array_equal(network.state_dict()[name].numpy(), expected), name
 
 
+def test_weights_of_a_file_do_not_stay_on_disk(files):
+    opened = GGUFModel(path=str(files / "plain.gguf")).open()
+    with pytest.raises(LabError, match=r"cannot stay on disk, .* model=hf, or use more GPUs or memory"):
+        opened.load(torch.float32, {"model": "cpu", "lm_head": "disk"})
+
+
 def test_the_rounding_is_in_the_record_and_its_key(files, tmp_path, capsys):
     config = measure_config(files, tmp_path / "store")
     records = {}

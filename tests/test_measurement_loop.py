@@ -102,23 +102,6 @@ def test_chunks_of_logits_change_nothing_but_rounding():
     assert metrics.cross_entropy(small.stats) == pytest.approx(metrics.cross_entropy(large.stats), rel=1e-6)
 
 
-def test_running_out_of_memory_halves_the_batch(monkeypatch):
-    plan, scorer = make_plan(), Scorer(build_tiny_model("gpt2"), "cpu")
-    expected = measure_plan(plan, scorer, run_plan())
-    real, widths = Scorer._score_head, []
-
-    def tight(self, tokens, scored):
-        widths.append(len(tokens))
-        if len(tokens) > 3:
-            raise torch.OutOfMemoryError("too much")
-        return real(self, tokens, scored)
-
-    monkeypatch.setattr(Scorer, "_score_head", tight)
-    got = measure_plan(plan, scorer, run_plan())
-    assert got.stats == expected.stats and got.documents == expected.documents
-    assert max(widths) > 3
-
-
 def spoiled(scores, index):
     """The scores with the mark of a non-finite logit at one position."""
     nll = scores.nll.clone()

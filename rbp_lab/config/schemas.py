@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ LOGITS = ("float32", "model")
 IMPLEMENTATIONS = ("auto", "reference", "torch", "numba", "triton-chunked", "triton-fused")
 CANDIDATES = ("rows", "tokenizer")
 DEVICES = ("auto", "cpu", "cuda")
+PLACEMENTS = ("auto", "single", "balanced")
 LARGEST_K = 2**31 - 1  # ranks and window lengths are kept in 32 bits
 MOST_MB = 2**30
 MOST_PROCESSES = 1024
@@ -60,11 +62,16 @@ class Launch:
 
     processes: that measure together, "auto" for one per GPU. device: auto, cpu or cuda. shard_tokens: tokens of the
     shards in which finished work is kept, None for some seconds of work; work that was begun stays cut as it was.
+    placement: of a model in a process, see ``models.placement.place_model``. max_memory: the most that weights may take
+    on a device ("0" is a process's first GPU, "cpu"), as a number of bytes or such as "20GB"; as much as is free
+    elsewhere.
     """
 
     processes: int | Literal["auto"] = 1
     device: str = "auto"
     shard_tokens: int | None = None
+    placement: str = "auto"
+    max_memory: dict[str, int | str] | None = None
 
     def __post_init__(self) -> None:
         if self.processes != "auto" and not 1 <= self.processes <= MOST_PROCESSES:
@@ -72,6 +79,19 @@ class Launch:
         if self.shard_tokens is not None and self.shard_tokens < 1:
             raise LabError(f"launch.shard_tokens must be at least 1, or null; got {self.shard_tokens}")
         one_of("launch.device", self.device, DEVICES)
+        one_of("launch.placement", self.placement, PLACEMENTS)
+        for device, size in (self.max_memory or {}).items():
+            _check_memory(device, size)
+
+
+def _check_memory(device: str, size: int | str) -> None:
+    if device != "cpu" and not device.isdecimal():
+        raise LabError(f"launch.max_memory: expected cpu or the number of a GPU; got {shown(device)}")
+    if not re.fullmatch(r"\d+|\d+(\.\d+)?[KMG]i?B", str(size)):
+        raise LabError(
+            f"launch.max_memory.{device} must be a number of bytes, or one with KB, MB, GB, KiB, MiB or GiB; got "
+            f"{shown(size)}"
+        )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rbp_lab.errors import LabError, warn
-from rbp_lab.measurement.devices import Runtime, processors, visible_gpus
+from rbp_lab.measurement.devices import Runtime, group_of, processors, visible_gpus
 
 GRACE = 8.0  # seconds that a worker has to end its callbacks when it is told to stop
 COMMAND = (sys.executable, "-m", "rbp_lab.measurement.worker")
@@ -133,11 +133,11 @@ def _pool(number: int, device: str) -> list[Worker]:
 
 
 def _environments(number: int, device: str) -> list[dict[str, str]]:
-    """The environment of each worker: its share of the processors, and one of the GPUs."""
+    """The environment of each worker: its share of the processors, and of the GPUs."""
     common = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     common["OMP_NUM_THREADS"] = str(max(1, processors() // number))
     gpus = visible_gpus() if device == "cuda" else []
-    own = [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {} for i in range(number)]
+    own = [{"CUDA_VISIBLE_DEVICES": ",".join(group_of(gpus, i, number))} if gpus else {} for i in range(number)]
     return [{**common, **one} for one in own]
 
 

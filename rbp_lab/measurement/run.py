@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from rbp_lab.errors import LabError, note, note_once
 from rbp_lab.measurement.devices import Runtime, choose_device, number_of_processes, place_in_cluster
-from rbp_lab.measurement.job import Job, Outcome, identify
+from rbp_lab.measurement.job import Identity, Job, Outcome, identify
 from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.store.atomic import may_be_written
 from rbp_lab.store.records import DamagedRecord, has_record, read_totals, record_path, rename_record
@@ -39,7 +40,7 @@ def run_job(job: Job) -> Outcome:
 
     device = choose_device(job.launch.device)
     ready = prepare(job, corpus, identity, device)
-    processes = number_of_processes(job.launch.processes, device)
+    processes = number_of_processes(job.launch.processes, device, partial(_gpus_each, job, identity))
     place = place_in_cluster(os.environ, device)
     with _kept(ready.partial, identity.key):
         if processes == 1:
@@ -50,8 +51,19 @@ def run_job(job: Job) -> Outcome:
             from rbp_lab.measurement.pool import launch
 
             first, world = place.rank * processes, place.world * processes
-            launch(job.config, identity.key, [Runtime(first + i, world, device) for i in range(processes)])
+            launch(job.config, identity.key, [Runtime(first + i, world, device, processes) for i in range(processes)])
     return Outcome(path, read_totals(path, identity.key).header, measured=True)
+
+
+def _gpus_each(job: Job, identity: Identity, memory: list[int]) -> int:
+    """How many GPUs a process needs, each with so many bytes for weights."""
+    import torch
+
+    from rbp_lab.models.placement import gpus_per_model, limited
+
+    given = limited(dict(enumerate(memory)), job.launch.max_memory or {})
+    dtype = getattr(torch, identity.header.scoring.dtype)
+    return gpus_per_model(identity.opened.empty, dtype, list(given.values()), job.launch.placement)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import time
 from dataclasses import asdict, dataclass
@@ -12,13 +13,15 @@ import torch
 import transformers
 
 from rbp_lab import __version__
+from rbp_lab.config.schemas import Launch
 from rbp_lab.errors import LabError, note
-from rbp_lab.measurement.devices import Runtime
+from rbp_lab.measurement.devices import Runtime, memory_for_weights
 from rbp_lab.measurement.loop import NonFiniteScores, Watch, measure
 from rbp_lab.measurement.merge import make_record
 from rbp_lab.measurement.observers import Measurement, Observers, RunInfo
 from rbp_lab.measurement.parts import to_arrays
 from rbp_lab.measurement.prepare import Prepared
+from rbp_lab.models.placement import Placement, enough_memory, limited, place_model
 from rbp_lab.models.row_probe import RowRules, probe_rows, row_lengths
 from rbp_lab.models.scorer import Scorer, describe_head
 from rbp_lab.models.source import LoadedModel, OpenModel
@@ -133,25 +136,27 @@ def load_instrument(ready: Prepared, runtime: Runtime) -> Instrument:
     opened, header = ready.identity.opened, ready.identity.header
     model, spec, job = header.model, header.scoring, ready.job
     torch.set_float32_matmul_precision("high" if spec.tf32 else "highest")
-    loaded = _weights(opened, spec.dtype, runtime.device)
-    scorer = Scorer(
-        loaded.network,
-        runtime.device,
-        num_candidates=min(model.vocab_rows, model.tokenizer_size) if spec.candidates == "tokenizer" else None,
-        logits=spec.logits,
-        budget=None if job.scoring.logits_mb is None else int(job.scoring.logits_mb * 2**20),
-        implementation=job.scoring.implementation,
-        lengths=sorted({*row_lengths(ready.plan), int(ready.plan.width.max())}),
-    )
+    with enough_memory(f"to load model {model.name} and to try it on a row"):
+        placement, loaded = _weights(opened, getattr(torch, spec.dtype), runtime, job.launch)
+        scorer = Scorer(
+            loaded.network,
+            placement.device,
+            num_candidates=min(model.vocab_rows, model.tokenizer_size) if spec.candidates == "tokenizer" else None,
+            logits=spec.logits,
+            budget=None if job.scoring.logits_mb is None else int(job.scoring.logits_mb * 2**20),
+            implementation=job.scoring.implementation,
+            lengths=sorted({*row_lengths(ready.plan), int(ready.plan.width.max())}),
+        )
     rules = probe_rows(ready.plan, scorer, coarsest_eps(loaded.network), scorer.reset)
     notes = [*opened.notes, *loaded.notes]
     notes += [describe_head(scorer.plan)] if scorer.plan.kind != "head" else []
-    notes += [rules.sentence()] if rules.sentence() else []
+    notes += [line for line in (rules.sentence(), placement.sentence()) if line]
     if runtime.is_main:
         for line in notes:
             note(f"model {model.name}: {line}")
     ran = {
-        "device": runtime.device,
+        "device": placement.device,
+        "placement": dict(placement.shares),
         "machine": platform.processor() or platform.machine(),
         "head": describe_head(scorer.plan),
         "implementation": scorer.implementation,
@@ -170,17 +175,23 @@ def load_instrument(ready: Prepared, runtime: Runtime) -> Instrument:
 
 
 # The weights of the last measurement, and what they are: the next one of a sweep over data sets has the same.
-_last: tuple[tuple[object, ...], LoadedModel] | None = None
+_last: tuple[tuple[object, ...], tuple[Placement, LoadedModel]] | None = None
 
 
-def _weights(opened: OpenModel, dtype: str, device: str) -> LoadedModel:
-    """The model's weights, which stay in memory until another model's are asked for."""
+def _weights(
+    opened: OpenModel, dtype: torch.dtype, runtime: Runtime, launch: Launch
+) -> tuple[Placement, LoadedModel]:
+    """The model's weights and where they lie; they stay in memory until another model's are asked for."""
     global _last
-    info = opened.info
-    what = (info.path, info.revision, info.fingerprint, info.quantisation, opened.attention, dtype, device)
+    info, limits = opened.info, launch.max_memory or {}
+    how = (opened.attention, dtype, runtime.device, launch.placement, tuple(sorted(limits.items())))
+    what = (info.path, info.revision, info.fingerprint, info.quantisation, *how)
     if _last is None or _last[0] != what:
         _last = None  # before the next ones take room
-        _last = what, opened.load(getattr(torch, dtype), device)
+        gc.collect()  # a model that is spread holds itself in a circle
+        memory = limited(memory_for_weights(runtime), limits)
+        placement = place_model(opened.empty, dtype, runtime.device, memory, launch.placement)
+        _last = what, (placement, opened.load(dtype, placement.device_map))
     return _last[1]
 
 

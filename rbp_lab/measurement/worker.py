@@ -17,6 +17,7 @@ from rbp_lab.measurement.devices import Runtime
 from rbp_lab.measurement.job import identify
 from rbp_lab.measurement.prepare import prepare
 from rbp_lab.measurement.work import work
+from rbp_lab.models.placement import remove_written_weights
 
 
 def serve(answers: int) -> None:
@@ -31,6 +32,7 @@ def serve(answers: int) -> None:
 def _read(jobs: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         jobs.put(line)
+    remove_written_weights()
     os._exit(0)  # the process that gave the jobs has ended, or needs this one no longer
 
 

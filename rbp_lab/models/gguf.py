@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,6 +27,7 @@ from rbp_lab.models.opening import (
     named,
 )
 from rbp_lab.models.params import empty_model
+from rbp_lab.models.placement import DeviceMap, load_pretrained
 from rbp_lab.models.source import LoadedModel, OpenModel
 from rbp_lab.names import clean_name
 from rbp_lab.store.atomic import atomic_directory, may_be_written
@@ -55,7 +56,6 @@ class GGUFModel:
     revision: str | None = None
     dtype: str | None = None
     attention: str | None = None
-    device_map: str | None = None
     training_tokens: int | None = None
     cache: str | None = None
 
@@ -87,10 +87,10 @@ class GGUFModel:
         )  # fmt: skip
         files.verify()
 
-        def load(dtype: torch.dtype, device: str | torch.device) -> LoadedModel:
-            return self._load(config, headers, files, dtype, device)
+        def load(dtype: torch.dtype, where: str | DeviceMap) -> LoadedModel:
+            return self._load(config, headers, files, dtype, where)
 
-        return OpenModel(info, tokenizer, load, files.verify, self.dtype, self.attention, notes)
+        return OpenModel(info, tokenizer, network, load, files.verify, self.dtype, self.attention, notes)
 
     def _paths(self) -> tuple[str | None, list[Path]]:
         """The commit of a hub id, None otherwise, and the files of the model in order."""
@@ -188,22 +188,26 @@ class GGUFModel:
                 config.save_pretrained(target)
 
     def _load(
-        self, config: Any, headers: list[Header], files: ModelFiles, dtype: torch.dtype, device: str | torch.device
+        self, config: Any, headers: list[Header], files: ModelFiles, dtype: torch.dtype, where: str | DeviceMap
     ) -> LoadedModel:
-        from transformers import AutoModelForCausalLM, GgufConfig
+        from transformers import GgufConfig
 
+        if isinstance(where, Mapping) and "disk" in where.values():
+            raise LabError(
+                f"model {self.name}: weights of a GGUF file cannot stay on disk, and memory does not hold them all; "
+                "measure the repository that it was converted from with model=hf, or use more GPUs or memory "
+                "(launch.placement, launch.max_memory)"
+            )
         with _as_one(headers) as path, quiet(), self._explained("the weights"):
-            network, report = AutoModelForCausalLM.from_pretrained(
-                str(path.parent),
+            network, report = load_pretrained(
+                where,
+                pretrained_model_name_or_path=str(path.parent),
                 gguf_file=path.name,
                 config=copy.deepcopy(config),
                 # Packed weights would be multiplied by whatever kernel is installed.
                 quantization_config=GgufConfig(dequantize=True),
                 dtype=dtype,
-                device_map={"": device} if self.device_map is None else self.device_map,
                 attn_implementation=self.attention,
-                ignore_mismatched_sizes=True,  # listed together with what is missing
-                output_loading_info=True,
             )
         files.verify()
         return checked_weights(network, report, f"model {self.name}: the file {self.path}")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, out_of_memory
 from rbp_lab.hub_errors import first_line
 from rbp_lab.models.weights import coarsest_eps
 from rbp_lab.scoring.types import LMHead
@@ -126,9 +126,9 @@ def response(model: nn.Module, ids: torch.Tensor) -> list[torch.Tensor]:
 def _first_logits(model: nn.Module, ids: torch.Tensor, advice: str = "") -> torch.Tensor:
     try:
         return full_logits(model, ids)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # whatever it misses: a language, a picture, a package, positions
+        if out_of_memory(error):
+            raise
         raise LabError(
             f"{type(model).__name__} does not run on {ids.shape[1]} token ids alone: {first_line(error)}{advice}"
         ) from error
@@ -256,7 +256,7 @@ def _understood() -> Iterator[None]:
     """A model that stumbles over logits that are not its own has a head that is not plain."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if out_of_memory(error):
+            raise
         raise _Unknown(f"the model does not run with its head replaced ({type(error).__name__}: {error})") from error

@@ -31,6 +31,7 @@ from rbp_lab.models.opening import (
     named,
 )
 from rbp_lab.models.params import empty_model
+from rbp_lab.models.placement import DeviceMap, load_pretrained
 from rbp_lab.models.source import LoadedModel, OpenModel
 
 if TYPE_CHECKING:
@@ -46,10 +47,9 @@ class HFModel:
     the path; a revision that it does not show is added. family: models that share one law. revision: branch, tag or
     commit of a hub id. dtype: overrides the precision config for this model (float32, bfloat16, float16); None
     follows it. quantisation: int8, int4 or fp8 rounds the weights of the layers when they are loaded, see
-    ``rounding.round_weights``. attention: transformers' attention implementation, None for its default. device_map:
-    None puts the whole model on the process's device; "auto" spreads it over all devices. trust_remote_code: run code
-    that the repository ships. training_tokens: tokens seen in training, when known. display_size, licence: what
-    listings say of the model before anything of it is there.
+    ``rounding.round_weights``. attention: transformers' attention implementation, None for its default.
+    trust_remote_code: run code that the repository ships. training_tokens: tokens seen in training, when known.
+    display_size, licence: what listings say of the model before anything of it is there.
     """
 
     path: str
@@ -59,7 +59,6 @@ class HFModel:
     dtype: str | None = None
     quantisation: str | None = None
     attention: str | None = None
-    device_map: str | None = None
     trust_remote_code: bool = False
     training_tokens: int | None = None
     display_size: str = ""
@@ -109,9 +108,9 @@ class HFModel:
             if files is not None:
                 files.verify()
 
-        def load(dtype: torch.dtype, device: str | torch.device) -> LoadedModel:
+        def load(dtype: torch.dtype, where: str | DeviceMap) -> LoadedModel:
             try:
-                loaded = self._load(config, commit, dtype, device)
+                loaded = self._load(config, commit, dtype, where)
             except LabError:
                 verify()  # files that changed are the better reason
                 raise
@@ -123,7 +122,7 @@ class HFModel:
         info, notes = describe(
             self, config, network, tokenizer, revision=commit, fingerprint=fingerprint, quantisation=self.quantisation
         )
-        return OpenModel(info, tokenizer, load, verify, self.dtype, self.attention, notes)
+        return OpenModel(info, tokenizer, network, load, verify, self.dtype, self.attention, notes)
 
     @property
     def _where(self) -> dict[str, Any]:
@@ -193,25 +192,21 @@ class HFModel:
                     "does not pin; copy the .py files beside the model in a directory and name them there in auto_map"
                 )
 
-    def _load(self, config: Any, commit: str | None, dtype: torch.dtype, device: str | torch.device) -> LoadedModel:
-        """The network with its weights in dtype on device.
+    def _load(self, config: Any, commit: str | None, dtype: torch.dtype, where: str | DeviceMap) -> LoadedModel:
+        """The network with its weights in dtype on a device, or by a device map.
 
         Raises LabError as ``checked_weights`` does, and when they cannot be read.
         """
-        from transformers import AutoModelForCausalLM
-
         # A checkpoint without safetensors would make transformers ask the hub, from a thread, to convert it.
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
         with quiet(downloads=True), self._explained("the weights"):
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = load_pretrained(
+                where,
                 **self._where,
                 config=copy.deepcopy(config),
                 revision=commit or "main",
                 dtype=dtype,
-                device_map={"": device} if self.device_map is None else self.device_map,
                 attn_implementation=self.attention,
-                ignore_mismatched_sizes=True,  # listed below together with what is missing
-                output_loading_info=True,
             )
         loaded = checked_weights(model, report, f"model {self.name}: the checkpoint {self.path}")
         if self.quantisation is None:

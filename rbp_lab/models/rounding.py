@@ -35,7 +35,10 @@ def round_weights(network: nn.Module, kind: str, what: str) -> str:
         raise LabError(f"{what}: no layer can be rounded to {kind}, as none is a plain linear layer ({kinds})")
     wrong = next((name for name, m in layers.items() if m.weight.is_meta or m.weight.shape[1] % GROUP), None)
     if wrong is not None and layers[wrong].weight.is_meta:
-        raise LabError(f"{what}: weights that are kept off the device cannot be rounded; choose model.device_map=null")
+        raise LabError(
+            f"{what}: weights that lie in a slower place than they are used in cannot be rounded; choose "
+            "launch.placement=single"
+        )
     if wrong is not None and kind == "int4":
         raise LabError(
             f"{what}: int4 needs layers of {GROUP} inputs or a multiple, but {wrong} has {layers[wrong].in_features}"

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from rbp_lab.data.windows import TokenBatch
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, note, out_of_memory
 from rbp_lab.models.head import HeadPlan, intercept, probe_head, response
+from rbp_lab.models.placement import enough_memory
 from rbp_lab.models.state import check_repeats, keep_state, relative_distance
 from rbp_lab.models.weights import coarsest_eps
 from rbp_lab.scoring import LMHead, TokenScores, choose, missing, product_of, score_tokens
@@ -26,8 +27,9 @@ class Scorer:
     The hidden states are caught where they enter the output layer and scored there, tile by tile, so that the logits
     of a batch never exist. A model whose output layer is not understood falls back to its own logits, a row at a time;
     ``plan.reason`` says why. On a CPU each row has a forward pass of its own: how a product rounds depends on its
-    shape, and so a row's scores do not depend on its batch. On a GPU a batch is one forward pass, and one that does not
-    fit its memory is split in two and tried again: there scores from different batches agree to rounding.
+    shape, and so a row's scores do not depend on its batch. On a GPU a batch is one forward pass: there scores from
+    different batches agree to rounding. A batch for which memory is not enough is split in two and tried again, and
+    later ones are split beforehand; LabError when it is not enough for one row.
 
     lengths: of rows that are to be scored, ascending, so that the output layer is tried on them too. implementation:
     what "auto" came to. product: whose product computes the logits ("onednn", "torch", "triton"). reset: puts the
@@ -50,6 +52,7 @@ class Scorer:
         self._model, self._device = model, device
         self._num_candidates, self._logits = num_candidates, logits
         self._budget = budget
+        self._most_tokens: int | None = None  # of a batch, padding included, once memory was not enough for more
         self._rows = model.get_input_embeddings().weight.shape[0]
         self.reset = keep_state(model)
         self.plan = self._probe(lengths)
@@ -88,14 +91,24 @@ class Scorer:
             return self._score(torch.from_numpy(batch.tokens), torch.from_numpy(batch.scored))
 
     def _score(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
-        try:
-            return self._score_head(tokens, scored) if self.plan.kind == "head" else self._score_logits(tokens, scored)
-        except torch.OutOfMemoryError:
-            if len(tokens) == 1:
-                raise
-        torch.cuda.empty_cache()
-        half = len(tokens) // 2
-        return TokenScores.join([self._score(tokens[:half], scored[:half]), self._score(tokens[half:], scored[half:])])
+        rows, width = tokens.shape
+        most = rows if self._most_tokens is None else max(1, self._most_tokens // width)
+        if rows <= most:
+            score = self._score_head if self.plan.kind == "head" else self._score_logits
+            if rows == 1:
+                with enough_memory(f"to score a row of {width} tokens"):
+                    return score(tokens, scored)
+            try:
+                return score(tokens, scored)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+            torch.cuda.empty_cache()  # only here, where the error no longer holds the tensors of the attempt
+            most = rows // 2
+            self._most_tokens = most * width
+            note(f"memory is not enough to score {rows * width} tokens at once; going on with {most * width}")
+        parts = zip(tokens.split(most), scored.split(most), strict=True)
+        return TokenScores.join([self._score(*part) for part in parts])
 
     def _score_head(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
         """tokens [B,T] and scored [B,T−1] are on the host: what is to be picked is known without asking the device."""

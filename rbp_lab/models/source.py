@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from rbp_lab.models.placement import DeviceMap
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -25,15 +27,17 @@ class LoadedModel:
 class OpenModel:
     """One state of a model: info, tokenizer and weights are of the same commit, or of the same files.
 
-    load: (dtype, device) → the weights. verify: raises LabError when the files are no longer those that ``info``
-    describes; call it after the last pass, because weights may be read from disk as they are used. dtype, attention:
-    what the source asks for; None leaves the choice to the precision config and to transformers. notes: sentences
-    that a user should see.
+    empty: the network without its weights, to plan where they go. load: (dtype, device or device map) → the weights,
+    placed as by ``placement.load_pretrained``. verify: raises LabError when the files are no longer those that
+    ``info`` describes; call it after the last pass, because weights may be read from disk as they are used. dtype,
+    attention: what the source asks for; None leaves the choice to the precision config and to transformers. notes:
+    sentences that a user should see.
     """
 
     info: ModelInfo
     tokenizer: Any
-    load: Callable[[torch.dtype, str | torch.device], LoadedModel]
+    empty: nn.Module
+    load: Callable[[torch.dtype, str | DeviceMap], LoadedModel]
     verify: Callable[[], None]
     dtype: str | None = None
     attention: str | None = None
