@@ -1,4 +1,4 @@
-"""A comparison in the terminal and as CSV tables."""
+"""A comparison in the terminal, as CSV tables and as a page."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rbp_lab.comparison.differences import Difference, Quantity, compare, influence, quantities
+from rbp_lab.comparison.page import write_comparison
 from rbp_lab.comparison.pairs import Pair, load_pair
 from rbp_lab.records import RunHeader
 from rbp_lab.report.terminal import print_line
@@ -20,8 +21,6 @@ from rbp_lab.store.layout import Store
 from rbp_lab.store.tables import write_csv
 from rbp_lab.text import bracket, count, number, significant, visible
 
-HEADLINE = "cross-entropy"
-
 
 def compare_pair(
     console: Console, store: str, a: RunHeader, b: RunHeader, ks: Sequence[int], windows: Sequence[int], level: float,
@@ -29,8 +28,8 @@ def compare_pair(
 ) -> list[Difference]:  # fmt: skip
     """Compare two runs of one corpus: print the headline, the differences and the documents that carry them.
 
-    differences.csv and documents.csv are kept below the store's comparisons. detect: a difference, to say how many
-    documents would show it. worst: documents to print. Raises LabError when the runs share no document.
+    A report, differences.csv and documents.csv are kept below the store's comparisons. detect: a difference, to say
+    how many documents would show it. worst: documents to print. Raises LabError when the runs share no document.
     """
     pair = load_pair(store, a, b)
     chosen = quantities(pair.a_documents, pair.b_documents, ks, windows, pair.same_tokens)
@@ -39,13 +38,15 @@ def compare_pair(
     directory = Store(store).comparison(a.key, b.key)
     write_csv(pd.DataFrame([asdict(d) for d in found]), directory / "differences.csv")
     write_csv(documents, directory / "documents.csv")
+    said, remarks = headline(found), notes(pair, found)
+    report = write_comparison(directory / "report.html", pair, found, documents, said, remarks)
     print_line(console, f"\na: {label(pair.a.header)}\nb: {label(pair.b.header)}")
-    for line in (headline(found, pair), *notes(pair, found)):
+    for line in (said, *remarks):
         print_line(console, line)
     console.print(differences_table(found, detect))
     if worst and len(documents):
         console.print(worst_table(documents.head(worst), documents))
-    print_line(console, f"tables: {directory}")
+    print_line(console, f"report: {report}")
     return found
 
 
@@ -55,7 +56,7 @@ def label(header: RunHeader) -> str:
     return visible(f"{header.model.name} ({header.scoring.dtype}{rounded}) on {header.dataset.name}, run {header.key}")
 
 
-def headline(found: Sequence[Difference], pair: Pair) -> str:
+def headline(found: Sequence[Difference]) -> str:
     """The first difference as one sentence with its interval."""
     if not found:
         return "nothing can be compared: the texts' sizes in bytes are unknown, and the tokens differ"
@@ -63,7 +64,7 @@ def headline(found: Sequence[Difference], pair: Pair) -> str:
     unit = f" {first.unit}" if first.unit else ""
     if first.low is None:
         return f"b − a of {first.name}: {number(first.difference)}{unit}; one document has no interval"
-    said = "b is worse" if first.low > 0 else "b is better" if first.high < 0 else "no difference is shown"
+    said = "run b is worse" if first.low > 0 else "run b is better" if first.high < 0 else "no difference is shown"
     between = f"b − a of {first.name} is {number(first.difference)}{unit} {bracket(first.low, first.high)}"
     if first.low <= 0 <= first.high:
         between += f"; one of {number(first.detectable)} would have been with a probability of 80 %"
@@ -79,7 +80,7 @@ def notes(pair: Pair, found: Sequence[Difference]) -> list[str]:
         lines.append(f"{count(pair.left_out)} documents that only one run has scored are left out")
     numbers = sum(d.p is not None for d in found)
     if numbers > 1:
-        lines.append(f"p is of one comparison, adjusted p of all {numbers} in the table (Holm)")
+        lines.append(f"each p is of one comparison alone, the adjusted ones are of all {numbers} in the table (Holm)")
     return lines
 
 

@@ -1,0 +1,70 @@
+"""A comparison as a page: the headline, the differences, the documents that carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rbp_lab.comparison.differences import Difference
+from rbp_lab.comparison.pairs import Pair
+from rbp_lab.figures.comparison import comparison_figure
+from rbp_lab.records import RunHeader
+from rbp_lab.report.page import write_report
+from rbp_lab.report.sections import ReportFigure, ReportTable, Section
+from rbp_lab.text import bracket, count, number, significant
+
+CAPTION = (
+    "Left: relative differences with their intervals over paired documents. Right: one point a document; below the "
+    "line b is better."
+)
+
+
+def write_comparison(
+    path: Path, pair: Pair, found: Sequence[Difference], documents: pd.DataFrame, said: str, notes: Sequence[str]
+) -> Path:
+    """Write the page of one comparison. said: its headline. documents: as ``show.documents_table`` has them."""
+    a, b = pair.a.header, pair.b.header
+    with_interval = [d for d in found if d.low is not None and d.a != 0]
+    title = f"{b.model.name} against {a.model.name} on {a.dataset.name}"
+    figures: tuple[ReportFigure, ...] = ()
+    if with_interval:
+        figures = (ReportFigure("comparison", comparison_figure(found, documents, title), CAPTION),)
+    section = Section("differences", "b − a", f"{said[:1].upper()}{said[1:]}.", figures, (
+        ReportTable("Differences", _differences(found)),
+        ReportTable("Documents, those that carry the difference first", _documents(documents), folded=True),
+    ), tuple(f"{line[:1].upper()}{line[1:]}." for line in notes))  # fmt: skip
+    runs = pd.DataFrame([_run("a", a), _run("b", b)])
+    return write_report(path, title, [section], runs)
+
+
+def _differences(found: Sequence[Difference]) -> pd.DataFrame:
+    rows = []
+    for d in found:
+        digits = 6 if d.name.startswith("p_") else 4
+        rows.append({
+            "quantity": d.name, "unit": d.unit, "a": number(d.a, digits), "b": number(d.b, digits),
+            "b − a": number(d.difference, digits), f"{d.level:.0%} interval": bracket(d.low, d.high, digits),
+            "resampled documents": bracket(d.resampled_low, d.resampled_high, digits), "p": significant(d.p, 2),
+            "adjusted p": significant(d.p_adjusted, 2), "detectable": significant(d.detectable, 2),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _documents(documents: pd.DataFrame) -> pd.DataFrame:
+    per_token = {side: documents[f"nll_{side}"] / documents[f"tokens_{side}"].where(documents[f"tokens_{side}"] > 0)
+                 for side in "ab"}  # fmt: skip
+    return pd.DataFrame({
+        "document": documents["document"], "tokens": documents["tokens_a"].map(count),
+        "nats per token, a": per_token["a"].map(number), "b": per_token["b"].map(number),
+        "adds to b − a": documents["carries"].map(lambda value: significant(value, 2)),
+    })  # fmt: skip
+
+
+def _run(side: str, header: RunHeader) -> dict[str, str]:
+    model, spec = header.model, header.scoring
+    return {
+        "run": side, "model": model.name, "family": model.family, "data set": header.dataset.name, "dtype": spec.dtype,
+        "weights": model.quantisation or "as trained", "S": count(model.params.non_embedding), "key": header.key,
+    }  # fmt: skip
