@@ -14,6 +14,8 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -269,12 +271,27 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """The composed configuration as nested mappings, lists and scalars; LabError on a missing or unresolvable value."""
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
     def choices(group: str) -> list[str]:
         return sorted(GlobalHydra.instance().config_loader().get_group_options(group))
 
+    def nodes(group: str, patterns: Any) -> dict[str, Any]:
+        """Every choice of a group whose name matches, composed; those that lack a value are left out."""
+        from hydra import compose
+
+        wanted = [patterns] if isinstance(patterns, str) else list(patterns or ())
+        found = {}
+        for name in choices(group):
+            if any(fnmatchcase(name, pattern) for pattern in wanted):
+                one = compose(overrides=[f"+{group}={name}", "+store=null"])
+                one.store = config.store
+                with suppress(MissingMandatoryValue, InterpolationToMissingValueError):
+                    found[name] = OmegaConf.to_container(one[group], resolve=True, throw_on_missing=True)
+        return found
+
     OmegaConf.register_new_resolver("choices", choices, replace=True)
+    OmegaConf.register_new_resolver("nodes", nodes, replace=True)
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:

@@ -76,6 +76,16 @@ def si(value: object) -> str:
     return f"{value:.3g}"
 
 
+def size(value: object) -> str:
+    """Bytes in short: "9.6 GiB", "512 MiB", a dash when they are not known."""
+    if is_missing(value):
+        return DASH
+    for unit, power in (("TiB", 40), ("GiB", 30), ("MiB", 20)):
+        if value >= 2**power:
+            return f"{value / 2**power:.3g} {unit}"
+    return f"{value / 1024:.0f} KiB"
+
+
 def visible(name: object) -> str:
     """A name as it may be printed: control and direction characters become escapes such as ``\\x1b``."""
     return "".join(

@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if what in ("tree", "paths-info"):
             return self.send(self.listing(repo, what, (below or "").strip("/"), body))
-        siblings = [{"rfilename": file} for file in files_of(repo)]
+        siblings = [{"rfilename": file, "size": (repo / file).stat().st_size} for file in files_of(repo)]
         about = {"_id": "1", "id": name, "modelId": name, "sha": commit_of(repo), "siblings": siblings, "tags": []}
         return self.send(about | {"private": False, "gated": False, "disabled": False, "cardData": {}})
 

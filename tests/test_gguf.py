@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from rbp_lab.commands.ls import listing
 from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
 from rbp_lab.models import GGUFModel
 from rbp_lab.models.gguf_file import join, read_header
+from rbp_lab.report.listing import print_runs
 from tests import hub_server
 from tests.conftest import TINY_TEXTS, build_tiny_model, build_tiny_tokenizer, save_tiny_model
 from tests.gguf_models import write_gguf
@@ -80,7 +80,7 @@ def test_the_rounding_is_in_the_record_and_its_key(files, tmp_path, capsys):
     assert renamed.name == "tiny+Q8_0", "one that is rounded never has the name of one that is not"
     saved = (tmp_path / "store" / "runs" / records["tiny-Q8_0.gguf"].key / "record.json").read_text()
     assert json.loads(saved)["model"]["quantisation"] == "Q8_0"
-    listing([], [], tmp_path / "store")
+    print_runs(tmp_path / "store")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "tiny-Q8_0" in line]
     assert "float32 │ Q8_0" in line
     assert len({r.key for r in records.values()}) == 2

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from rbp_lab.commands.ls import listing
+from rbp_lab.report.listing import print_runs
 from rbp_lab.store.records import write_record
 from tests.test_store_records import make_record
 
@@ -11,7 +11,7 @@ from tests.test_store_records import make_record
 @pytest.fixture
 def listed(capsys):
     def listed(store):
-        listing(["gpt2"], ["stdlib"], store, Console(width=300))
+        print_runs(store, Console(width=300))
         return capsys.readouterr().out
 
     return listed

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rbp_lab.commands.clean import run
-from rbp_lab.commands.ls import listing
+from rbp_lab.report.listing import print_runs
 from rbp_lab.report.terminal import Console
 from rbp_lab.store.atomic import delete
 from rbp_lab.store.layout import Store
@@ -26,7 +26,7 @@ def work(tmp_path):
 
 
 def shown(tmp_path, capsys):
-    listing([], [], tmp_path, Console(width=200))
+    print_runs(tmp_path, Console(width=200))
     return capsys.readouterr().out
 
 

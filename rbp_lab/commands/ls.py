@@ -1,52 +1,61 @@
-"""What there is: models and datasets to choose from, finished runs of a store."""
+"""What there is: models and datasets to choose from, finished runs of a store; whether models can be measured here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-from rich.columns import Columns
-from rich.console import Console
-from rich.markup import escape
-
-from rbp_lab.config.build import read
-from rbp_lab.report.terminal import print_line, runs_table, terminal, unfinished_table
-from rbp_lab.store.clean import unfinished
-from rbp_lab.store.layout import Store
-from rbp_lab.store.records import list_headers
+from rbp_lab.config.arguments import LISTED
+from rbp_lab.config.build import MADE, read
+from rbp_lab.config.schemas import DEVICES, Precision
+from rbp_lab.data.corpus import TextSource
+from rbp_lab.errors import LabError, one_of
+from rbp_lab.models.source import ModelSource
+from rbp_lab.report.listing import models_table, print_checks, print_names, print_runs
+from rbp_lab.report.terminal import terminal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ListRequest:
-    """What ``conf/ls.yaml`` composes."""
+    """What ``conf/ls.yaml`` composes. sources: the models that ``pattern`` matches."""
 
     store: str
     models: list[str]
     datasets: list[str]
+    dataset: Annotated[TextSource, MADE]
+    precision: Precision
+    what: str = "all"
+    pattern: str | list[str] | None = None
+    check: bool = False
+    device: str = "auto"
+    sources: dict[str, Annotated[ModelSource, MADE]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        one_of("what", self.what, ("all", *LISTED))
+        one_of("device", self.device, DEVICES)
 
 
 def run(config: Mapping[str, Any]) -> None:
-    """``rbp-lab ls``."""
+    """``rbp-lab ls``. LabError when a model that is checked cannot be measured."""
     request = read(ListRequest, config)
-    listing(request.models, request.datasets, request.store)
+    if request.what == "models":
+        return checked(request) if request.check else terminal().print(models_table(request.sources))
+    for what, names in (("model", request.models), ("dataset", request.datasets)):
+        if request.what in ("all", f"{what}s"):
+            print_names(f"{what}=", names)
+    if request.what in ("all", "runs"):
+        print_runs(request.store)
 
 
-def listing(models: Sequence[str], datasets: Sequence[str], store: str | Path, console: Console | None = None) -> None:
-    """Print the names of models and datasets, and one line per finished and per unfinished run of ``store``."""
-    console = console or terminal()
-    for title, names in (("model=", models), ("dataset=", datasets)):
-        console.print(f"[bold]{title}[/bold]")
-        console.print(Columns(sorted(names), padding=(0, 2)))
-    console.print(f"[bold]finished runs in {escape(str(store))}[/bold]")
-    headers, damaged = list_headers(store)
-    for error in damaged:
-        print_line(console, f"damaged: {error}")
-    if work := unfinished(Store(store)):
-        console.print(unfinished_table(work))
-    if not headers:
-        if not damaged and not work:
-            console.print("none yet; rbp-lab demo makes some, rbp-lab measure one", style="dim")
-        return
-    console.print(runs_table(headers))
+def checked(request: ListRequest) -> None:
+    """Print whether each model can be measured here, and why not. LabError when one cannot."""
+    from rbp_lab.measurement.devices import choose_device
+    from rbp_lab.models.preflight import check  # torch: not for lists of names
+
+    if not request.sources:
+        raise LabError(f"no model matches {request.pattern!r}; rbp-lab ls models lists what there is")
+    device, protocol = choose_device(request.device), request.dataset.protocol
+    checks = [check(source, protocol, request.precision.dtype, device) for source in request.sources.values()]
+    if failed := print_checks(checks):
+        raise LabError(f"{failed} of {len(checks)} models cannot be measured here as they are asked for")

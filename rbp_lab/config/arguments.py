@@ -12,6 +12,7 @@ from typing import NoReturn
 from rbp_lab.errors import LabError
 
 FILTERS = ("model", "family", "dtype", "quantisation", "key")  # a data set is chosen with dataset=…
+LISTED = ("models", "datasets", "runs")  # what rbp-lab ls can be asked for by a word
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
@@ -47,8 +48,12 @@ def parse(command: str, words: list[str]) -> Arguments:
     parser.add_argument("-i", "--info", nargs="?", const="all", choices=INFO)
     for names in (("-p", "--package"), ("-cn", "--config-name"), ("-cp", "--config-path"), ("-cd", "--config-dir")):
         parser.add_argument(*names)
+    if command == "ls":
+        parser.add_argument("--check", metavar="PATTERN")
     given = vars(parser.parse_intermixed_args(words))
     overrides, directory = _named_sides(command, given.pop("overrides")), given.pop("config_dir")
+    if command == "ls":
+        overrides = _about_listing(overrides, given.pop("check"))
     if directory is not None:
         directory = Path(os.path.expanduser(directory)).absolute()
         if not directory.is_dir():
@@ -83,6 +88,16 @@ def _named_sides(command: str, words: list[str]) -> list[str]:
         raise WrongUsage(f"rbp-lab compare takes two runs: a key, a model's name or model=…,dtype=…; got {len(sides)}")
     quoted = [word.replace("\\", "\\\\").replace('"', '\\"') for word in sides]
     return [f'{name}="{word}"' for name, word in zip("ab", quoted, strict=True)] + [w for w in words if w not in sides]
+
+
+def _about_listing(words: list[str], check: str | None) -> list[str]:
+    """The words of ``rbp-lab ls`` as overrides: ``models --check 'pythia-*'`` asks for those models, checked."""
+    found = [f"what={word}" if word in LISTED else word for word in words]
+    if check is not None:
+        found += ["what=models", f'pattern="{check}"', "check=true"]
+    elif "models" in words:
+        found.append('pattern="*"')
+    return found
 
 
 def _home(override: str) -> str:

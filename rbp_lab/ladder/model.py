@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from rbp_lab.ladder.checkpoint import Checkpoints
     from rbp_lab.ladder.hooks import StepHook
+    from rbp_lab.records import ModelInfo
 
 # The six models of the demo, smallest first: conf/model/<name>.yaml.
 LADDER = ("ladder-1", "ladder-2", "ladder-3", "ladder-4", "ladder-5", "ladder-6")
@@ -231,6 +232,10 @@ class LadderModel:
     def open(self) -> OpenModel:
         """The trained model; LabError when it is not trained, or trained otherwise."""
         return self._trained().open()
+
+    def look(self) -> ModelInfo:
+        """As ``HFModel.look``, of the trained model."""
+        return self._trained().look()
 
     def _trained(self) -> HFModel:
         why = self.differs()

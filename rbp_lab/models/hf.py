@@ -36,7 +36,10 @@ from rbp_lab.models.source import LoadedModel, OpenModel
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedTokenizerBase
+
+    from rbp_lab.records import ModelInfo
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,26 @@ class HFModel:
             return self._open(files, None)
         return self._open(None, self._commit())
 
-    def _open(self, files: ModelFiles | None, commit: str | None) -> OpenModel:
+    def look(self) -> ModelInfo:
+        """What ``open`` would say of the model, but the files of a directory are not hashed: its fingerprint is ""."""
+        commit = None
+        if self.is_local:
+            with self._explained("the files"):
+                check_directory(self._directory)
+                loaded_files(self._directory)
+        else:
+            commit = self._commit()
+        found = self._read(commit)
+        return describe(self, *found, revision=commit, fingerprint=commit or "", quantisation=self.quantisation)[0]
+
+    def _read(self, commit: str | None) -> tuple[Any, nn.Module, PreTrainedTokenizerBase]:
+        """The config, the network that it describes, without weights, and the tokenizer."""
         self._refuse_foreign_code(commit)
         config = self._config(commit)
-        network = empty_model(config, self.trust_remote_code)
-        tokenizer = self._tokenizer(commit)
+        return config, empty_model(config, self.trust_remote_code), self._tokenizer(commit)
+
+    def _open(self, files: ModelFiles | None, commit: str | None) -> OpenModel:
+        config, network, tokenizer = self._read(commit)
         if files is not None:
             with self._explained("the files"):
                 complete = loaded_files(self._directory, vocabulary_names(tokenizer))

@@ -1,0 +1,77 @@
+"""What ``rbp-lab ls`` prints: names of models and datasets, runs of a store, models with their sizes or as checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from rbp_lab.report.terminal import print_line, runs_table, terminal, unfinished_table
+from rbp_lab.store.clean import unfinished
+from rbp_lab.store.layout import Store
+from rbp_lab.store.records import list_headers
+from rbp_lab.text import DASH, si, significant, size, visible
+
+
+def print_names(title: str, names: Sequence[str], console: Console | None = None) -> None:
+    """Print names in columns below a title."""
+    console = console or terminal()
+    console.print(f"[bold]{title}[/bold]")
+    console.print(Columns(sorted(names), padding=(0, 2)))
+
+
+def print_runs(store: str | Path, console: Console | None = None) -> None:
+    """Print one line per finished and per unfinished run of ``store``."""
+    console = console or terminal()
+    console.print(f"[bold]finished runs in {escape(str(store))}[/bold]")
+    headers, damaged = list_headers(store)
+    for error in damaged:
+        print_line(console, f"damaged: {error}")
+    if work := unfinished(Store(store)):
+        console.print(unfinished_table(work))
+    if not headers:
+        if not damaged and not work:
+            console.print("none yet; rbp-lab demo makes some, rbp-lab measure one", style="dim")
+        return
+    console.print(runs_table(headers))
+
+
+def models_table(sources: Mapping[str, Any]) -> Table:
+    """One row per model source: name, family, number of parameters, licence, where it is from."""
+    table = Table()
+    for name in ("model=", "family", "parameters", "licence", "path"):
+        table.add_column(name, justify="right" if name == "parameters" else "left")
+    for name, source in sources.items():
+        about = [getattr(source, what, "") for what in ("display_size", "licence", "path")]
+        table.add_row(name, source.family, *(visible(one) or DASH for one in about))
+    return table
+
+
+def print_checks(checks: Sequence[Any], console: Console | None = None) -> int:
+    """Print the table of checks, and a line for each model with a problem; returns how many there are."""
+    console = console or terminal()
+    console.print(checks_table(checks))
+    failed = [one for one in checks if one.problem]
+    for one in failed:
+        print_line(console, f"{one.name}: {one.problem}")
+    return len(failed)
+
+
+def checks_table(checks: Sequence[Any]) -> Table:
+    """One row per ``models.preflight.Check``: parameters, bytes of memory and downloads, seconds at least, verdict."""
+    table = Table()
+    table.add_column("model")
+    for name in ("parameters", "memory", "download", "s / 100k tokens", "can be measured"):
+        table.add_column(name, justify="right")
+    for one in checks:
+        table.add_row(
+            Text(visible(one.name)), si(one.parameters), size(one.memory), size(one.download),
+            DASH if one.seconds is None else f"≥ {significant(one.seconds, 2)}", "no" if one.problem else "yes",
+        )  # fmt: skip
+    return table
