@@ -184,6 +184,11 @@ def cross_entropy_estimate(documents: DocumentTable, level: float = 0.95) -> Est
     return ratio_estimate(documents.nll_units * UNIT, documents.num_scored, level, "log")
 
 
+def bits_per_byte_estimate(documents: DocumentTable, level: float = 0.95) -> Estimate | None:
+    """Bits per byte of the scored text with its document-level interval; None also when bytes are not known."""
+    return ratio_estimate(documents.nll_units * (UNIT / np.log(2)), documents.num_bytes, level, "log")
+
+
 def summary(stats: RankStats, thresholds: tuple[int, ...]) -> dict[str, object]:
     """Headline numbers for a reader: plain JSON; ``rbp`` maps k to [pessimistic, optimistic]."""
     parts = decomposition(stats)

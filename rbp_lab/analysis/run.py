@@ -17,6 +17,7 @@ from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
+from rbp_lab.laws import vocabularies
 from rbp_lab.laws.base import Inputs, Law
 from rbp_lab.laws.registry import LAWS, POWER_LAWS, Results, compute, sections, tables
 from rbp_lab.papers.run import PAPER_LAWS, AgainstPapers, against_papers
@@ -101,7 +102,8 @@ def analyze(
             (out / Path(stale).name).unlink(missing_ok=True)
         _write_manifest(out, digest, names)
     if console is not None:
-        show(console, points, fits, shown)
+        bits = vocabularies.compute(inputs).tables.get("bits_per_byte")
+        show(console, points, fits, shown, bits, f"{vocabularies.NOT_COMPARABLE}:")
         if beside is not None:
             show_papers(console, beside.comparisons, beside.lines)
         figures = [f for f in files if formats and f.suffix == f".{formats[0]}"]

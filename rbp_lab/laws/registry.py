@@ -19,15 +19,17 @@ from rbp_lab.laws import (
     overview,
     paired,
     scaling,
+    vocabularies,
 )
 from rbp_lab.laws.base import Inputs, Law, LawResult
 from rbp_lab.report.sections import ReportTable, Section, warning_note
 
 LAWS: tuple[Law, ...] = (
-    overview, aggregate, scaling, over_k, against_k, paired, emergence, lognormal, decomposition, calibration, forecast,
+    overview, aggregate, vocabularies, scaling, over_k, against_k, paired, emergence, lognormal, decomposition,
+    calibration, forecast,
 )  # fmt: skip
 # What the power laws in S alone give, and what classifiers of one size give.
-POWER_LAWS: tuple[Law, ...] = (overview, aggregate, scaling, over_k)
+POWER_LAWS: tuple[Law, ...] = (overview, aggregate, vocabularies, scaling, over_k)
 
 Results = dict[str, LawResult]
 

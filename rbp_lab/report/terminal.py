@@ -132,10 +132,37 @@ def notes(fits: Sequence[FitResult], dataset: str) -> list[str]:
     return lines + [f"{code}: {WARNINGS[code]}" for code in codes]
 
 
-def show(console: Console, points: pd.DataFrame, fits: Sequence[FitResult], ks: Sequence[int] = (1, 10, 100)) -> None:
-    """Print, for every data set, the models, the exponents and what has to be said about them."""
+def bits_table(bits: pd.DataFrame, dataset: str) -> Table:
+    """One row per model on a data set: vocabulary, tokens, bytes, total bits, bits per byte with its interval."""
+    table = Table(title=Text(f"Bits per byte on {visible(dataset)}"), title_justify="left")
+    table.add_column("model", no_wrap=True)
+    for name in ("vocabulary", "tokens", "bytes", "total bits", "bits per byte", "interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in bits[bits["dataset"] == dataset].itertuples():
+        table.add_row(
+            Text(visible(row.model)), count(row.vocabulary), count(row.tokens), count(row.bytes),
+            count(round(row.bits)), number(row.bits_per_byte), Text(bracket(row.low, row.high)),
+        )  # fmt: skip
+    return table
+
+
+def show(
+    console: Console,
+    points: pd.DataFrame,
+    fits: Sequence[FitResult],
+    ks: Sequence[int] = (1, 10, 100),
+    bits: pd.DataFrame | None = None,
+    remark: str = "",
+) -> None:
+    """Print, for every data set, the models, the exponents and what has to be said about them.
+
+    bits: rows for ``bits_table`` of the data sets whose models have different vocabularies. remark: what is said there.
+    """
     for dataset in sorted(points["dataset"].unique()):
         console.print(models_table(points, dataset, ks))
+        if bits is not None and (bits["dataset"] == dataset).any():
+            print_line(console, remark)
+            console.print(bits_table(bits, dataset))
         if any(f.ok and f.label.dataset == dataset for f in fits):
             console.print(exponents_table(fits, dataset))
         for line in notes(fits, dataset):
