@@ -158,6 +158,13 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
                 raise
             failures.add(name, error, store)  # a sweep goes on; what failed is listed at its end
 
+    def ahead() -> None:
+        """Before the first job of a sweep of measurements in this process, look at all of its models."""
+        if command == "measure" and arguments.multirun and not (arguments.asks or arguments.launched):
+            from rbp_lab.commands.sweep import look_ahead
+
+            look_ahead(_jobs(command, arguments))
+
     # Hydra would print its own shortened report and exit; asked for full errors it lets exceptions through to us.
     OmegaConf.register_new_resolver("writable", _writable, replace=True)
     asked = os.environ.get("HYDRA_FULL_ERROR")
@@ -165,6 +172,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     argv, sys.argv = sys.argv, [f"rbp-lab {command}", *arguments.flags, *arguments.overrides]
     _users_first().directory = arguments.config_dir
     try:
+        ahead()
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(job)()
     except (LabError, BrokenPipeError):
         raise
@@ -186,6 +194,24 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
         if asked is None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
     return failures
+
+
+def _jobs(command: str, arguments: Arguments) -> list[dict[str, Any]]:
+    """The configuration of every job of a sweep; none when one cannot be composed, as running it says why."""
+    from hydra import compose, initialize_config_dir
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+            (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(list(arguments.overrides)), None)
+            return [plain(compose(command, job)) for job in jobs]
+    except (LabError, HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError):
+        return []
 
 
 def _writable(directory: object) -> str:

@@ -300,6 +300,16 @@ def test_flags_stand_anywhere(run, family):
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_sweep_looks_at_all_of_its_models_before_the_first_job(run, family):
+    (family / "mine" / "model" / "lost.yaml").write_text("defaults: [hf, _self_]\npath: /nowhere\nname: lost\n")
+    done = run("measure", "--config-dir", "mine", "-m", "model=our-a,lost", "dataset=foxes", "tracking=none",
+               "store=ahead", cwd=family)  # fmt: skip
+    assert done.code == 1 and done.out.startswith("our-a on foxes: measured in")
+    ahead, after = done.err.split("it goes on with the others")
+    assert "warning: lost: no model directory /nowhere" in ahead and "1 of 2 models of this sweep" in ahead
+    assert "error: model=lost" in after and "1 of 2 jobs failed" in after
+
+
 def test_sweep_over_a_users_own_family_then_analysis(run, family):
     """One command measures a family from YAML files alone; the next finds it done; the next fits it."""
     sweep = ["measure", "--config-dir", "mine", "-m", "model=glob(our-*)", "dataset=foxes", "k=table2"]

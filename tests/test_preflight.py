@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from rbp_lab.commands import ls
+from rbp_lab.commands.sweep import look_ahead
 from rbp_lab.config.arguments import parse
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
@@ -90,6 +91,24 @@ def test_a_check_that_finds_a_problem_fails(tmp_path, capsys):
     assert "ladder-1: " in out and "not trained yet; run: rbp-lab train model=ladder-1" in out
     with pytest.raises(LabError, match="no model matches 'nothing-"):
         ls.run(composed("ls", "what=models", 'pattern="nothing-*"', "check=true", f"store={tmp_path}"))
+
+
+def job(directory, name, **protocol):
+    model = {"_target_": "rbp_lab.models.HFModel", "path": str(directory), "name": name}
+    dataset = {"_target_": "tests.sources.MadeUpText", "protocol": {"max_tokens": 64} | protocol}
+    return {"model": model, "dataset": dataset, "precision": {"dtype": "float32"}, "launch": {"device": "cpu"}}
+
+
+def test_a_sweep_says_at_first_which_of_its_models_cannot_be_measured(tiny_model_dir, tmp_path, capsys):
+    good = [job(tiny_model_dir, "good"), job(tiny_model_dir, "good", windows="rolling")]
+    look_ahead(good)
+    assert capsys.readouterr() == ("", "")
+    wrong = [{**good[0], "precision": {"dtype": "float7"}}, {"model": good[0]["model"]}]
+    look_ahead([*good, good[0], *wrong, job(tmp_path / "none", "gone"), job(tiny_model_dir, "long", max_tokens=200)])
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("│ good") == 2
+    assert "warning: gone: no model directory" in err and "warning: long: it has 128 positions" in err
+    assert err.endswith("2 of 4 models of this sweep cannot be measured; it goes on with the others\n")
 
 
 CHECK = """

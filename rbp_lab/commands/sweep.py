@@ -1,0 +1,57 @@
+"""What a sweep would do, found out before its first job: which of its models cannot be measured here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+from rich.console import Console
+
+from rbp_lab.commands.ls import checks_table
+from rbp_lab.config.build import MADE, read
+from rbp_lab.config.schemas import Launch, Precision
+from rbp_lab.data.corpus import TextSource
+from rbp_lab.errors import LabError, warn
+from rbp_lab.measurement.devices import choose_device
+from rbp_lab.models.source import ModelSource
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What of a measurement's configuration decides whether its model can be measured."""
+
+    model: Annotated[ModelSource, MADE]
+    dataset: Annotated[TextSource, MADE]
+    precision: Precision
+    launch: Launch
+
+
+def look_ahead(configs: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """Check every model of a sweep once for each protocol and precision that it is asked for with.
+
+    Prints a table and a sentence for each that cannot be measured, and nothing when all can. Jobs whose configuration
+    is wrong are left to say so themselves.
+    """
+    from rbp_lab.models.preflight import check
+
+    checks = {}
+    for config in configs:
+        try:
+            parts = {name: config[name] for name in ("model", "dataset", "precision", "launch")}
+            asked = read(Asked, parts)
+            device = choose_device(asked.launch.device)
+        except (LabError, KeyError):
+            continue
+        protocol, dtype = asked.dataset.protocol, asked.precision.dtype
+        same = json.dumps([config["model"], asdict(protocol), dtype, device], sort_keys=True)
+        if same not in checks:
+            checks[same] = check(asked.model, protocol, dtype, device)
+    failed = [one for one in checks.values() if one.problem]
+    if not failed:
+        return
+    (console or Console(stderr=True)).print(checks_table(list(checks.values())))
+    for one in failed:
+        warn(f"{one.name}: {one.problem}")
+    warn(f"{len(failed)} of {len(checks)} models of this sweep cannot be measured; it goes on with the others")
