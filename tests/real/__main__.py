@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
+from transformers import AutoTokenizer
 
 from rbp_lab.cli import main as command_line
 from rbp_lab.cli import plain
@@ -64,17 +65,21 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def beside(model: str, dataset: str, out: Path, documents: int = 20) -> Beside:
-    """Our scores of some documents beside those of transformers, on the tokens that its tokenizer makes of them."""
+def beside(model: str, dataset: str, out: Path, *more: str) -> Beside:
+    """Our scores of 20 documents beside those of transformers, on the tokens that its tokenizer makes of them.
+
+    more: overrides of the configuration.
+    """
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        chosen = [f"model={model}", f"dataset={dataset}", f"dataset.num_documents={documents}", f"store={out}"]
+        chosen = [f"model={model}", f"dataset={dataset}", "dataset.num_documents=20", f"store={out}", *more]
         job = job_from_config(plain(compose("measure", [f"hydra.searchpath=[file://{OURS}]", *chosen])))
     opened, corpus, protocol = job.model.open(), job.dataset.corpus(), job.dataset.protocol
     tokens = tokenize(corpus, opened.tokenizer, protocol, Store(out))
-    theirs = [opened.tokenizer(text)["input_ids"] for text in corpus.texts]
+    theirs = AutoTokenizer.from_pretrained(job.model.path.rpartition("/")[0], gguf_file=Path(job.model.path).name)
+    expected = [theirs(text)["input_ids"] for text in corpus.texts]
     ours = [tokens.tokens[a:b].tolist() for a, b in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)]
     network = opened.load(torch.float32, "cpu").network
-    return beside_plain(network, plan_windows(tokens, protocol), len(corpus), same_tokens=ours == theirs)
+    return beside_plain(network, plan_windows(tokens, protocol), len(corpus), same_tokens=ours == expected)
 
 
 if __name__ == "__main__":
