@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
-from rbp_lab.commands.ls import checks_table
 from rbp_lab.config.build import MADE, read
 from rbp_lab.config.schemas import Launch, Precision
 from rbp_lab.data.corpus import TextSource
 from rbp_lab.errors import LabError, warn
 from rbp_lab.measurement.devices import choose_device
 from rbp_lab.models.source import ModelSource
+from rbp_lab.report.listing import checks_table
 
 
 @dataclass(frozen=True)
