@@ -160,7 +160,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
 
     def ahead() -> None:
         """Before the first job of a sweep of measurements in this process, look at all of its models."""
-        if command == "measure" and arguments.multirun and not (arguments.asks or arguments.launched):
+        if command == "measure" and arguments.multirun and not (arguments.asks or arguments.launcher):
             from rbp_lab.commands.sweep import look_ahead
 
             look_ahead(_jobs(command, arguments))

@@ -22,7 +22,6 @@ from rbp_lab.commands.measure import job_from_config
 from rbp_lab.config.directory import CONF
 from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import plan_windows
-from rbp_lab.store.layout import Store
 from tests.real.models import MODELS, fetch
 from tests.real.plain import Beside, beside_plain
 
@@ -74,9 +73,9 @@ def beside(model: str, dataset: str, out: Path, *more: str) -> Beside:
         chosen = [f"model={model}", f"dataset={dataset}", "dataset.num_documents=20", f"store={out}", *more]
         job = job_from_config(plain(compose("measure", [f"hydra.searchpath=[file://{OURS}]", *chosen])))
     opened, corpus, protocol = job.model.open(), job.dataset.corpus(), job.dataset.protocol
-    tokens = tokenize(corpus, opened.tokenizer, protocol, Store(out))
+    tokens = tokenize(corpus, opened.tokenizer, protocol)
     theirs = AutoTokenizer.from_pretrained(job.model.path.rpartition("/")[0], gguf_file=Path(job.model.path).name)
-    expected = [theirs(text)["input_ids"] for text in corpus.texts]
+    expected = [theirs(text)["input_ids"][: protocol.max_tokens] for text in corpus.texts]  # where rows are cut off
     ours = [tokens.tokens[a:b].tolist() for a, b in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)]
     network = opened.load(torch.float32, "cpu").network
     return beside_plain(network, plan_windows(tokens, protocol), len(corpus), same_tokens=ours == expected)
