@@ -6,7 +6,6 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 from rbp_lab.errors import LabError
 
@@ -27,17 +26,21 @@ class Spool:
     def append(self, text: str) -> None:
         """Keep a text; LabError when there is no room."""
         data = text.encode("utf-8", "surrogatepass")
-        with _explained():
+        try:
             self._file.seek(self._ends[-1])
             self._file.write(data)
+        except OSError as error:
+            raise _unkept(error) from error
         self._ends.append(self._ends[-1] + len(data))
 
     def text(self, number: int) -> str:
         """The text that was put in as the number-th, from 0. LabError when it cannot be read."""
-        begin, end = self._ends[number : number + 2]
-        with _explained():
+        begin, end = self._ends[number], self._ends[number + 1]
+        try:
             self._file.seek(begin)
             return self._file.read(end - begin).decode("utf-8", "surrogatepass")
+        except OSError as error:  # also what is found only now of what was written before
+            raise _unkept(error) from error
 
 
 class SpooledTexts(Sequence[str]):
@@ -65,12 +68,8 @@ class SpooledTexts(Sequence[str]):
     __hash__ = None
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LabError(
-            f"texts cannot be kept in {tempfile.tempdir or 'a temporary file'}: {error.strerror}; name a directory "
-            "with more room in the environment variable TMPDIR"
-        ) from error
+def _unkept(error: OSError) -> LabError:
+    return LabError(
+        f"texts cannot be kept in {tempfile.tempdir or 'a temporary file'}: {error.strerror}; name a directory "
+        "with more room in the environment variable TMPDIR"
+    )

@@ -21,6 +21,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.store.atomic import atomic_directory
 
 _CHECKED = 2**18  # numbers that are read at a time to check them
+_TOGETHER = 2**16  # numbers that are written at a time
 
 
 class LongArray:
@@ -67,17 +68,27 @@ class _Written:
 
     def __init__(self, path: Path, dtype: np.dtype):
         self.dtype, self._length, self._sha256 = dtype, 0, hashlib.sha256()
+        self._waiting: list[np.ndarray] = []  # short pieces are written together
+        self._waiting_length = 0
         self._file = path.open("wb")
         self._file.write(_head(dtype, 0))
 
     def append(self, values: np.ndarray) -> None:
-        data = np.ascontiguousarray(values, self.dtype).data
-        self._file.write(data)
-        self._sha256.update(data)
+        self._waiting.append(values)
+        self._waiting_length += len(values)
+        if self._waiting_length >= _TOGETHER:
+            self._write()
+
+    def _write(self) -> None:
+        values = np.concatenate([*self._waiting, np.zeros(0, self.dtype)]).astype(self.dtype, copy=False)
+        self._file.write(values.data)
+        self._sha256.update(values.data)
         self._length += len(values)
+        self._waiting, self._waiting_length = [], 0
 
     def close(self) -> dict[str, Any]:
         """Complete the file and say what it holds."""
+        self._write()
         self._file.seek(0)
         self._file.write(_head(self.dtype, self._length))  # as long as the one of no numbers: numpy leaves room
         self._file.close()
