@@ -37,6 +37,11 @@ def significant(value: object, digits: int = 4) -> str:
     return _with_powers(f"{value + 0.0:.{digits}g}")
 
 
+def percent(share: object) -> str:
+    """A share in percent, four significant digits: "95%", "97.5%", a dash when it is missing."""
+    return DASH if is_missing(share) else f"{significant(100 * float(share))}%"
+
+
 def _with_powers(text: str) -> str:
     """A formatted number with "·10⁻⁷" in place of "e-07"."""
     mantissa, _, exponent = text.partition("e")

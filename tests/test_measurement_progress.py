@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from rbp_lab.ladder.aggregate.progress import StepProgress
 from rbp_lab.measurement.observers import Progress, RunInfo
 from rbp_lab.measurement.progress import ProgressBar, TrainingProgress
 from rbp_lab.stats import RankStats
@@ -44,3 +45,12 @@ def test_a_resumed_training_shows_the_loss_of_its_first_step(capsys):
     with TrainingProgress("train x", steps=100, tokens_per_step=10, seconds=0.0) as progress:
         progress(51, 3.0, 1.0, 20.0)
     assert capsys.readouterr().out.strip() == "train x: 51%, 20 tok/s, 24 s left  step 51/100  loss 3.000"
+
+
+def test_training_of_classifiers_is_printed_in_lines_too(capsys):
+    with StepProgress("train c", seconds=0.0) as progress:
+        for step in (1, 2, 3, 4):
+            progress(step, 4, 1 / step)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("%")[0] for line in lines] == ["train c: 50", "train c: 75"]
+    assert "steps/s, 0 s left  step 2/4  risk 0.500" in lines[0]

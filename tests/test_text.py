@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from rbp_lab.errors import note_once
-from rbp_lab.text import bracket, count, interval, number, shortened, si, significant, visible
+from rbp_lab.text import bracket, count, interval, number, percent, shortened, si, significant, visible
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,7 @@ def test_what_every_model_of_a_sweep_meets_is_said_once(capsys):
     for dataset in "aba":
         note_once(f"dataset said-once-{dataset}: 1 document left out")
     assert capsys.readouterr().err.splitlines() == [f"note: dataset said-once-{x}: 1 document left out" for x in "ab"]
+
+
+def test_a_level_of_confidence_is_not_rounded_to_another():
+    assert [percent(level) for level in (0.95, 0.975, 0.999, 1.0, None)] == ["95%", "97.5%", "99.9%", "100%", "–"]

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rbp_lab import text
 from rbp_lab.config.build import read
 from rbp_lab.store.atomic import delete
 from rbp_lab.store.clean import idle, leftovers, size
 from rbp_lab.store.layout import Store
-from rbp_lab.text import si
+from rbp_lab.text import count
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,17 @@ def run(config: Mapping[str, Any]) -> None:
         print(_removed(what, "unfinished measurements and trainings", left), flush=True)
     elif left:
         what = "measurement or training is" if len(left) == 1 else "measurements and trainings are"
-        bytes_ = si(sum(map(size, left)))
-        print(f"{len(left)} unfinished {what} kept ({bytes_}B), to be gone on with; unfinished=true removes them")
+        kept = f"{count(len(left))} unfinished {what} kept ({_bytes(left)}), to be gone on with"
+        print(f"{kept}; unfinished=true removes them", flush=True)
 
 
 def _removed(one: str, several: str, paths: list[Path]) -> str:
     """Remove the paths, and say how many bytes of what that were."""
-    bytes_ = sum(map(size, paths))
+    bytes_ = _bytes(paths)
     for path in paths:
         delete(path)
-    return f"removed {len(paths)} {one if len(paths) == 1 else several}, {si(bytes_)}B"
+    return f"removed {count(len(paths))} {one if len(paths) == 1 else several}, {bytes_}"
+
+
+def _bytes(paths: list[Path]) -> str:
+    return text.size(sum(map(size, paths)))

@@ -17,6 +17,7 @@ import numpy as np
 
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
+from rbp_lab.text import count
 
 LONGEST_NAME = 200  # characters; a name becomes part of labels, tables and file names
 
@@ -45,9 +46,9 @@ class Corpus:
         left_out: Mapping[str, int] = self.info.get("left_out") or {}
         if not left_out:
             return None
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in left_out.items())
+        reasons = ", ".join(f"{count(number)} {reason}" for reason, number in left_out.items())
         number = sum(left_out.values())
-        documents = f"{number:,} document{'' if number == 1 else 's'}"
+        documents = f"{count(number)} document{'' if number == 1 else 's'}"
         return f"dataset {self.name}: {documents} left out before the selection ({reasons})"
 
 

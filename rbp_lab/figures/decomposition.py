@@ -30,7 +30,7 @@ from rbp_lab.figures.style import (
 )
 from rbp_lab.fits.decomposition import PartScaling
 from rbp_lab.fits.forms import predict
-from rbp_lab.text import number, si
+from rbp_lab.text import number, si, significant
 
 PART_NAMES = {"cross_entropy": "CE", "error_entropy": "error entropy", "self_alignment": "self-alignment",
               "confidence": "confidence"}  # fmt: skip
@@ -100,7 +100,8 @@ def error_curves_figure(curves: Sequence[tuple[str, float, pd.DataFrame]], title
         p, q = (np.bincount(place, table[c])[used] / width for c in ("p", "q"))
         (dots,) = ax.plot(centre, p, "o", ms=3.5, color=color, mew=0, label=f"S = {si(size)}")
         describe_points(dots, [
-            f"{model}, rank {c:.3g}\np_e {a:.2e}, q_e {b:.2e}" for c, a, b in zip(centre, p, q, strict=True)
+            f"{model}, rank {significant(c, 3)}\np_e {significant(a, 3)}, q_e {significant(b, 3)}"
+            for c, a, b in zip(centre, p, q, strict=True)
         ])  # fmt: skip
         ax.plot(centre, q, color=color, lw=1)
     log_ticks(ax, "x")

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from rbp_lab.errors import LabError
 from rbp_lab.figures.style import GREY, describe_points, headline, new_figure, shades, size_ticks, styled
 from rbp_lab.fits.emergence import EmergenceFit
-from rbp_lab.text import si
+from rbp_lab.text import number, percent, si, significant
 
 # The k of [RBP] figure 7.
 FIGURE7_KS = (1, 5, 10, 50, 100, 500, 2500, 10000)
@@ -44,7 +44,7 @@ def emergence_figure(table: pd.DataFrame, fits: Sequence[EmergenceFit], title: s
         Line2D([], [], color=c, marker="o", ls="-", label=f"N = {n}") for n, c in zip(windows, colors, strict=True)
     ]
     handles.append(Line2D([], [], color=GREY, ls="--", label="independent: RBP$_k^N$"))
-    title = f"{title} (bars: {panels[0].confidence:.0%}, documents)"
+    title = f"{title} (bars: {percent(panels[0].confidence)}, documents)"
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4 if columns == 1 else 6, len(handles)))
     headline(figure, title)
     return figure
@@ -63,8 +63,9 @@ def _panel(ax: Axes, rows: pd.DataFrame, fit: EmergenceFit, colors: dict[int, np
             zorder=3,
         )  # fmt: skip
         describe_points(drawn[0], [
-            f"{r.model}, S = {si(s)}\nN = {window}, k = {fit.k}: p = {r.p:.3g} [{r.low:.3g}, {r.high:.3g}]"
-            f"\nindependence ratio {r.ratio:.2f}"
+            f"{r.model}, S = {si(s)}\nN = {window}, k = {fit.k}: p = {significant(r.p, 3)} "
+            f"[{significant(r.low, 3)}, {significant(r.high, 3)}]"
+            f"\nindependence ratio {number(r.ratio, 2)}"
             for s, r in zip(seen["size"], seen.itertuples(), strict=True)
         ])  # fmt: skip
         ax.errorbar(

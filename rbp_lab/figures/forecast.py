@@ -25,7 +25,7 @@ from rbp_lab.figures.style import (
 )
 from rbp_lab.fits.forecast import forecast
 from rbp_lab.fits.result import FitResult
-from rbp_lab.text import bracket, number, si
+from rbp_lab.text import bracket, number, percent, si
 
 AHEAD = 10.0  # how far beyond the largest model the fan is drawn
 
@@ -68,7 +68,7 @@ def forecast_figure(
         ax.set_xlabel("S")
         ax.set_title(f"${group[0].label.tex}$ (nats)")
     family_legend(figure, styles, families)
-    headline(figure, f"{title} (bands: {laws[0].confidence:.0%} for one new model)")
+    headline(figure, f"{title} (bands: {percent(laws[0].confidence)} for one new model)")
     return figure
 
 

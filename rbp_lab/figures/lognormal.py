@@ -26,7 +26,7 @@ from rbp_lab.figures.style import (
 )
 from rbp_lab.fits.lognormal import LognormalFit, rank_shares
 from rbp_lab.stats import RankStats
-from rbp_lab.text import number, si
+from rbp_lab.text import number, percent, si, significant
 
 PARAMETERS = (("mu", "μ"), ("sigma", "σ"), ("ratio", "μ/σ"))
 
@@ -53,7 +53,8 @@ def rank_figure(runs: Sequence[tuple[str, float, RankStats, LognormalFit]], titl
         share = count / width / stats.num_tokens
         (dots,) = top.plot(centre[seen], share[seen], "o", ms=3, color=color, label=f"S = {si(size)}", mew=0)
         describe_points(dots, [
-            f"{model}, rank {c:.3g}\nshare {v:.2e}" for c, v in zip(centre[seen], share[seen], strict=True)
+            f"{model}, rank {significant(c, 3)}\nshare {significant(v, 3)}"
+            for c, v in zip(centre[seen], share[seen], strict=True)
         ])  # fmt: skip
         if fit.mu is None:
             continue
@@ -104,7 +105,7 @@ def parameters_figure(table: pd.DataFrame, title: str, styles: dict[str, FamilyS
     for ax in axes[-1]:
         ax.set_xlabel("S")
     family_legend(figure, styles, families)
-    headline(figure, f"{title} (bars: {drawn['confidence'].iloc[0]:.0%}, documents)")
+    headline(figure, f"{title} (bars: {percent(drawn['confidence'].iloc[0])}, documents)")
     return figure
 
 

@@ -23,6 +23,7 @@ from rbp_lab.figures.style import (
 )
 from rbp_lab.fits.result import POOLED, FitResult
 from rbp_lab.quantities import CE, RBP
+from rbp_lab.text import percent
 
 
 @styled
@@ -72,8 +73,8 @@ def over_k_figure(
     worst = min(f.r2 for f in fits if f.ok and f.label.metric in (CE.name, RBP.name))
     r2_axes.set_ylim(max(0.0, worst - 0.05 * (1 - worst) - 0.002), 1 + 0.03 * (1 - max(0.0, worst)))
     r2_axes.set_title("R² of the power law (log10-log10)")
-    level = usable[0].confidence
-    alone, joint = f"bands: {level:.0%} for each k", f"{level:.0%}, bands: each k, lines: all k"
+    level = percent(usable[0].confidence)
+    alone, joint = f"bands: {level} for each k", f"{level}, bands: each k, lines: all k"
     alpha_axes.set_title(f"exponent α ({alone if bands is None else joint})")
     if any(f.ok and f.label.metric == CE.name for f in fits):
         alpha_axes.plot([], [], color=GREY, ls=":", lw=1, label="cross-entropy")

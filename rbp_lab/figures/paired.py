@@ -21,7 +21,7 @@ from rbp_lab.figures.style import (
     styled,
 )
 from rbp_lab.fits.result import FitResult
-from rbp_lab.text import bracket, number, si
+from rbp_lab.text import bracket, number, percent, si
 
 
 @styled
@@ -80,7 +80,7 @@ def differences_figure(
     k_ticks(right, [int(k) for k in known["k"]])
     right.set_xlabel("k")
     level = float(known["confidence"].iloc[0])
-    right.set_title(f"$\\alpha_{{CE}} - \\alpha_k$ (bars: {level:.0%}, paired)")
+    right.set_title(f"$\\alpha_{{CE}} - \\alpha_k$ (bars: {percent(level)}, paired)")
     family_legend(figure, styles, families)
     headline(figure, title, families)
     return figure

@@ -20,6 +20,7 @@ from rbp_lab.fits.floor import Floor, floor_interval, floor_of
 from rbp_lab.fits.forms import FORMS, Form, form_named, is_nested
 from rbp_lab.fits.power import aicc, fit_power, not_falling, why_not
 from rbp_lab.fits.result import FEW_MODELS, NO_LABEL, FitPoints, FitResult, Label, refused
+from rbp_lab.text import number, significant
 
 LOSSES = ("log", "linear")
 
@@ -279,12 +280,13 @@ def compare(law: FitResult, forms: tuple[str, ...] = ("log_linear", "power_const
                 parts.append(floor.sentence)
             else:
                 enough = p_value[name] > 1 - law.confidence
-                parts.append(f"{'no support for' if enough else 'support for'} {shown}, p = {p_value[name]:.2g}")
+                support = "no support for" if enough else "support for"
+                parts.append(f"{support} {shown}, p = {significant(p_value[name], 2)}")
         elif other.aicc is not None and law.aicc is not None:
             delta[name] = other.aicc - law.aicc
             which = "cannot tell the power law from" if abs(delta[name]) <= 4 else "prefers the power law to"
             which = f"prefers {shown} to the power law" if delta[name] < -4 else f"{which} {shown}"
-            parts.append(f"AICc {which} (difference {delta[name]:.1f})".replace("-", "−"))
+            parts.append(f"AICc {which} (difference {number(delta[name], 1)})")
     return Comparison("; ".join(parts) or "no other form could be fitted", fits, delta, p_value, floor)
 
 

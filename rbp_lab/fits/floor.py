@@ -9,7 +9,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from rbp_lab.fits.result import FitPoints, FitResult
-from rbp_lab.text import significant
+from rbp_lab.text import number, percent, significant
 
 PRECISION = 1e-6  # of an end of the interval, as a share of the smallest value
 
@@ -45,8 +45,9 @@ class Floor:
         found = f"a floor: E = {significant(self.value)}, {significant(self.low)} ≤ E"
         start = found if self.supported else "no support for a floor: E"
         if math.isinf(self.high):
-            return f"{start} has no upper bound at {self.confidence:.0%}"
-        return f"{start} ≤ {significant(self.high)} at {self.confidence:.0%} ({self.share:.0%} of the smallest value)"
+            return f"{start} has no upper bound at {percent(self.confidence)}"
+        share = f"{number(100 * self.share, 0)}% of the smallest value"
+        return f"{start} ≤ {significant(self.high)} at {percent(self.confidence)} ({share})"
 
 
 def floor_of(law: FitResult) -> Floor | None:

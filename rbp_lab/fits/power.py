@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from rbp_lab.fits.result import AXES, FEW_MODELS, NO_LABEL, NOT_FALLING, FitPoints, FitResult, Label, refused
+from rbp_lab.text import significant
 
 METHOD = "ordinary least squares of log10 value on log10 S, t(n−2) interval"
 
@@ -21,7 +22,7 @@ def why_not(points: FitPoints, minimum: int = 3) -> str | None:
     if n < minimum:
         return f"an exponent with an interval needs at least {minimum} {kind}s; got {n}"
     if np.ptp(points.x) == 0:
-        same = f"the same {what} = {points.x[0]:.6g}"
+        same = f"the same {what} = {significant(points.x[0], 6)}"
         return f"all {n} {kind}s have {same}: a slope against {points.axis} needs two that differ"
     never = [name for name, value in zip(points.names, points.value, strict=True) if math.isinf(value)]
     if never:
@@ -31,11 +32,12 @@ def why_not(points: FitPoints, minimum: int = 3) -> str | None:
         return f"the value is 0 for every {kind} (every token within the threshold): its logarithm does not exist"
     if zero:
         return f"the value is 0 for {', '.join(zero)}: it has no logarithm, and clipping it would bias the slope"
-    negative = [f"{name} ({value:.4g})" for name, value in zip(points.names, points.value, strict=True) if value < 0]
+    named = zip(points.names, points.value, strict=True)
+    negative = [f"{name} ({significant(value)})" for name, value in named if value < 0]
     if negative:
         return f"the value is negative for {', '.join(negative)}: its logarithm does not exist"
     if np.ptp(points.value) == 0:
-        return f"the value is {points.value[0]:.6g} for every {kind}: there is no variation to fit"
+        return f"the value is {significant(points.value[0], 6)} for every {kind}: there is no variation to fit"
     return None
 
 

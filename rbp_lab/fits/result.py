@@ -16,7 +16,7 @@ from scipy import stats
 
 from rbp_lab.errors import LabError
 from rbp_lab.quantities import QUANTITIES
-from rbp_lab.text import number, significant
+from rbp_lab.text import number, percent, significant
 
 STATUSES = ("ok", "refused", "not_converged")
 
@@ -241,7 +241,7 @@ class FitResult:
         if self.warnings:
             parts.append("warnings: " + ", ".join(self.warnings))
         state = "" if self.ok else f" [{self.status}: {self.message}]"
-        return f"<{self.form} law of {self.label}: {'; '.join(parts)}; intervals at {self.confidence:.0%}>{state}"
+        return f"<{self.form} law of {self.label}: {'; '.join(parts)}; intervals at {percent(self.confidence)}>{state}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row with everything but the points themselves; absent numbers are missing values, never NaN in print.

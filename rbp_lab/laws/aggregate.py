@@ -21,7 +21,7 @@ from rbp_lab.laws.aggregate_runs import SETTING, SUPERVISED, beside, classifier_
 from rbp_lab.laws.base import Inputs, LawResult, draw
 from rbp_lab.quantities import CE, RBP
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section, exponent, switched
-from rbp_lab.text import bracket, number
+from rbp_lab.text import bracket, number, percent
 
 name = "aggregate"
 needs_runs = ""  # without runs of classifiers there is nothing to say, which is no lack
@@ -180,7 +180,7 @@ def section(result: Aggregate) -> Section | None:
     beside_supervised: dict[str, Figure] = {}
     for task, rows in accuracy.groupby("task"):
         draw(beside_supervised, task, lambda r=rows, t=task: difference_figure(r, f"Groups against labels on {t}"))
-    level = f"{result.inputs.confidence:.0%}"
+    level = percent(result.inputs.confidence)
     figures: list[ReportFigure] = [
         *switched("aggregate_equivalent", equal, "Share of the instances, labelled, that reaches the same RBP_1 at the "
                   f"same size. Bars: {level} t intervals over seeds; grey: where a supervised model itself falls "

@@ -13,7 +13,7 @@ from rbp_lab.fits.result import POOLED, family_name
 from rbp_lab.laws.base import Inputs, LawResult, draw, families, join
 from rbp_lab.points import longest_trained
 from rbp_lab.report.sections import ReportTable, Section, switched
-from rbp_lab.text import interval, si
+from rbp_lab.text import interval, si, significant
 
 name = "decomposition"
 needs_runs = "it needs Σ nll by rank"
@@ -64,7 +64,8 @@ def section(result: Decomposition) -> Section:
         "distance |α − α_CE| small. The share of error entropy is given in both conventions; above 1 in the "
         "first is no mistake."
     )
-    note = f"The parts sum to the cross-entropy within {float(table['identity_error'].max()):.0e} nats in every run."
+    off = significant(table["identity_error"].max(), 1)
+    note = f"The parts sum to the cross-entropy within {off} nats in every run."
     return Section(
         "split", "What scales in cross-entropy", lead,
         (*switched("parts", parts, "The parts against S in nats, by absolute value, with their power laws."),

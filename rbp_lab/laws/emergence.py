@@ -16,7 +16,7 @@ from rbp_lab.laws.base import Inputs, LawResult, draw, join
 from rbp_lab.points import longest_trained
 from rbp_lab.quantities import RBP, WINDOW_RBP
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section, unique_stems
-from rbp_lab.text import interval, is_missing, number, si, significant
+from rbp_lab.text import interval, is_missing, number, percent, si, significant
 
 name = "emergence"
 needs_runs = ""
@@ -116,8 +116,8 @@ def _figures(result: Emergence) -> list[ReportFigure]:
             figures.append(ReportFigure(
                 f"emergence_{stem}", None,
                 f"Share of windows of N tokens whose ranks are all ≤ k ({family}, {dataset}). Bars: "
-                f"{result.inputs.confidence:.0%} over documents; an arrow hangs from an upper bound where no window "
-                "was hit. Solid: the fitted law. Dashed: RBP_k^N, what independent tokens would give.", panels,
+                f"{percent(result.inputs.confidence)} over documents; an arrow hangs from an upper bound where no "
+                "window was hit. Solid: the fitted law. Dashed: RBP_k^N, what independent tokens would give.", panels,
             ))  # fmt: skip
     return figures
 

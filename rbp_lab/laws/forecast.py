@@ -12,7 +12,7 @@ from rbp_lab.fits.forecast import backtest
 from rbp_lab.fits.result import Label
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, draw, join
 from rbp_lab.report.sections import ReportTable, Section, switched
-from rbp_lab.text import interval, number, si, significant
+from rbp_lab.text import interval, number, percent, si, significant
 
 name = "forecast"
 needs_runs = ""
@@ -78,6 +78,6 @@ def _outcome(table: pd.DataFrame, confidence: float) -> tuple[tuple[ReportTable,
     ])  # fmt: skip
     note = (
         f"Of {len(frame)} forecasts of held-out models, {int(frame['inside'].sum())} had the measured value in their "
-        f"{confidence:.0%} interval; the median absolute error was {number(frame['error %'].abs().median(), 1)} %."
+        f"{percent(confidence)} interval; the median absolute error was {number(frame['error %'].abs().median(), 1)} %."
     )
     return (ReportTable("Backtest", frame, {"S": si, "measured": 4, "error %": 1}, folded=True),), (note,)

@@ -14,7 +14,7 @@ from rbp_lab.laws.base import Inputs, LawResult, draw, families, join
 from rbp_lab.metrics import cross_entropy
 from rbp_lab.records import RunRecord
 from rbp_lab.report.sections import ReportTable, Section, switched
-from rbp_lab.text import is_missing, number, si
+from rbp_lab.text import is_missing, number, percent, si
 
 name = "lognormal"
 needs_runs = "the fit needs the whole histogram of ranks"
@@ -85,8 +85,8 @@ def section(result: Lognormal) -> Section:
         "ranks", "Lognormal ranks", lead,
         (*switched("ranks", ranks, "Share of tokens per rank, in bins that grow, with the rounded lognormal; below, "
                    "the logarithm of measured over law, bins of 10 tokens or more.", "runs"),
-         *switched("lognormal", parameters, f"Bars: {inputs.confidence:.0%} over blocks of documents, cut where they "
-                   "leave the panel. Only fits that converged are drawn."),
+         *switched("lognormal", parameters, f"Bars: {percent(inputs.confidence)} over blocks of documents, cut where "
+                   "they leave the panel. Only fits that converged are drawn."),
          *switched("implied", implied, "What the pmf lognormal implies beside what was measured. The appendix of the "
                    "paper calls the right-hand quantity cross-entropy; it is the entropy of the rank law.")),
         (_fits_table(result),), notes,

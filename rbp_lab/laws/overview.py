@@ -8,6 +8,7 @@ from rbp_lab.fits.result import family_name
 from rbp_lab.laws.base import Inputs, LawResult
 from rbp_lab.quantities import PER_TOKEN
 from rbp_lab.report.sections import ReportTable, Section, exponent, refusal_notes, warning_notes
+from rbp_lab.text import percent
 
 name = "overview"
 needs_runs = ""
@@ -34,8 +35,8 @@ def section(result: LawResult) -> Section:
         rows.append(row)
     lead = (
         "Exponents α of value = a·S^−α, by least squares of log10 value on log10 S over the models of a family, with "
-        f"t(n−2) intervals at {result.inputs.confidence:.0%} in brackets. Residuals between models set the intervals; "
-        "R² is taken in log10-log10 space and says little about the form of a law."
+        f"t(n−2) intervals at {percent(result.inputs.confidence)} in brackets. Residuals between models set the "
+        "intervals; R² is taken in log10-log10 space and says little about the form of a law."
     )
     frame = pd.DataFrame(rows).dropna(axis=1, how="all")
     return Section(

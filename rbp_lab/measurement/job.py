@@ -17,6 +17,7 @@ from rbp_lab.measurement.observers import Callback
 from rbp_lab.models.source import ModelSource, OpenModel
 from rbp_lab.records import DatasetInfo, RunHeader, RunRecord, ScoringSpec, record_key
 from rbp_lab.store.records import read_record, read_totals
+from rbp_lab.text import count, number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +62,11 @@ class Outcome:
         """The outcome as one line for a terminal."""
         totals = read_totals(self.path, self.header.key)
         stats, seconds = totals.stats, totals.provenance.get("seconds", 0)
-        numbers = "  ".join(f"RBP_{k} {metrics.rbp(stats, k):.4f}" for k in (1, 10, 100))
-        what = f"measured in {seconds:.0f} s" if self.measured else "found measured"
+        numbers = "  ".join(f"RBP_{k} {number(metrics.rbp(stats, k))}" for k in (1, 10, 100))
+        what = f"measured in {number(seconds, 0)} s" if self.measured else "found measured"
         return (
-            f"{self.header.model.name} on {self.header.dataset.name}: {what}, {stats.num_tokens:,} tokens, "
-            f"CE {metrics.cross_entropy(stats):.4f}  {numbers}, {self.path}"
+            f"{self.header.model.name} on {self.header.dataset.name}: {what}, {count(stats.num_tokens)} tokens, "
+            f"CE {number(metrics.cross_entropy(stats))}  {numbers}, {self.path}"
         )
 
 

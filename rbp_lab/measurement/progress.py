@@ -1,4 +1,4 @@
-"""Progress of loops over tokens: a bar in a terminal, plain lines elsewhere."""
+"""Progress of loops: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from rbp_lab.data.windows import TokenBatch
 from rbp_lab.measurement.observers import Callback, Progress, RunInfo
 from rbp_lab.metrics import cross_entropy, rbp
 from rbp_lab.scoring.types import TokenScores
-from rbp_lab.text import si
+from rbp_lab.text import number, si
 
 
-class TokenRate(ProgressColumn):
-    """Tokens per second."""
+class Rate(ProgressColumn):
+    """Work per second. unit: of the work."""
+
+    def __init__(self, unit: str):
+        super().__init__()
+        self._unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text(f"{si(task.speed or 0.0)} tok/s", style="progress.data.speed")
+        return Text(f"{si(task.speed or 0.0)} {self._unit}/s", style="progress.data.speed")
 
 
-class TokenProgress:
-    """Share, tokens/s, time left and a note.
+class WorkProgress:
+    """Share, work per second, time left and a note.
 
     In a terminal a bar that vanishes at the end, elsewhere a line every ``seconds``.
     """
 
-    def __init__(self, title: str, total: int, seconds: float, done: int = 0):
-        """total: tokens of the whole loop. done: those that are done at the beginning."""
-        self._title, self._total, self._seconds = title, total, seconds
+    def __init__(self, title: str, total: int, seconds: float, done: int = 0, unit: str = "tok"):
+        """total: work of the whole loop, in ``unit``. done: what of it is done at the beginning."""
+        self._title, self._total, self._seconds, self._unit = title, total, seconds, unit
         self._printed = time.monotonic()
         self._bar: rich_progress.Progress | None = None
         if sys.stdout.isatty():
@@ -39,7 +43,7 @@ class TokenProgress:
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.percentage:3.0f}%"),
-                TokenRate(),
+                Rate(unit),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
                 transient=True,
@@ -47,20 +51,20 @@ class TokenProgress:
             self._task = self._bar.add_task(title, total=total, completed=done, note="")
             self._bar.start()
 
-    def advance(self, tokens: int) -> None:
-        """Move the bar by so many tokens."""
+    def advance(self, work: int) -> None:
+        """Move the bar by so much."""
         if self._bar is not None:
-            self._bar.advance(self._task, tokens)
+            self._bar.advance(self._task, work)
 
-    def show(self, done: int, tokens_per_s: float, note: str) -> None:
-        """Put the note beside the bar, or print a line when one is due. done: tokens so far."""
+    def show(self, done: int, per_second: float, note: str) -> None:
+        """Put the note beside the bar, or print a line when one is due. done: work so far."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=note)
-        elif tokens_per_s > 0 and done < self._total and time.monotonic() - self._printed >= self._seconds:
+        elif per_second > 0 and done < self._total and time.monotonic() - self._printed >= self._seconds:
             self._printed = time.monotonic()
-            left = (self._total - done) / tokens_per_s
-            share = f"{done / self._total:.0%}, {si(tokens_per_s)} tok/s, {left:.0f} s left"
-            print(f"{self._title}: {share}  {note}", flush=True)
+            left = (self._total - done) / per_second
+            share = f"{number(100 * done / self._total, 0)}%, {si(per_second)} {self._unit}/s"
+            print(f"{self._title}: {share}, {number(left, 0)} s left  {note}", flush=True)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -73,12 +77,12 @@ class ProgressBar(Callback):
 
     def __init__(self, seconds: float = 15.0):
         self._seconds = seconds
-        self._progress: TokenProgress | None = None
+        self._progress: WorkProgress | None = None
 
     def on_start(self, run: RunInfo) -> None:
         if run.rank == 0:
             title = f"measure {run.model} on {run.dataset}"
-            self._progress = TokenProgress(title, run.num_positions, self._seconds, run.finished_positions)
+            self._progress = WorkProgress(title, run.num_positions, self._seconds, run.finished_positions)
 
     def on_batch(self, batch: TokenBatch, scores: TokenScores) -> None:
         if self._progress is not None:
@@ -87,7 +91,7 @@ class ProgressBar(Callback):
     def on_log(self, progress: Progress) -> None:
         if self._progress is not None:
             stats = progress.stats
-            note = f"CE {cross_entropy(stats):.3f}  RBP_1 {rbp(stats, 1):.3f}" if stats.num_tokens else ""
+            note = f"CE {number(cross_entropy(stats), 3)}  RBP_1 {number(rbp(stats, 1), 3)}" if stats.num_tokens else ""
             self._progress.show(progress.positions, progress.positions_per_second, note)
 
     def close(self) -> None:
@@ -104,7 +108,7 @@ class TrainingProgress:
         self._loss, self._shown, self._done = 0.0, 0, 0
 
     def __enter__(self) -> TrainingProgress:
-        self._progress = TokenProgress(self._title, self._steps * self._tokens, self._seconds)
+        self._progress = WorkProgress(self._title, self._steps * self._tokens, self._seconds)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,4 +120,5 @@ class TrainingProgress:
         self._loss += (loss - self._loss) / min(self._shown, 20)
         self._progress.advance((step - self._done) * self._tokens)  # a resumed training begins in its middle
         self._done = step
-        self._progress.show(step * self._tokens, tokens_per_s, f"step {step}/{self._steps}  loss {self._loss:.3f}")
+        note = f"step {step}/{self._steps}  loss {number(self._loss, 3)}"
+        self._progress.show(step * self._tokens, tokens_per_s, note)

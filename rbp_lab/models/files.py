@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rbp_lab.errors import LabError
+from rbp_lab.text import count
 
 # Only what changes ids or logits is hashed: logs, read-me and generation settings beside a model leave it the same.
 # The vocabulary files of a tokenizer's class are added to these once the class is known.
@@ -180,7 +181,7 @@ def _check_header(path: Path) -> None:
             tensors.keys()
     except (SafetensorError, OSError) as error:
         raise LabError(
-            f"{path} is damaged or incomplete: its {path.stat().st_size:,} bytes do not agree with its own header "
+            f"{path} is damaged or incomplete: its {count(path.stat().st_size)} bytes do not agree with its own header "
             f"({str(error).splitlines()[0]}); copy or download it again"
         ) from error
 

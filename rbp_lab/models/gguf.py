@@ -31,6 +31,7 @@ from rbp_lab.models.placement import DeviceMap, load_pretrained
 from rbp_lab.models.source import LoadedModel, OpenModel
 from rbp_lab.names import clean_name
 from rbp_lab.store.atomic import atomic_directory, may_be_written
+from rbp_lab.text import count
 
 if TYPE_CHECKING:
     import torch
@@ -243,8 +244,8 @@ def _check_complete(header: Header) -> None:
         end = header.data + tensor.offset + tensor.elements // block * size
         if end > header.size:
             raise LabError(
-                f"{header.path} is damaged or incomplete: it has {header.size:,} bytes, and its tensor {tensor.name} "
-                f"ends at {end:,}; copy or download it again"
+                f"{header.path} is damaged or incomplete: it has {count(header.size)} bytes, and its tensor "
+                f"{tensor.name} ends at {count(end)}; copy or download it again"
             )
 
 

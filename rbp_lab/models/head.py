@@ -19,6 +19,7 @@ from rbp_lab.errors import LabError, out_of_memory
 from rbp_lab.hub_errors import first_line
 from rbp_lab.models.weights import coarsest_eps
 from rbp_lab.scoring.types import LMHead
+from rbp_lab.text import significant
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ def _check_against(model: nn.Module, ids: torch.Tensor, plan: HeadPlan, own: tor
         full_logits(model, ids)
     off = (caught[0].to(own.device).float() - own.float()).abs().max().item()
     if not off <= 8 * eps * own.float().abs().max().item():
-        raise _Unknown(f"the recomputed logits differ from the model's own by {off:.2g}")
+        raise _Unknown(f"the recomputed logits differ from the model's own by {significant(off, 2)}")
 
 
 def _check_length(model: nn.Module, row: torch.Tensor, known: torch.Tensor, eps: float) -> None:

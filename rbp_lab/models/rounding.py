@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from rbp_lab.errors import LabError
+from rbp_lab.text import count, number
 
 GROUP = 32  # weights that share a scale in int4
 
@@ -49,7 +50,8 @@ def round_weights(network: nn.Module, kind: str, what: str) -> str:
         from torchao.quantization import quantize_
 
         quantize_(network, _config(kind), filter_fn=lambda module, name: name in layers)
-    return f"{rounded / every:.0%} of its {every:,} weights are rounded to {kind} by torchao {version('torchao')}"
+    share = f"{number(100 * rounded / every, 0)}% of its {count(every)} weights"
+    return f"{share} are rounded to {kind} by torchao {version('torchao')}"
 
 
 def _config(kind: str) -> Any:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from rbp_lab.fits.result import family_name
 from rbp_lab.papers.compare import EE, EXPONENT_DIFFERENCE, QUIET, TABLE1, VERDICTS, Comparison
-from rbp_lab.text import bracket, number, visible
+from rbp_lab.text import bracket, number, percent, visible
 
 
 def papers_table(comparisons: Sequence[Comparison], title: str, dense: bool = False) -> Table:
@@ -57,7 +57,7 @@ def show_papers(console: Console, comparisons: Sequence[Comparison], lines: Sequ
     for c in comparisons:
         groups.setdefault((c.source, c.what, c.dataset), []).append(c)
     for (source, what, dataset), mine in groups.items():
-        against, level = "k" if source == TABLE1 else "S", f"{mine[0].confidence:.0%}"
+        against, level = "k" if source == TABLE1 else "S", percent(mine[0].confidence)
         title = f"{source} on {dataset}: {what} in {against}"
         title = title if source == EE else f"{title}, {level} intervals"
         console.print(papers_table(mine, title, dense=console.width < 100), "")

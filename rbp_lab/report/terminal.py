@@ -16,7 +16,7 @@ from rbp_lab.fits.result import WARNINGS, FitResult, family_name
 from rbp_lab.quantities import CE, RBP
 from rbp_lab.store.clean import Unfinished
 from rbp_lab.store.shards import read_plan
-from rbp_lab.text import DASH, bracket, count, number, one_line, visible
+from rbp_lab.text import DASH, bracket, count, number, one_line, percent, visible
 
 
 def terminal() -> Console:
@@ -104,7 +104,7 @@ def models_table(points: pd.DataFrame, dataset: str, ks: Sequence[int] = (1, 10,
 def exponents_table(fits: Sequence[FitResult], dataset: str) -> Table:
     """One row per fit of a data set: quantity, family, α with its interval, R², RMSE, and the warning codes."""
     mine = [f for f in fits if f.label.dataset == dataset and f.ok]
-    level = f"{mine[0].confidence:.0%}" if mine else "95%"
+    level = percent(mine[0].confidence) if mine else "95%"
     table = Table(title=Text(f"Exponents on {visible(dataset)}: value ∝ S^−α, R² in log10-log10"), title_justify="left")
     table.add_column("quantity", no_wrap=True)
     table.add_column("family", no_wrap=True)

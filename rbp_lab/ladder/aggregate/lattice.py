@@ -16,6 +16,7 @@ import torch
 
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.aggregate.logspace import IMPOSSIBLE, log_sum
+from rbp_lab.text import count
 
 MOST_STATES = 20_000_000  # of the lattices of counts of one batch: some gigabytes
 
@@ -111,8 +112,8 @@ def _count_lattice(slots: np.ndarray) -> list[_Steps]:
         size = int(np.prod(shape.astype(float)))
         if begin + size > MOST_STATES:
             raise LabError(
-                f"observation.m={m} takes a lattice of more than {MOST_STATES:,} states a batch; choose smaller groups "
-                "or a smaller training.batch"
+                f"observation.m={m} takes a lattice of more than {count(MOST_STATES)} states a batch; choose smaller "
+                "groups or a smaller training.batch"
             )
         digits = np.stack(np.unravel_index(np.arange(size), shape))  # [d, S]
         strides = np.concatenate([np.cumprod(shape[::-1])[::-1][1:], [1]])

@@ -23,6 +23,7 @@ from rbp_lab.scoring.types import NonFiniteLogits, TokenScores, check_finite
 from rbp_lab.stats import DocumentScores, document_table, rank_stats
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import DamagedRecord, has_record, read_record, record_path, write_record
+from rbp_lab.text import number
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +47,8 @@ def measure_member(
         about = member.record["alignment"]
         empty = f", and no class has output {', '.join(map(str, about['empty']))}" if about["empty"] else ""
         raise LabError(
-            f"{member.name} does not tell all classes apart (margin {about['margin']:.2f}{empty}), so ranks of its "
-            "classes mean nothing; train it with more restarts (training.restarts) or reuse (training.reuse)"
+            f"{member.name} does not tell all classes apart (margin {number(about['margin'], 2)}{empty}), so ranks of "
+            "its classes mean nothing; train it with more restarts (training.restarts) or reuse (training.reuse)"
         )
     header = _header(member, split, k)
     if has_record(store.root, header.key) and not force:

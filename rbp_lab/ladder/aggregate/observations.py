@@ -18,6 +18,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.ladder.aggregate.lattice import count_sums, slot_sums
 from rbp_lab.ladder.aggregate.logspace import IMPOSSIBLE, log_others, log_sum
 from rbp_lab.ladder.rules import MOST_SLOTS
+from rbp_lab.text import count
 
 # What an observation tells of the classes: which they are, or which instances share one.
 CLASSES, PERMUTATION = "classes", "permutation"
@@ -243,7 +244,7 @@ class Enumerated:
         if self.classes < 2 or self.m * math.log(self.classes) > math.log(MOST_ASSIGNMENTS):
             raise LabError(
                 f"observation.classes={self.classes} and observation.m={self.m} must give at least 2 and at most "
-                f"{MOST_ASSIGNMENTS:,} assignments; got {self.classes}^{self.m}"
+                f"{count(MOST_ASSIGNMENTS)} assignments; got {self.classes}^{self.m}"
             )
         if len(self.table) != self.classes**self.m:
             raise LabError(

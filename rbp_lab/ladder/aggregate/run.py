@@ -14,6 +14,7 @@ from rbp_lab.ladder.aggregate.tasks import Split, Task
 from rbp_lab.ladder.aggregate.training import StepHook
 from rbp_lab.metrics import cross_entropy, rbp
 from rbp_lab.store.layout import Store
+from rbp_lab.text import count, number
 
 
 class Splits:
@@ -47,18 +48,19 @@ class Outcome:
     def line(self) -> str:
         """The outcome as one line for a terminal."""
         about = self.member.record
-        trained = f"trained in {about['seconds']:.0f} s" if self.member.trained else "found trained"
+        trained = f"trained in {number(about['seconds'], 0)} s" if self.member.trained else "found trained"
         start = (
-            f"{self.member.name}: {trained}, S = {about['non_embedding_parameters']:,}, "
-            f"{about['training_instances']:,} instances"
+            f"{self.member.name}: {trained}, S = {count(about['non_embedding_parameters'])}, "
+            f"{count(about['training_instances'])} instances"
         )
         if about["impossible_observations_in_stack"]:
-            start += f", {about['impossible_observations_in_stack']:,} impossible observations"
+            start += f", {count(about['impossible_observations_in_stack'])} impossible observations"
         if self.measured is None:
             return f"{start}; not measured: {self.refused}"
         stats = self.measured.record.stats
         return (
-            f"{start}; RBP_1 {rbp(stats, 1):.4f}  RBP_2 {rbp(stats, 2):.4f}  CE {cross_entropy(stats):.4f}, "
+            f"{start}; RBP_1 {number(rbp(stats, 1))}  RBP_2 {number(rbp(stats, 2))}  "
+            f"CE {number(cross_entropy(stats))}, "
             f"{self.measured.path}"
         )
 

@@ -18,6 +18,7 @@ from rbp_lab.ladder.aggregate.recipe import Recipe
 from rbp_lab.ladder.aggregate.run import Outcome, Splits, run_configuration
 from rbp_lab.ladder.aggregate.tasks import Task
 from rbp_lab.store.layout import Store
+from rbp_lab.text import number
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ def run_study(study: Study, store: Store, force: bool, show: Callable[[str], Non
         made = sum(o.member.trained for o in outcomes)
         done += bool(made)
         accuracy = [100 * int(r.stats.counts[0]) / r.stats.num_tokens for r in measured]
-        what = f"RBP_1 {sum(accuracy) / len(accuracy):.2f} %" if accuracy else "nothing measured"
+        what = f"RBP_1 {number(sum(accuracy) / len(accuracy), 2)} %" if accuracy else "nothing measured"
         how = f"{made} of {len(outcomes)} trained" if made else "found"
         refused = len(outcomes) - len(measured)
         more = f", {refused} with merged classes" if refused else ""
         left = (time.monotonic() - begin) / done * (len(configurations) - i - 1) if done else 0.0
         name = f"{configuration.task.name} {configuration.classifier.name} {configuration.family}"
-        show(f"[{i + 1}/{len(configurations)}] {name}: {what}{more} ({how}; about {left:.0f} s left)")
+        show(f"[{i + 1}/{len(configurations)}] {name}: {what}{more} ({how}; about {number(left, 0)} s left)")
         yield from outcomes

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rbp_lab.errors import warn
+from rbp_lab.text import number
 from rbp_lab.tracking.settings import Destination, Tracking
 from rbp_lab.tracking.wandb.names import STEP
 
@@ -249,7 +250,7 @@ class Session:
         except TimeoutError:
             if not self.failed and self._client is not None:
                 self._client.kill()
-            self.give_up(doing, f"no answer within {seconds:.0f} s")
+            self.give_up(doing, f"no answer within {number(seconds, 0)} s")
         except ClientError as error:
             self.give_up(doing, str(error))
         else:
