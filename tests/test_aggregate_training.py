@@ -9,7 +9,7 @@ import torch
 from rbp_lab.config.schemas import KSpec
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.aggregate.guards import align, empty_outputs, reseed
-from rbp_lab.ladder.aggregate.members import WEIGHTS_FILE, train_or_find
+from rbp_lab.ladder.aggregate.members import train_or_find
 from rbp_lab.ladder.aggregate.networks import CNN, MLP, InputShape
 from rbp_lab.ladder.aggregate.objective import Objective
 from rbp_lab.ladder.aggregate.observations import Bag, Enumerated, Proportions, Similarity, Triplet, weights
@@ -19,7 +19,7 @@ from rbp_lab.ladder.aggregate.run import run_configuration
 from rbp_lab.ladder.aggregate.sampler import GroupSampler
 from rbp_lab.ladder.aggregate.tasks import Digits, stratified, with_noise
 from rbp_lab.metrics import cross_entropy, rbp
-from rbp_lab.store.layout import Store
+from rbp_lab.store.layout import WEIGHTS_FILE, Store
 from tests.classifier_tasks import Blobs, configuration
 
 K = KSpec([1, 2, 3])

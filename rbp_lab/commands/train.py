@@ -46,7 +46,7 @@ def run(config: Mapping[str, Any]) -> str:
 
 
 def train(
-    model: Any,
+    model: ModelSource,
     source: Source,
     store: str | Path,
     force: bool = False,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError, note, warn
 from rbp_lab.store.arrays import read_arrays, write_arrays
+from rbp_lab.store.layout import CheckpointFiles
 from rbp_lab.store.lease import Lease, Leases, owner_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 # How much of a training's time writing may take: on a slow disk checkpoints become rarer, not more expensive.
 MOST_OF_THE_TIME = 0.01
-LEASE = "training.lease"
 WAIT = 0.5  # seconds between looks at what another process trains
 
 
@@ -32,7 +32,7 @@ def alone(directory: Path, name: str) -> Lease:
 
     name: of the model, for the note.
     """
-    path, leases, told = directory / LEASE, Leases(), False
+    path, leases, told = CheckpointFiles(directory).lease, Leases(), False
     while True:
         directory.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # the other process has finished and removed the directory
@@ -53,7 +53,7 @@ def remove(directory: Path) -> None:
 def remove_abandoned(directory: Path) -> None:
     """Remove what a process left that was killed between the end of its training and ``remove``."""
     with suppress(OSError):
-        if directory.is_dir() and (lease := Leases().take(directory / LEASE)) is not None:
+        if directory.is_dir() and (lease := Leases().take(CheckpointFiles(directory).lease)) is not None:
             with lease:
                 remove(directory)
 
@@ -76,7 +76,7 @@ class Checkpoints:
 
         most: the share of the time that writing may take; the time between two checkpoints is lengthened to it.
         """
-        self._directory, self._interval, self._on_kept, self._most = Path(directory), seconds, on_kept, most
+        self._files, self._interval, self._on_kept, self._most = CheckpointFiles(directory), seconds, on_kept, most
         self._newest: Path | None = None  # the newest that is known to be sound
         self._writing: Path | None = None
         self._failing = False
@@ -92,7 +92,7 @@ class Checkpoints:
         """
         self._begin = time.monotonic()
         self._due = self._begin + self._interval
-        for path in sorted(self._directory.glob("step-*.safetensors"), reverse=True):
+        for path in self._files.checkpoints():
             try:
                 arrays, about = read_arrays(path)
             except LabError as error:
@@ -117,17 +117,20 @@ class Checkpoints:
         now = time.monotonic()
         if now < self._due:
             return
-        path = self._writing = self._directory / f"step-{step:010}.safetensors"
+        path = self._writing = self._files.checkpoint(step)
         about = {"step": step, "seconds": self.seconds + now - self._begin, "resumed_at": self.resumed_at, **_here()}
         try:
             write_arrays(path, _arrays(model, optimizer, losses), about)
         except LabError as error:
             if not self._failing:
-                warn(f"no checkpoint of step {step}: {error}; the training goes on, and a kill would cost it all "
-                     f"since {f'step {_step(self._newest)}' if self._newest else 'its beginning'}")  # fmt: skip
+                since = f"step {self._files.step(self._newest)}" if self._newest else "its beginning"
+                warn(
+                    f"no checkpoint of step {step}: {error}; the training goes on, and a kill would cost it all since "
+                    f"{since}"
+                )
             self._failing = True
         else:
-            for other in self._directory.glob("step-*.safetensors"):
+            for other in self._files.checkpoints():
                 if other not in (path, self._newest):
                     with suppress(OSError):
                         other.unlink()
@@ -141,12 +144,8 @@ class Checkpoints:
         # An interrupt may have come between the writing of a checkpoint and its noting.
         newest = self._writing if self._writing is not None and self._writing.exists() else self._newest
         if newest is not None:
-            return f"the checkpoint of step {_step(newest)} is kept, and the same command goes on from there"
+            return f"the checkpoint of step {self._files.step(newest)} is kept, and the same command goes on from there"
         return f"there is no checkpoint yet (one is written every {self._interval:g} s); the same command begins anew"
-
-
-def _step(path: Path) -> int:
-    return int(path.stem.removeprefix("step-"))
 
 
 def _arrays(model: torch.nn.Module, optimizer: torch.optim.Optimizer, losses: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from rbp_lab.errors import LabError, note
 from rbp_lab.ladder.checkpoint import Checkpoints, alone, remove, remove_abandoned
 from rbp_lab.ladder.hooks import StepHook, Tracker
 from rbp_lab.ladder.model import LadderModel, training_key
+from rbp_lab.models.source import ModelSource
 from rbp_lab.store.layout import Store
 from rbp_lab.text import count, number
 
@@ -45,7 +46,7 @@ class TrainedModel:
 
 
 def train_or_find(
-    model: Any,
+    model: ModelSource,
     source: Source,
     store: Store,
     tracker: Callable[[LadderModel, Corpus], Tracker],
@@ -65,8 +66,7 @@ def train_or_find(
         LabError: the model is not one that rbp_lab trains, or the source has no usable text.
     """
     if not isinstance(model, LadderModel):
-        name = getattr(model, "name", type(model).__name__)
-        raise LabError(f"model {name} is not trained here, only measured; choose one of the ladder: model=ladder-1")
+        raise LabError(f"model {model.name} is not trained here, only measured; choose one of the ladder: model=ladder-1")
     corpus = source.corpus()
     if corpus.info.get("split") == "heldout":
         raise LabError(

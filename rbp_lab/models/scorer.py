@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -179,6 +178,6 @@ def _probe_ids(rows: int, length: int, vocabulary: int) -> torch.Tensor:
     return (torch.arange(rows * length) * 7919 % vocabulary).reshape(rows, length)
 
 
-def describe_head(plan: Any) -> str:
+def describe_head(plan: HeadPlan) -> str:
     """One line for a log: how the output layer is handled."""
     return "output layer intercepted" if plan.kind == "head" else f"falls back to full logits: {plan.reason}"

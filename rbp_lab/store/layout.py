@@ -29,7 +29,8 @@ from rbp_lab.store.aside import named, recovered
 _KEY = re.compile(r"[0-9a-f]{16}")
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
 _SHARD = re.compile(r"shard-(\d{6,})\.safetensors")
-TRAINING_FILE = "training.json"  # in the directory of a model that rbp-lab trained, wherever that is
+# In the directory of a model or classifier that rbp-lab trained, wherever that is; the weights of a classifier.
+TRAINING_FILE, WEIGHTS_FILE = "training.json", "weights.safetensors"
 _NAME_BYTES = 200  # file systems allow 255 bytes; temporary names beside it need some
 
 
@@ -101,6 +102,30 @@ class PartialFiles:
     def leases(self) -> list[Path]:
         """What processes have taken."""
         return sorted(self.directory.glob("*.lease"))
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The files of one training that is under way, or was broken off."""
+
+    directory: Path
+
+    @property
+    def lease(self) -> Path:
+        """Of the process that trains."""
+        return self.directory / "training.lease"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.directory / f"step-{step:010}.safetensors"
+
+    def checkpoints(self) -> list[Path]:
+        """What is there, the newest first."""
+        return sorted(self.directory.glob("step-*.safetensors"), reverse=True)
+
+    @staticmethod
+    def step(checkpoint: Path) -> int:
+        """The step of a checkpoint."""
+        return int(checkpoint.stem.removeprefix("step-"))
 
 
 @dataclass(frozen=True)

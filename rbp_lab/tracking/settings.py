@@ -7,11 +7,12 @@ import netrc
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from rbp_lab.config.build import OPEN
 from rbp_lab.errors import LabError
+from rbp_lab.measurement.observers import Callback
 
 MODES = ("auto", "online", "offline", "none")
 PUBLIC_SERVER = "https://api.wandb.ai"
@@ -38,7 +39,7 @@ class Tracking:
     notes: str | None = None
     seconds: float = 5.0
     timeout: float = 30.0
-    trackers: dict[str, Annotated[Any, OPEN]] = field(default_factory=dict)
+    trackers: dict[str, Annotated[Callback, OPEN]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -12,7 +12,7 @@ import torch
 
 from rbp_lab import __version__, metrics
 from rbp_lab.config.schemas import KSpec
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, note
 from rbp_lab.ladder.aggregate.configuration import Configuration
 from rbp_lab.ladder.aggregate.members import Member
 from rbp_lab.ladder.aggregate.tasks import Split
@@ -55,8 +55,8 @@ def measure_member(
         try:
             path = record_path(store.root, header.key)
             return Measured(read_record(path, header.key), path, measured=False)
-        except DamagedRecord:
-            pass  # is measured again
+        except DamagedRecord as error:
+            note(f"{error}; doing so now")
     record = _record(header, member, score(member, configuration, split), split)
     return Measured(record, write_record(store.root, record), measured=True)
 

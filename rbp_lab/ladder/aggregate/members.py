@@ -30,9 +30,8 @@ from rbp_lab.ladder.aggregate.training import (
     train,
 )
 from rbp_lab.store.atomic import atomic_directory
-from rbp_lab.store.layout import TRAINING_FILE, Store
+from rbp_lab.store.layout import TRAINING_FILE, WEIGHTS_FILE, Store
 
-WEIGHTS_FILE = "weights.safetensors"
 HELD_OUT = 10  # one group in so many chooses among restarts
 RESTART_STRIDE = 1000  # seeds of restarts lie that far apart
 
