@@ -217,7 +217,7 @@ def test_merged_classes_are_not_measured(tmp_path):
     file.write_text(json.dumps(record))
     (outcome,) = outcomes(c, tmp_path)
     assert "7 impossible observations; not measured:" in outcome.line()
-    assert outcome.measured is None and "does not tell all classes apart (margin -0.20" in outcome.refused
+    assert outcome.measured is None and "does not tell all classes apart (margin −0.20" in outcome.refused
 
 
 def test_a_network_has_the_parameters_of_the_size_rule():

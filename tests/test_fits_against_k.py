@@ -10,7 +10,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.fits.against_k import TABLE1_KS, fit_against_k, iso_rbp, table1, trade_off
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, Label
-from rbp_lab.points import COLUMNS, series, validate
+from rbp_lab.points import series, validate
 
 ALPHA_S, ALPHA_K, AMPLITUDE = 0.08, 0.4, 3.0
 
@@ -21,8 +21,9 @@ def surface():
     for i, size in enumerate((1e6, 1e7, 1e8, 1e9)):
         for k in (*TABLE1_KS, 1000):
             value = AMPLITUDE * size**-ALPHA_S * k**-ALPHA_K if k <= 100 else 1e-3
-            rows.append((f"m{i}", "F", size, "D", "neg_log_rbp", k, 1, value, np.nan, pd.NA, "", pd.NA))
-    return validate(pd.DataFrame(rows, columns=list(COLUMNS)))
+            at = {"model": f"m{i}", "family": "F", "size": size, "dataset": "D", "metric": "neg_log_rbp", "k": k}
+            rows.append(at | {"window": 1, "value": value, "se_log": np.nan, "n": pd.NA, "key": ""})
+    return validate(pd.DataFrame(rows))
 
 
 def by_k(points):
@@ -34,12 +35,8 @@ def test_exponent_in_k_uses_the_paper_grid_only():
     assert fit.params["alpha"] == pytest.approx(ALPHA_K) and fit.n == 11 and fit.r2 == pytest.approx(1)
     points = surface()
     table = table1(points, {(m, "D"): fit_against_k(points, m, "D") for m in points["model"].unique()})
-    assert table["slope"].tolist() == pytest.approx([-ALPHA_K] * 4) and table["model"].tolist() == [
-        "m0",
-        "m1",
-        "m2",
-        "m3",
-    ]
+    assert table["slope"].tolist() == pytest.approx([-ALPHA_K] * 4)
+    assert table["model"].tolist() == ["m0", "m1", "m2", "m3"]
     assert "at least 3" in fit_against_k(surface(), "m1", "D", ks=(1, 2)).message
 
 

@@ -66,7 +66,9 @@ def train_or_find(
         LabError: the model is not one that rbp_lab trains, or the source has no usable text.
     """
     if not isinstance(model, LadderModel):
-        raise LabError(f"model {model.name} is not trained here, only measured; choose one of the ladder: model=ladder-1")
+        raise LabError(
+            f"model {model.name} is not trained here, only measured; choose one of the ladder: model=ladder-1"
+        )
     corpus = source.corpus()
     if corpus.info.get("split") == "heldout":
         raise LabError(
