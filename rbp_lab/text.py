@@ -82,13 +82,13 @@ def si(value: object) -> str:
 
 
 def size(value: object) -> str:
-    """Bytes in short: "9.6 GiB", "512 MiB", a dash when they are not known."""
+    """Bytes in short: "9.6 GiB", "512 MiB", "17 B", a dash when they are not known."""
     if is_missing(value):
         return DASH
-    for unit, power in (("TiB", 40), ("GiB", 30), ("MiB", 20)):
+    for unit, power in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if value >= 2**power:
-            return f"{value / 2**power:.3g} {unit}"
-    return f"{value / 1024:.0f} KiB"
+            return f"{value / 2**power:.4g} {unit}"
+    return f"{int(value)} B"
 
 
 def visible(name: object) -> str:

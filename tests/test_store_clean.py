@@ -55,7 +55,7 @@ def test_leftovers_of_crashes_go_and_nothing_else(tmp_path, work, capsys):
     assert clean(tmp_path, capsys).startswith("removed 3 leftovers of crashes, 3.")
     assert mine.is_dir() and not half.exists() and work.finished() == {1} and not work.files.leases()
     said = clean(tmp_path, capsys)
-    assert said.startswith("removed 0 leftovers of crashes, 0B\n1 unfinished measurement or training")
+    assert said.startswith("removed 0 leftovers of crashes, 0 B\n1 unfinished measurement or training")
 
 
 def test_unfinished_work_goes_on_request_unless_somebody_is_at_it(tmp_path, work, capsys):
@@ -68,7 +68,7 @@ def test_unfinished_work_goes_on_request_unless_somebody_is_at_it(tmp_path, work
     with Lease(checkpoint / "training.lease"):
         assert "removed 1 unfinished measurement or training, " in clean(tmp_path, capsys, unfinished=True)
     assert checkpoint.exists()
-    assert "removed 1 unfinished measurement or training, 2kB" in clean(tmp_path, capsys, unfinished=True)
+    assert "removed 1 unfinished measurement or training, 1.953 KiB" in clean(tmp_path, capsys, unfinished=True)
     assert not checkpoint.exists()
     assert not work.files.directory.exists()
 

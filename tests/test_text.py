@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from rbp_lab.errors import note_once
-from rbp_lab.text import bracket, count, interval, number, percent, shortened, si, significant, visible
+from rbp_lab.text import bracket, count, interval, number, percent, shortened, si, significant, size, visible
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,12 @@ def test_what_every_model_of_a_sweep_meets_is_said_once(capsys):
     for dataset in "aba":
         note_once(f"dataset said-once-{dataset}: 1 document left out")
     assert capsys.readouterr().err.splitlines() == [f"note: dataset said-once-{x}: 1 document left out" for x in "ab"]
+
+
+def test_bytes_are_not_counted_in_billions():
+    assert [size(n) for n in (0, 1023, 1024, 1536, 10**9, 2**40, None)] == [
+        "0 B", "1023 B", "1 KiB", "1.5 KiB", "953.7 MiB", "1 TiB", "–",
+    ]  # fmt: skip
 
 
 def test_a_level_of_confidence_is_not_rounded_to_another():

@@ -38,7 +38,7 @@ def unfinished(store: Store) -> list[Unfinished]:
 def idle(store: Store) -> list[Path]:
     """Shards of measurements, and checkpoints of trainings, that nobody works on."""
     leases = Leases()
-    trainings = [path for path in store.all_checkpoints() if not any(map(leases.is_alive, path.glob("*.lease")))]
+    trainings = [files.directory for files in store.all_checkpoints() if not leases.is_alive(files.lease)]
     return [one.files.directory for one in unfinished(store) if not one.is_worked_on] + trainings
 
 

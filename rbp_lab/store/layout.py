@@ -208,9 +208,10 @@ class Store:
         """Where the checkpoints of a training lie; LabError when ``training`` is not hexadecimal."""
         return self.root / "checkpoints" / _hexadecimal(training)
 
-    def all_checkpoints(self) -> list[Path]:
-        """The directories of checkpoints of every unfinished training."""
-        return sorted(path for path in (self.root / "checkpoints").glob("*") if _DIGEST.fullmatch(path.name))
+    def all_checkpoints(self) -> list[CheckpointFiles]:
+        """The checkpoints of every unfinished training."""
+        found = sorted(path for path in (self.root / "checkpoints").glob("*") if _DIGEST.fullmatch(path.name))
+        return list(map(CheckpointFiles, found))
 
     def analysis(self, name: str) -> AnalysisFiles:
         """Where the analysis ``name`` goes; LabError when that cannot name a directory."""
