@@ -129,6 +129,25 @@ class CheckpointFiles:
 
 
 @dataclass(frozen=True)
+class ComparisonFiles:
+    """The files of the comparison of two records."""
+
+    directory: Path
+
+    @property
+    def differences(self) -> Path:
+        return self.directory / "differences.csv"
+
+    @property
+    def documents(self) -> Path:
+        return self.directory / "documents.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.directory / "report.html"
+
+
+@dataclass(frozen=True)
 class AnalysisFiles:
     """The files of one analysis, apart from its figures."""
 
@@ -217,9 +236,9 @@ class Store:
         """Where the analysis ``name`` goes; LabError when that cannot name a directory."""
         return AnalysisFiles(self.root / "analysis" / file_name(name, "the name of an analysis"))
 
-    def comparison(self, a: str, b: str) -> Path:
-        """The directory of the comparison of two records."""
-        return self.root / "comparisons" / f"{self.record(a).directory.name}-{self.record(b).directory.name}"
+    def comparison(self, a: str, b: str) -> ComparisonFiles:
+        """Where the comparison of two records goes."""
+        return ComparisonFiles(self.root / "comparisons" / f"{self.record(a).key}-{self.record(b).key}")
 
     def analyses(self) -> list[AnalysisFiles]:
         """Every finished analysis, by name."""
