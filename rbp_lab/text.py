@@ -81,7 +81,7 @@ def si(value: object) -> str:
     return f"{value:.3g}"
 
 
-def size(value: object) -> str:
+def byte_size(value: object) -> str:
     """Bytes in short: "9.6 GiB", "512 MiB", "17 B", a dash when they are not known."""
     if is_missing(value):
         return DASH

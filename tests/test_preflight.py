@@ -48,7 +48,7 @@ def test_what_speaks_against_a_model_is_a_sentence(tiny_model_dir, tmp_path):
         "it has 128 positions, fewer than dataset.protocol.max_tokens=129; choose at most that many"
     )
     large = check(source, SHORT, "float32", "cpu", room=1 << 29)
-    assert large.problem == "it needs about 1.0 GiB and memory has 0.5 GiB free; choose a smaller precision"
+    assert large.problem == "it needs about 1 GiB and memory has 512 MiB free; choose a smaller precision"
     copy = shutil.copytree(tiny_model_dir, tmp_path / "model")
     (copy / "model.safetensors").unlink()
     missing = check(HFModel(path=str(copy), name="m"), SHORT, "float32", "cpu")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from rbp_lab.errors import note_once
-from rbp_lab.text import bracket, count, interval, number, percent, shortened, si, significant, size, visible
+from rbp_lab.text import bracket, byte_size, count, interval, number, percent, shortened, si, significant, visible
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_what_every_model_of_a_sweep_meets_is_said_once(capsys):
 
 
 def test_bytes_are_not_counted_in_billions():
-    assert [size(n) for n in (0, 1023, 1024, 1536, 10**9, 2**40, None)] == [
+    assert [byte_size(n) for n in (0, 1023, 1024, 1536, 10**9, 2**40, None)] == [
         "0 B", "1023 B", "1 KiB", "1.5 KiB", "953.7 MiB", "1 TiB", "–",
     ]  # fmt: skip
 

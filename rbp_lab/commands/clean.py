@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rbp_lab import text
 from rbp_lab.config.build import read
 from rbp_lab.store.atomic import delete
 from rbp_lab.store.clean import idle, leftovers, size
 from rbp_lab.store.layout import Store
-from rbp_lab.text import count
+from rbp_lab.text import byte_size, count
 
 
 @dataclass(frozen=True)
@@ -47,4 +46,4 @@ def _removed(one: str, several: str, paths: list[Path]) -> str:
 
 
 def _bytes(paths: list[Path]) -> str:
-    return text.size(sum(map(size, paths)))
+    return byte_size(sum(map(size, paths)))

@@ -13,7 +13,7 @@ from rbp_lab.figures.comparison import comparison_figure
 from rbp_lab.records import RunHeader
 from rbp_lab.report.page import write_report
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section
-from rbp_lab.text import bracket, count, number, significant
+from rbp_lab.text import bracket, count, number, percent, significant
 
 CAPTION = (
     "Left: relative differences with their intervals over paired documents. Right: one point a document; below the "
@@ -45,7 +45,7 @@ def _differences(found: Sequence[Difference]) -> pd.DataFrame:
         digits = 6 if d.name.startswith("p_") else 4
         rows.append({
             "quantity": d.name, "unit": d.unit, "a": number(d.a, digits), "b": number(d.b, digits),
-            "b − a": number(d.difference, digits), f"{d.level:.0%} interval": bracket(d.low, d.high, digits),
+            "b − a": number(d.difference, digits), f"{percent(d.level)} interval": bracket(d.low, d.high, digits),
             "resampled documents": bracket(d.resampled_low, d.resampled_high, digits), "p": significant(d.p, 2),
             "adjusted p": significant(d.p_adjusted, 2), "detectable": significant(d.detectable, 2),
         })  # fmt: skip

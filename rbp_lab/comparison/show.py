@@ -136,6 +136,6 @@ def worst_table(worst: pd.DataFrame, whole: pd.DataFrame) -> Table:
         each = [row[f"nll_{side}"] / row[f"tokens_{side}"] if row[f"tokens_{side}"] else None for side in "ab"]
         table.add_row(
             Text(visible(row["document"])), count(row["tokens_a"]), number(each[0]), number(each[1]),
-            significant(row["carries"], 2), f"{share:.0%}",
+            significant(row["carries"], 2), f"{number(100 * share, 0)}%",
         )  # fmt: skip
     return table

@@ -11,7 +11,7 @@ from rbp_lab.laws.base import Inputs, LawResult
 from rbp_lab.metrics import bits_per_byte_estimate
 from rbp_lab.records import RunRecord
 from rbp_lab.report.sections import ReportTable, Section
-from rbp_lab.text import count, interval, visible
+from rbp_lab.text import count, interval, percent, visible
 
 name = "vocabularies"
 needs_runs = "tokens and bytes of the texts are counted by runs"
@@ -72,7 +72,7 @@ def section(result: LawResult) -> Section | None:
     ]  # fmt: skip
     lead = (
         f"Here models cut the same texts into different tokens. {NOT_COMPARABLE}, with intervals over documents at "
-        f"{result.inputs.confidence:.0%}. Bytes are of the text that is scored; the first token of "
+        f"{percent(result.inputs.confidence)}. Bytes are of the text that is scored; the first token of "
         "a document is not, and is not as long in every vocabulary."
     )
     table = ReportTable("Bits per byte", pd.DataFrame(rows))

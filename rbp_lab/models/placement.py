@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError, out_of_memory
+from rbp_lab.text import byte_size, number
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ class Placement:
             return ""
         if self.device != self.asked and self.device == "cpu":
             return "no GPU has memory for its largest layer, so it is computed on the CPU"
-        places = ", ".join(f"{share:.0%} on {name}" for name, share in self.shares.items())
+        places = ", ".join(f"{number(100 * share, 0)}% on {name}" for name, share in self.shares.items())
         away = " and ".join(sorted(self.shares.keys() & {"cpu", "disk"} - {self.device}))
         slow = f"; those on {away} are moved to where they are used in every pass, which is slow"
         return f"its weights do not lie on one device: {places}" + (slow if away else "")
@@ -86,10 +87,10 @@ def gpus_per_model(network: nn.Module, dtype: torch.dtype, memory: Sequence[int]
     """
     if how != "auto":
         return 1 if how == "single" else max(1, len(memory))
-    for number in range(1, len(memory) + 1):
-        some = dict.fromkeys(range(number), min(memory))
+    for gpus in range(1, len(memory) + 1):
+        some = dict.fromkeys(range(gpus), min(memory))
         if not place_model(network, dtype, "cuda", some, how).offloaded:
-            return number
+            return gpus
     return max(1, len(memory))
 
 
@@ -113,7 +114,7 @@ def _spread(network: nn.Module, dtype: torch.dtype, memory: Memory) -> dict[str,
         raise LabError(
             f"the weights do not fit on one device, and {type(network).__name__} does not say which of its layers must "
             "stay whole (_no_split_modules), so it cannot be spread; choose launch.placement=single on a device with "
-            f"more than {weight_bytes(network, dtype) / 1e9:.3g} GB"
+            f"more than {byte_size(weight_bytes(network, dtype))}"
         )
     about = {
         "no_split_module_classes": sorted(whole),

@@ -11,6 +11,7 @@ from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 from rbp_lab.models.source import ModelSource
 from rbp_lab.records import ModelInfo
+from rbp_lab.text import byte_size
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ROUNDED = {"int8": 1.0, "int4": 1.0, "fp8": 1.0}  # of the layers, as torchao keeps them
@@ -81,10 +82,8 @@ def _too_large(source: ModelSource, memory: int, device: str, room: int | None) 
         return ""
     where = "memory" if device == "cpu" else "the memory of the GPUs and of this machine" if spread else "a GPU"
     help = "" if spread or device == "cpu" else ", or spread it with model.device_map=auto"
-    return (
-        f"it needs about {memory / 2**30:.1f} GiB and {where} has {room / 2**30:.1f} GiB free; choose a smaller "
-        f"precision{help}"
-    )
+    needs = f"it needs about {byte_size(memory)} and {where} has {byte_size(room)} free"
+    return f"{needs}; choose a smaller precision{help}"
 
 
 def available(device: str, spread: bool = False) -> int | None:

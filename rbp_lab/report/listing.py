@@ -16,7 +16,7 @@ from rbp_lab.report.terminal import print_line, runs_table, terminal, unfinished
 from rbp_lab.store.clean import unfinished
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import list_headers
-from rbp_lab.text import DASH, si, significant, size, visible
+from rbp_lab.text import DASH, byte_size, si, significant, visible
 
 
 def print_names(title: str, names: Sequence[str], console: Console | None = None) -> None:
@@ -71,7 +71,7 @@ def checks_table(checks: Sequence[Any]) -> Table:
         table.add_column(name, justify="right")
     for one in checks:
         table.add_row(
-            Text(visible(one.name)), si(one.parameters), size(one.memory), size(one.download),
+            Text(visible(one.name)), si(one.parameters), byte_size(one.memory), byte_size(one.download),
             DASH if one.seconds is None else f"≥ {significant(one.seconds, 2)}", "no" if one.problem else "yes",
         )  # fmt: skip
     return table
