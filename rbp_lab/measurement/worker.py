@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -60,5 +61,8 @@ def answer_to(work_order: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    for warning in ("SIGUSR1", "SIGUSR2"):  # of a cluster, before it takes the job away: for the one that gave the work
+        if hasattr(signal, warning):
+            signal.signal(getattr(signal, warning), signal.SIG_IGN)
     with end_on_signals():
         serve(int(sys.argv[1]))
