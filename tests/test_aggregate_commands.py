@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from rbp_lab.cli import CONF, main, plain
+from rbp_lab.cli import main
+from rbp_lab.composition import plain
 from rbp_lab.config.build import build, locate
+from rbp_lab.config.directory import CONF
 from rbp_lab.data.corpus import build_corpus
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError

@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from rbp_lab.analysis.power_laws import fit_all
-from rbp_lab.cli import plain
 from rbp_lab.commands import analyze
+from rbp_lab.composition import plain
 from rbp_lab.config.directory import CONF
 from rbp_lab.fits.against_k import TABLE1_KS, fit_against_k
 from rbp_lab.fits.decomposition import part_scalings

@@ -3,7 +3,8 @@
 import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
-from rbp_lab.cli import explain, main
+from rbp_lab.cli import main
+from rbp_lab.composition import explain
 from rbp_lab.config.arguments import parse
 from rbp_lab.errors import LabError
 from rbp_lab.slurm import job_failure, wait_for

@@ -7,9 +7,9 @@ from pathlib import Path
 import yaml
 
 from rbp_lab.analysis.run import analyze as analyze_points
-from rbp_lab.cli import CONF
 from rbp_lab.commands.sync import SyncRequest
 from rbp_lab.config.build import read
+from rbp_lab.config.directory import CONF
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.measurement.observers import Callback
 from rbp_lab.points import points_from_records

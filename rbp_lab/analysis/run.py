@@ -102,8 +102,8 @@ def analyze(
             (out / Path(stale).name).unlink(missing_ok=True)
         _write_manifest(out, digest, names)
     if console is not None:
-        bits = vocabularies.compute(inputs).tables.get("bits_per_byte")
-        show(console, points, fits, shown, bits, f"{vocabularies.NOT_COMPARABLE}:")
+        bits = results.get(vocabularies.name) or vocabularies.compute(inputs)
+        show(console, points, fits, shown, bits.tables.get("bits_per_byte"), f"{vocabularies.NOT_COMPARABLE}:")
         if beside is not None:
             show_papers(console, beside.comparisons, beside.lines)
         figures = [f for f in files if formats and f.suffix == f".{formats[0]}"]

@@ -17,8 +17,8 @@ from hydra import compose, initialize_config_dir
 from transformers import AutoTokenizer
 
 from rbp_lab.cli import main as command_line
-from rbp_lab.cli import plain
 from rbp_lab.commands.measure import job_from_config
+from rbp_lab.composition import plain
 from rbp_lab.config.directory import CONF
 from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import plan_windows
