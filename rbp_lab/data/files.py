@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rbp_lab.data.corpus import Corpus, Selection, check_name
-from rbp_lab.data.readers import CHUNK, COMPRESSED, read_pieces, read_rows
+from rbp_lab.data.decoding import CHUNK, COMPRESSED, read_pieces
+from rbp_lab.data.readers import read_rows
 from rbp_lab.data.rows import RowReader, as_cells, flat, row_text
 from rbp_lab.data.tables import corpus_from_tables, picked
 from rbp_lab.data.windows import Windowing
