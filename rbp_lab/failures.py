@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -11,14 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from rbp_lab.errors import LabError
+from rbp_lab.store.atomic import REFUSALS
 from rbp_lab.store.layout import Store
 from rbp_lab.text import one_line
-
-# What a disk or its owner can refuse.
-DISK_ERRORS = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EACCES", "EROFS", "EDQUOT", "EPERM", "ENOTDIR", "EEXIST", "EISDIR", "ENAMETOOLONG", "EIO")
-}
 
 
 @dataclass
@@ -55,7 +49,7 @@ def sentence(error: Exception, store: str | None) -> str:
     """A failure in words. The traceback of an unexpected one goes to a file below ``store``, or to stderr."""
     if isinstance(error, LabError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+    if isinstance(error, OSError) and error.errno in REFUSALS:
         return f"cannot write {error.filename or 'the store'}: {error.strerror}; nothing half-written is left"
     lines = [line for line in str(error).splitlines() if line.strip()]
     what = f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__

@@ -10,7 +10,7 @@ from rbp_lab import metrics
 from rbp_lab.commands.compare import run as compare_command
 from rbp_lab.commands.measure import measure
 from rbp_lab.comparison import differences
-from rbp_lab.comparison.differences import POWER, Quantity, compare, holm, influence, quantities
+from rbp_lab.comparison.differences import POWER, PairedSums, compare, holm, influence, paired_sums
 from rbp_lab.comparison.pairs import find_pairs, load_pair, of_documents
 from rbp_lab.errors import LabError
 from rbp_lab.stats import DocumentScores, document_table, rank_stats
@@ -37,8 +37,8 @@ def two():
 def test_values_are_those_of_the_whole_corpus_and_swapping_changes_the_sign(two):
     a, b = (document_table(s, KS) for s in two)
     totals = [rank_stats(s, V, (1, *WINDOWS)) for s in two]
-    found = {d.name: d for d in compare(quantities(a, b, KS, WINDOWS, True))}
-    back = {d.name: d for d in compare(quantities(b, a, KS, WINDOWS, True))}
+    found = {d.name: d for d in compare(paired_sums(a, b, KS, WINDOWS, True))}
+    back = {d.name: d for d in compare(paired_sums(b, a, KS, WINDOWS, True))}
     expected = {"cross-entropy": metrics.cross_entropy, "bits per byte": metrics.bits_per_byte}
     expected["error entropy"] = lambda stats: metrics.decomposition(stats).error_entropy
     expected |= {f"RBP_{k}": lambda stats, k=k: metrics.rbp(stats, k) for k in KS}
@@ -49,13 +49,13 @@ def test_values_are_those_of_the_whole_corpus_and_swapping_changes_the_sign(two)
         assert found[name].b == pytest.approx(value(totals[1]), rel=1e-12)
         assert found[name].difference == -back[name].difference and found[name].p == pytest.approx(back[name].p)
         assert found[name].low == pytest.approx(-back[name].high)
-    assert quantities(a, b, KS, WINDOWS, False)[0].name == "bits per byte"
+    assert paired_sums(a, b, KS, WINDOWS, False)[0].name == "bits per byte"
 
 
 def test_influence_is_the_derivative_by_a_documents_weight(two):
     """Of every quantity, with the error entropy recomputed from the weighted histogram."""
     a, b = (document_table(s, KS) for s in two)
-    chosen = {q.name: q for q in quantities(a, b, KS, WINDOWS, True)}
+    chosen = {q.name: q for q in paired_sums(a, b, KS, WINDOWS, True)}
 
     def entropy(table, weights):
         total = np.bincount(table.rank, weights=table.count * np.repeat(weights, np.diff(table.indptr)))
@@ -80,7 +80,7 @@ def replicates(number, rng, documents, difference=0.0):
         n = rng.integers(50, 400, documents).astype(float)
         difficulty = rng.normal(0, 0.5, documents)
         x = [n * (3 + difficulty + rng.normal(0, 0.1, documents)) for _ in range(2)]
-        yield Quantity("x", "", x[0], n, x[1] + difference * n, n)
+        yield PairedSums("x", "", x[0], n, x[1] + difference * n, n)
 
 
 def coverage(number, documents, monkeypatch):
@@ -112,14 +112,14 @@ def test_coverage_of_two_thousand_replicates(documents, monkeypatch):
 
 def test_twice_as_exact_takes_four_times_the_documents(two):
     a, b = (document_table(s, KS) for s in two)
-    one = compare(quantities(a, b, (1,), (), True))[0]
+    one = compare(paired_sums(a, b, (1,), (), True))[0]
     assert one.documents_to_show(one.detectable) == one.documents
     assert one.documents_to_show(one.detectable / 2) == 4 * one.documents
 
 
 def test_one_document_has_no_interval(two):
     a, b = (of_documents(document_table(s, KS), np.array([3])) for s in two)
-    (first, *_) = compare(quantities(a, b, (1,), (), True))
+    (first, *_) = compare(paired_sums(a, b, (1,), (), True))
     assert first.low is first.p is first.detectable is None and first.documents == 1
     assert first.documents_to_show(0.1) is None
 

@@ -116,7 +116,7 @@ def test_the_section_shows_dashes_and_marks_k_near_the_number_of_classes(result)
     section = aggregate.section(result)
     worth, accuracy, exponents = section.tables
     dashes = worth.frame[(worth.frame["observed"] == "proportions m=8 likelihood")]["equivalent data"]
-    assert set(dashes) == {"–\n–"}
+    assert set(dashes) == {"–"}
     assert accuracy.frame["RBP_5 %"].str.contains("k near K").all()
     assert not accuracy.frame["RBP_2 %"].str.contains("near").any()
     assert len(exponents.frame) == 3 and {f.name for f in section.figures} == {

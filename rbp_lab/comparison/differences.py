@@ -27,7 +27,7 @@ _AT_ONCE = 100  # resamplings in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Quantity:
+class PairedSums:
     """A ratio of sums over paired documents of models a and b; one entry a document. unit: of the ratio."""
 
     name: str
@@ -74,9 +74,9 @@ class Difference:
         return max(2, math.ceil(self.documents * (self.detectable / difference) ** 2))
 
 
-def quantities(
+def paired_sums(
     a: DocumentTable, b: DocumentTable, ks: Sequence[int], windows: Sequence[int], same_tokens: bool
-) -> list[Quantity]:
+) -> list[PairedSums]:
     """What can be compared of two tables with the same documents in the same order.
 
     ks: of RBP_k, any; of p_{N,k}, those that both tables keep runs for. windows: the N > 1. same_tokens: whether both
@@ -84,18 +84,20 @@ def quantities(
     """
     found = []
     if same_tokens:
-        found.append(Quantity("cross-entropy", "nats per token", _nll(a), a.num_scored, _nll(b), b.num_scored))
-        found += [Quantity(f"RBP_{k}", "", a.hits(k), a.num_scored, b.hits(k), b.num_scored) for k in ks]
+        found.append(PairedSums("cross-entropy", "nats per token", _nll(a), a.num_scored, _nll(b), b.num_scored))
+        found += [PairedSums(f"RBP_{k}", "", a.hits(k), a.num_scored, b.hits(k), b.num_scored) for k in ks]
         kept = [k for k in ks if k in a.thresholds and k in b.thresholds]
         found += [
-            Quantity(f"p_{{{n},{k}}}", "", a.window_hits(n, k), a.windows(n), b.window_hits(n, k), b.windows(n))
+            PairedSums(f"p_{{{n},{k}}}", "", a.window_hits(n, k), a.windows(n), b.window_hits(n, k), b.windows(n))
             for n in windows if n > 1 for k in kept
         ]  # fmt: skip
         surprise = [_surprise(table) for table in (a, b)]
-        found.append(Quantity("error entropy", "nats per token", surprise[0], a.num_scored, surprise[1], b.num_scored))
+        found.append(
+            PairedSums("error entropy", "nats per token", surprise[0], a.num_scored, surprise[1], b.num_scored)
+        )
     if a.num_bytes.sum() and b.num_bytes.sum():
         bits = [_nll(table) / math.log(2) for table in (a, b)]
-        found.append(Quantity("bits per byte", "bits", bits[0], a.num_bytes, bits[1], b.num_bytes))
+        found.append(PairedSums("bits per byte", "bits", bits[0], a.num_bytes, bits[1], b.num_bytes))
     return [q for q in found if q.n_a.sum() and q.n_b.sum()]
 
 
@@ -117,7 +119,7 @@ def _surprise(table: DocumentTable) -> np.ndarray:
     return np.bincount(row, weights=table.count * surprise[table.rank], minlength=len(table))
 
 
-def influence(quantity: Quantity) -> np.ndarray:
+def influence(quantity: PairedSums) -> np.ndarray:
     """What each document adds to the difference b − a beyond its share, float64 [M]; the r_m of this module's text."""
     parts = []
     for x, n in ((quantity.x_b, quantity.n_b), (quantity.x_a, quantity.n_a)):
@@ -126,14 +128,14 @@ def influence(quantity: Quantity) -> np.ndarray:
     return parts[0] - parts[1]
 
 
-def compare(chosen: Sequence[Quantity], level: float = 0.95, seed: int = 0) -> list[Difference]:
+def compare(chosen: Sequence[PairedSums], level: float = 0.95, seed: int = 0) -> list[Difference]:
     """The difference of every quantity; p values are adjusted for their number."""
     found = [_difference(quantity, level, seed) for quantity in chosen]
     adjusted = iter(holm([d.p for d in found if d.p is not None]))
     return [d if d.p is None else _with(d, p_adjusted=next(adjusted)) for d in found]
 
 
-def _difference(quantity: Quantity, level: float, seed: int) -> Difference:
+def _difference(quantity: PairedSums, level: float, seed: int) -> Difference:
     a, b = (x.sum() / n.sum() for x, n in ((quantity.x_a, quantity.n_a), (quantity.x_b, quantity.n_b)))
     r = influence(quantity)
     documents = int(((quantity.n_a > 0) | (quantity.n_b > 0)).sum())
@@ -154,7 +156,7 @@ def _with(difference: Difference, **values: float) -> Difference:
     return Difference(**{**vars(difference), **values})
 
 
-def resampled(quantity: Quantity, level: float, seed: int) -> tuple[float, float]:
+def resampled(quantity: PairedSums, level: float, seed: int) -> tuple[float, float]:
     """The percentile interval of b − a over documents drawn with replacement; the same draws for every quantity."""
     rng, number = np.random.default_rng(seed), len(quantity.n_a)
     table = np.stack([quantity.x_a, quantity.n_a, quantity.x_b, quantity.n_b], axis=1).astype(np.float64)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rbp_lab.comparison.differences import Difference, Quantity, compare, influence, quantities
+from rbp_lab.comparison.differences import Difference, PairedSums, compare, influence, paired_sums
 from rbp_lab.comparison.page import write_comparison
 from rbp_lab.comparison.pairs import Pair, load_pair
 from rbp_lab.records import RunHeader
@@ -32,7 +32,7 @@ def compare_pair(
     how many documents would show it. worst: documents to print. Raises LabError when the runs share no document.
     """
     pair = load_pair(store, a, b)
-    chosen = quantities(pair.a_documents, pair.b_documents, ks, windows, pair.same_tokens)
+    chosen = paired_sums(pair.a_documents, pair.b_documents, ks, windows, pair.same_tokens)
     found = compare(chosen, level)
     documents = documents_table(pair, chosen)
     files = Store(store).comparison(a.key, b.key)
@@ -103,7 +103,7 @@ def differences_table(found: Sequence[Difference], detect: float | None) -> Tabl
     return table
 
 
-def documents_table(pair: Pair, chosen: Sequence[Quantity]) -> pd.DataFrame:
+def documents_table(pair: Pair, chosen: Sequence[PairedSums]) -> pd.DataFrame:
     """One row a document, those that carry the first difference before the others.
 
     Columns: document, tokens of a and b, nll of a and b in nats, and ``carries``: what it adds to the first difference

@@ -9,19 +9,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rbp_lab.figures.aggregate import difference_figure, equivalent_figure
-from rbp_lab.fits.equivalent import (
-    equivalent,
-    geometric_mean_interval,
-    mean_interval,
-    null_width,
-)
+from rbp_lab.fits.equivalent import equivalent, geometric_mean_interval, mean_interval, null_width
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, FitResult, Label
 from rbp_lab.laws.aggregate_runs import SETTING, SUPERVISED, beside, classifier_runs, is_reference
 from rbp_lab.laws.base import Inputs, LawResult, draw
 from rbp_lab.quantities import CE, RBP
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section, exponent, switched
-from rbp_lab.text import bracket, number, percent
+from rbp_lab.text import bracket, interval, number, percent
 
 name = "aggregate"
 needs_runs = ""  # without runs of classifiers there is nothing to say, which is no lack
@@ -206,19 +201,15 @@ def _worth_table(worth: pd.DataFrame) -> ReportTable:
     rows = [
         {
             "task": r.task, "observed": r.family, "S": str(r.size),
-            "equivalent data": _or_dash(r.equivalent_data, r.equivalent_data_low, r.equivalent_data_high),
+            "equivalent data": interval(r.equivalent_data, r.equivalent_data_low, r.equivalent_data_high, 2),
             "null width of data": bracket(r.null_equivalent_data_low, r.null_equivalent_data_high, 2),
-            "equivalent size": _or_dash(r.equivalent_size, r.equivalent_size_low, r.equivalent_size_high),
+            "equivalent size": interval(r.equivalent_size, r.equivalent_size_low, r.equivalent_size_high, 2),
             "null width of size": bracket(r.null_equivalent_size_low, r.null_equivalent_size_high, 2),
             "outside (data / size)": f"{r.equivalent_data_outside} / {r.equivalent_size_outside}",
         }
         for r in worth.itertuples()
     ]  # fmt: skip
     return ReportTable("What groups are worth in labelled data and in size", pd.DataFrame(rows))
-
-
-def _or_dash(value: float, low: float, high: float) -> str:
-    return f"{number(value, 2)}\n{bracket(low, high, 2)}"
 
 
 def _accuracy_table(accuracy: pd.DataFrame) -> ReportTable:
@@ -233,7 +224,7 @@ def _accuracy_table(accuracy: pd.DataFrame) -> ReportTable:
         row["RBP_1 %"] += f"\n± {number(100 * r['sd_rbp_1'], 2)}" if r["sd_rbp_1"] is not None else ""
         row["CE"] = number(r["ce"])
         for column, title in (("than_supervised", "− supervised"), ("than_likelihood", "− likelihood")):
-            row[title] = f"{number(r[column], 2)}\n{bracket(r[f'{column}_low'], r[f'{column}_high'], 2)}"
+            row[title] = interval(r[column], r[f"{column}_low"], r[f"{column}_high"], 2)
         row["residual label entropy"] = number(r["residual_label_entropy"], 3)
         rows.append(row)
     return ReportTable("Accuracy by observation, loss and m", pd.DataFrame(rows), folded=len(rows) > 40)

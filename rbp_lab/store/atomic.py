@@ -28,7 +28,7 @@ ABANDONED_SECONDS = 24 * 3600.0
 _TEMPORARY = re.compile(r"\..+\.(?:([0-9a-f]{12})[0-9a-f]{8}|[0-9a-f]{16})\.part(\.[^.]*)?")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2(2)
 # What a disk or its owner can refuse. Any other OSError is a mistake of ours and keeps its traceback.
-_REFUSALS = {
+REFUSALS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
     errno.EEXIST, errno.ENAMETOOLONG, errno.EIO,
 }  # fmt: skip
@@ -201,7 +201,7 @@ def _refusals_as_errors(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         number = _errno(error)
-        if number not in _REFUSALS:
+        if number not in REFUSALS:
             raise
         raise LabError(f"cannot write {path}: {os.strerror(number)}; nothing half-written is left") from error
 

@@ -17,6 +17,7 @@ from rbp_lab.ladder.aggregate.observations import Observation
 from rbp_lab.ladder.aggregate.recipe import Recipe
 from rbp_lab.ladder.aggregate.run import Outcome, Splits, run_configuration
 from rbp_lab.ladder.aggregate.tasks import Task
+from rbp_lab.metrics import rbp
 from rbp_lab.store.layout import Store
 from rbp_lab.text import number
 
@@ -76,8 +77,8 @@ def run_study(study: Study, store: Store, force: bool, show: Callable[[str], Non
         measured = [o.measured.record for o in outcomes if o.measured is not None]
         made = sum(o.member.trained for o in outcomes)
         done += bool(made)
-        accuracy = [100 * int(r.stats.counts[0]) / r.stats.num_tokens for r in measured]
-        what = f"RBP_1 {number(sum(accuracy) / len(accuracy), 2)} %" if accuracy else "nothing measured"
+        accuracy = [rbp(record.stats, 1) for record in measured]
+        what = f"RBP_1 {number(100 * sum(accuracy) / len(accuracy), 2)} %" if accuracy else "nothing measured"
         how = f"{made} of {len(outcomes)} trained" if made else "found"
         refused = len(outcomes) - len(measured)
         more = f", {refused} with merged classes" if refused else ""
