@@ -57,6 +57,7 @@ def growth(model, directory, *sizes, **changes):
     return (many["peak"] - few["peak"]) / (sizes[-1] - sizes[-2])
 
 
+@pytest.mark.slow  # 16 s of processor time
 def test_a_document_more_takes_no_room_for_its_text_or_its_tokens(model, tmp_path):
     """The second corpus finds the memory that the first one had; what still grows are buffers with a limit."""
     assert growth(model, tmp_path, 1000, 1001, 9000, launch__shard_tokens=2**15) < 2400

@@ -46,9 +46,11 @@ def test_several_processes_give_the_record_of_one(tiny_model_dir, tmp_path, alon
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
-        ("mistake", LabError, r"^callbacks\.mine: this callback is for nobody$"),
+        pytest.param("mistake", LabError, r"^callbacks\.mine: this callback is for nobody$", marks=pytest.mark.slow),
         ("defect", RuntimeError, r"^in process \d: ArithmeticError: no such luck"),
-        ("killed", LabError, r"^measuring process \d was ended by SIGKILL; if memory ran out"),
+        pytest.param(
+            "killed", LabError, r"^measuring process \d was ended by SIGKILL; if memory ran out", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_goes_wrong_in_a_process_is_what_is_told(tiny_model_dir, tmp_path, how, error, message):
@@ -94,7 +96,7 @@ class KilledIn(Callback):
                 time.sleep(0.01)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_others_do_the_work_of_a_killed_process(tiny_model_dir, tmp_path, alone, rank, capsys):
     config = several(tiny_model_dir, tmp_path)
     target = "tests.test_measurement_processes.KilledIn"
