@@ -1,7 +1,8 @@
 """The packaged models as published: hub ids, and what of their config.json decides how many parameters they have.
 
-``MODELS`` maps the name of a YAML file of conf/model to ``Published``. ``TOTALS`` are numbers of parameters as the
-hub's model pages give them. Sources: the config.json files and model cards of those repositories.
+``MODELS`` maps the name of a YAML file of conf/model to ``Published``. ``TOTALS`` are numbers of parameters as
+remembered from the hub's model pages: a second opinion on the settings, not a source. Sources of the settings: the
+config.json files and model cards of those repositories, and published copies of them.
 """
 
 from __future__ import annotations

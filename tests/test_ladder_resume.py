@@ -3,11 +3,9 @@
 import json
 import os
 import random
-import resource
 import signal
 import statistics
 import subprocess
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from rbp_lab.ladder.training import Schedule, train_loop
 from rbp_lab.store.layout import Store
 from tests import forked
 from tests.sources import MadeUpText
+from tests.test_store_atomic import file_size_limit
 
 STEPS = 60
 TEXT = MadeUpText(num_documents=200)
@@ -340,20 +339,9 @@ def test_signals_end_it_and_say_what_is_kept(tmp_path, which, code, word):
 # Without room
 
 
-@contextmanager
-def small_files(limit):
-    """No file may grow beyond ``limit`` bytes: as on a full disk, the write itself fails."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_checkpoint_that_cannot_be_written_costs_a_sentence(tmp_path, uninterrupted, capsys):
     train_until(tmp_path, 10)
-    with small_files(20_000):
+    with file_size_limit(20_000):
         kept = train_until(tmp_path, 20).kept()
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert warning.startswith("warning: no checkpoint of step 10: cannot write ") and warning.endswith(

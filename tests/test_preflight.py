@@ -13,7 +13,7 @@ from rbp_lab.config.arguments import parse
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 from rbp_lab.models import HFModel
-from rbp_lab.models.preflight import BESIDE, check, operations, speed
+from rbp_lab.models.preflight import BESIDE, _too_large, check, operations, speed
 from tests import hub_server
 from tests.conftest import build_tiny_model
 from tests.test_configs import composed
@@ -135,3 +135,10 @@ def test_models_of_the_hub_are_checked_without_fetching_their_weights(tiny_model
     assert "some/bare holds no weights of transformers" in found[1][1]
     assert "the repository is gated" in found[2][1] and "no such public repository" in found[3][1]
     assert not any("safetensors" in path for method, path in server.log if method == "GET")
+
+
+def test_a_model_larger_than_a_gpu_is_spread_so_all_memory_counts():
+    assert _too_large(3 << 30, "cuda", 4 << 30) == ""
+    assert _too_large(3 << 30, "cuda", 2 << 30) == (
+        "it needs about 3 GiB and the memory of the GPUs and of this machine has 2 GiB free; choose a smaller precision"
+    )

@@ -52,7 +52,7 @@ def check(source: ModelSource, protocol: Windowing, dtype: str, device: str, roo
     download, lacks = _download(source, info)
     return Check(
         info.name,
-        _too_short(info, protocol) or lacks or _too_large(source, memory, device, room),
+        _too_short(info, protocol) or lacks or _too_large(memory, device, room),
         info.params.total,
         memory,
         download,
@@ -75,24 +75,22 @@ def _too_short(info: ModelInfo, protocol: Windowing) -> str:
     )
 
 
-def _too_large(source: ModelSource, memory: int, device: str, room: int | None) -> str:
-    spread = getattr(source, "device_map", None) is not None
-    room = available(device, spread) if room is None else room
+def _too_large(memory: int, device: str, room: int | None) -> str:
+    """A sentence when weights would stay on disk; GPUs and main memory share a model (launch.placement=auto)."""
+    room = available(device) if room is None else room
     if room is None or memory <= room:
         return ""
-    where = "memory" if device == "cpu" else "the memory of the GPUs and of this machine" if spread else "a GPU"
-    help = "" if spread or device == "cpu" else ", or spread it with model.device_map=auto"
-    needs = f"it needs about {byte_size(memory)} and {where} has {byte_size(room)} free"
-    return f"{needs}; choose a smaller precision{help}"
+    where = "memory" if device == "cpu" else "the memory of the GPUs and of this machine"
+    return f"it needs about {byte_size(memory)} and {where} has {byte_size(room)} free; choose a smaller precision"
 
 
-def available(device: str, spread: bool = False) -> int | None:
-    """Free bytes of the device, with ``spread`` of all GPUs and of main memory; None when the system does not say."""
+def available(device: str) -> int | None:
+    """Free bytes of main memory, with device "cuda" also of every GPU; None when the system does not say."""
     if device != "cpu":
         import torch
 
         gpus = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
-        return sum(gpus) + (available("cpu") or 0) if spread else max(gpus)
+        return sum(gpus) + (available("cpu") or 0)
     try:
         with open("/proc/meminfo", encoding="ascii") as stream:
             fields = dict(line.split(":", 1) for line in stream)
