@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 # Before any hub library is imported: a test never asks the network, and tokenizers must not fork with threads.
@@ -113,17 +113,6 @@ def save_tiny_model(directory: Path, name: str) -> Path:
     build_tiny_model(name).save_pretrained(directory)
     build_tiny_tokenizer().save_pretrained(directory)
     return directory
-
-
-@pytest.fixture
-def no_figure_files(monkeypatch):
-    """The command analyze writes tables and the report, which holds every figure, and no figure on its own.
-
-    Every format takes as long as the report; the tests of the analysis and of figures try them.
-    """
-    from rbp_lab.commands import analyze
-
-    monkeypatch.setattr(analyze, "analyze", partial(analyze.analyze, formats=()))
 
 
 @pytest.fixture

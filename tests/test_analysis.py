@@ -17,16 +17,18 @@ from rbp_lab.fits.result import POOLED
 from rbp_lab.points import points_from_records, validate
 from tests.fits_data import GPT2_K1, PYTHIA_K1, ladder, synthetic_record
 
+PNG = replace(ONLY_POWER_LAWS, formats=["png"])
 
-def printed(points, out, **kwargs):
+
+def printed(points, out, *fit, **kwargs):
     stream = io.StringIO()
-    result = analyze(points, out, console=Console(file=stream, width=160), **kwargs)
+    result = analyze(points, out, *fit, console=Console(file=stream, width=160), **kwargs)
     return result, stream.getvalue()
 
 
 def test_ladder_from_runs(tmp_path):
     points = points_from_records(ladder(), [1, 2, 10, 100, 512])
-    result, text = printed(points, tmp_path / "out")
+    result, text = printed(points, tmp_path / "out", replace(ONLY_POWER_LAWS, formats=["png", "svg", "pdf"]))
     names = sorted(path.name for path in result.files)
     assert names == [
         "against_k_stdlib.pdf", "against_k_stdlib.png", "against_k_stdlib.svg", "fits.csv", "fits.parquet",
@@ -52,7 +54,7 @@ def test_published_values_with_several_families(tmp_path):
     ]
     csv = tmp_path / "v.csv"
     csv.write_text("\n".join(["family,model,non_embedding_params,dataset,k,neg_log_rbp", *rows]))
-    result, text = printed(points_from_csv(csv), tmp_path / "out", formats=("svg",))
+    result, text = printed(points_from_csv(csv), tmp_path / "out", replace(ONLY_POWER_LAWS, formats=["svg"]))
     assert result.fit("Pythia", "Wiki pedia", "neg_log_rbp", 1).params["alpha"] == pytest.approx(0.079, abs=1e-3)
     assert result.fit(POOLED, "Wiki pedia", "neg_log_rbp", 1).n == 14
     assert "CE" not in text  # no column of nothing
@@ -62,16 +64,16 @@ def test_published_values_with_several_families(tmp_path):
 
 
 def test_one_model_and_no_model(tmp_path):
-    result, text = printed(points_from_records(ladder(1), [1]), tmp_path / "out", formats=())
+    result, text = printed(points_from_records(ladder(1), [1]), tmp_path / "out")
     assert all(f.status == "refused" for f in result.fits) and "at least 3 models; got 1" in text
     with pytest.raises(LabError, match="no points"):
         analyze(result.points.iloc[:0], tmp_path / "out")
 
 
 def test_again_in_the_same_place_replaces_its_own_files_only(tmp_path):
-    analyze(points_from_records(ladder(3, dataset="a"), [1, 10]), tmp_path, formats=("png",))
+    analyze(points_from_records(ladder(3, dataset="a"), [1, 10]), tmp_path, PNG)
     (tmp_path / "mine.txt").write_text("kept")
-    analyze(points_from_records(ladder(3, dataset="b"), [1, 10]), tmp_path, formats=("png",))
+    analyze(points_from_records(ladder(3, dataset="b"), [1, 10]), tmp_path, PNG)
     names = {path.name for path in tmp_path.iterdir()}
     assert "scaling_b.png" in names and "scaling_a.png" not in names and "mine.txt" in names
 
@@ -90,27 +92,27 @@ def test_an_interrupted_write_leaves_no_file(tmp_path, monkeypatch):
 def test_the_same_again_is_found_and_anything_else_is_not(tmp_path, monkeypatch):
     written = []
 
-    def write(path, *_):
+    def write(path, *_, **__):
         written.append(path)
         path.touch()
-        return path
+        return [path]
 
     monkeypatch.setattr(stage, "write_report", write)
     points = points_from_records(ladder(3), [1])
-    first = analyze(points, tmp_path, formats=("png",))
-    again, text = printed(points, tmp_path, formats=("png",))
+    first = analyze(points, tmp_path, PNG)
+    again, text = printed(points, tmp_path, PNG)
     assert len(written) == 1 and again.files == first.files and "found as they were left" in text
-    analyze(points, tmp_path, replace(ONLY_POWER_LAWS, confidence=0.9), formats=("png",))
-    analyze(points.assign(value=points["value"] * 1.5), tmp_path, formats=("png",))
+    analyze(points, tmp_path, replace(PNG, confidence=0.9))
+    analyze(points.assign(value=points["value"] * 1.5), tmp_path, PNG)
     assert len(written) == 3
     (tmp_path / "fits.csv").unlink()
-    analyze(points.assign(value=points["value"] * 1.5), tmp_path, formats=("png",))
+    analyze(points.assign(value=points["value"] * 1.5), tmp_path, PNG)
     assert len(written) == 4
-    monkeypatch.setattr(stage, "write_report", lambda *a: 1 / 0)
+    monkeypatch.setattr(stage, "write_report", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # broken off halfway: the files there are a mixture now
-        analyze(points, tmp_path, formats=("png",))
+        analyze(points, tmp_path, PNG)
     monkeypatch.setattr(stage, "write_report", write)
-    analyze(points.assign(value=points["value"] * 1.5), tmp_path, formats=("png",))
+    analyze(points.assign(value=points["value"] * 1.5), tmp_path, PNG)
     assert len(written) == 5
 
 
@@ -127,7 +129,7 @@ def test_no_name_of_a_family_takes_the_place_of_all_families(tmp_path, name):
     rows = [f"{name},p{i},{10.0 ** (6 + i)},d,10,{0.9 - 0.1 * i}" for i in range(4)]
     rows += [f"g,g{i},{10.0 ** (6 + i)},d,10,{0.95 - 0.2 * i}" for i in range(4)]
     (tmp_path / "p.csv").write_text("\n".join([header, *rows]))
-    result, text = printed(points_from_csv(tmp_path / "p.csv"), tmp_path / "out", formats=(), papers=True)
+    result, text = printed(points_from_csv(tmp_path / "p.csv"), tmp_path / "out", papers=True)
     assert sorted((str(f.label.family), f.n, f.label.family is POOLED) for f in result.fits) == sorted(
         [(name, 4, False), ("g", 4, False), ("None", 8, True)]
     )
@@ -154,7 +156,7 @@ def test_names_that_mean_something_to_a_program_stay_names(tmp_path):
     points = validate(pd.DataFrame(rows))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result, text = printed(points, tmp_path / "out", formats=("svg",))
+        result, text = printed(points, tmp_path / "out", replace(ONLY_POWER_LAWS, formats=["svg"]))
     assert all(path.is_file() for path in result.files) and len({p.name.casefold() for p in result.files}) == 10
     assert "\x1b[31mred" not in text and "\\x1b[31mred" in text and "[red]x[/red]" in text and "[/]" in text
     html = (tmp_path / "out" / "report.html").read_text()

@@ -390,7 +390,7 @@ def test_a_forbidden_store_is_one_line(run, family, tmp_path):
     assert "file" in run(*words, f"dataset.files={family / 'texts.jsonl'}", "store=file").error
 
 
-def test_a_read_only_store_is_listed_analysed_and_found_in(run, family, tmp_path, monkeypatch, no_figure_files):
+def test_a_read_only_store_is_listed_analysed_and_found_in(run, family, tmp_path, monkeypatch):
     store, access = tmp_path / "store", os.access
     texts = f"dataset.files={family / 'texts.jsonl'}"
     sweep = ("measure", "--config-dir", family / "mine", "dataset=foxes", texts, f"store={store}", "tracking=none")

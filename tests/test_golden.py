@@ -10,7 +10,7 @@ import pytest
 from tests import golden
 
 
-def test_the_golden_way_gives_the_frozen_numbers(tmp_path, no_figure_files):
+def test_the_golden_way_gives_the_frozen_numbers(tmp_path):
     """One test, since the way is long: records, then fits, then the report."""
     store = golden.run(tmp_path)
     got, frozen = golden.outcome(store), json.loads(golden.FILE.read_text())

@@ -190,7 +190,7 @@ def test_every_law_is_fitted_once_and_written_with_its_figures(runs, tmp_path, m
     calls = {name: counted(monkeypatch, name, key) for name, key in keys.items()}
     named = [replace(run, header=replace(run.header, dataset=replace(run.dataset, name="wikipedia"))) for run in runs]
     points = points_from_records(named, sorted({*KS, *TABLE1_KS}))
-    result = analyze(points, tmp_path, FitChoices(), records=named, papers=True, formats=("svg",))
+    result = analyze(points, tmp_path, FitChoices(formats=["svg"], every_figure=True), records=named, papers=True)
     assert all(calls.values())
     twice = {name: [what for what, n in Counter(mine).items() if n > 1] for name, mine in calls.items()}
     assert twice == {name: [] for name in calls}
@@ -204,7 +204,7 @@ def test_every_law_is_fitted_once_and_written_with_its_figures(runs, tmp_path, m
     assert all(path.stat().st_size for path in result.files)
     table = pd.read_csv(tmp_path / "law_emergence.csv")
     assert table["p"].between(0, 1).all() and set(table["window"]) == {1, 2, 5}
-    analyze(points_from_records(runs, [1]), tmp_path, formats=())
+    analyze(points_from_records(runs, [1]), tmp_path)
     assert not list(tmp_path.glob("law_*")) and not list(tmp_path.glob("ranks_*"))
 
 

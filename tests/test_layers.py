@@ -27,7 +27,7 @@ def test_import_contracts(tmp_path):
             "torch hydra wandb pandas matplotlib",
         ),
         ("rbp_lab.fits.power, rbp_lab.points, rbp_lab.store.records", "torch hydra wandb transformers matplotlib"),
-        ("rbp_lab.figures.scaling, rbp_lab.analysis.run", "torch hydra wandb transformers matplotlib.pyplot"),
+        ("rbp_lab.figures.scaling, rbp_lab.commands.analyze", "torch hydra wandb transformers matplotlib.pyplot"),
         ("rbp_lab.models, rbp_lab.data, rbp_lab.cli", "torch transformers datasets wandb matplotlib"),
         ("rbp_lab.models.scorer, rbp_lab.measurement.loop", "hydra omegaconf wandb accelerate matplotlib"),
     ],

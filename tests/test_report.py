@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
@@ -13,6 +14,7 @@ import pytest
 
 from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.analysis.power_laws import fit_all
+from rbp_lab.errors import LabError
 from rbp_lab.figures.scaling import scaling_figure
 from rbp_lab.figures.style import describe_points, new_figure, point_titles
 from rbp_lab.fits.power import fit_power
@@ -22,6 +24,7 @@ from rbp_lab.laws.base import Inputs, LawResult
 from rbp_lab.laws.registry import LAWS, compute, sections
 from rbp_lab.points import points_from_records
 from rbp_lab.report.page import page, write_report
+from rbp_lab.report.panels import draw_panels
 from rbp_lab.report.provenance import provenance
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section, file_stem, unique_stems
 from rbp_lab.report.svg import colour_rules, inline_svg, lifted, style_rules
@@ -43,7 +46,7 @@ def local():
     """What is computed of a small ladder."""
     runs = ladder(7, documents=20, vocab=512)
     points = points_from_records(runs, KS)
-    return Inputs(points, fit_all(points, records=runs), runs)
+    return Inputs(points, fit_all(points, records=runs), runs, every_figure=True)
 
 
 def all_sections(inputs):
@@ -175,6 +178,16 @@ def test_every_law_of_runs_has_its_section(local, found, html):
     assert "few_models" in few.tables[0].frame["warnings"][0]
 
 
+def test_figures_of_one_k_at_a_time_are_drawn_when_asked_for(local, found):
+    def choices(sections):
+        return {f.name: list(f.by_k) for s in sections for f in s.figures if f.by_k and f.switch == "k"}
+
+    everything = choices(found)
+    assert len(everything.pop("each_k")) == 6 and [list(map(int, ks)) for ks in everything.values()] == [[1, 10, 100]]
+    few = choices(all_sections(replace(local, every_figure=False, shown=(10,))))
+    assert list(few) == list(everything) and list(few.values()) == [["10"]]
+
+
 def test_every_run_has_its_provenance(local, html):
     points, runs = local.points, local.records
     table = provenance(points, runs)
@@ -209,7 +222,7 @@ def test_published_values_say_what_they_cannot_tell(tmp_path):
 
 
 def test_writing_is_whole_or_nothing_and_repeats(figure, tmp_path, monkeypatch):
-    section = Section("a", "A", "lead", (ReportFigure("f", figure, "cap"),))
+    section = Section("a", "A", "lead", (ReportFigure("f", lambda: figure, "cap"),))
     for name in ("one", "two"):
         write_report(tmp_path / f"{name}.html", "T", [section], pd.DataFrame({"key": ["k1"]}))
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
@@ -233,7 +246,7 @@ def test_tables_print_numbers_dashes_and_escapes():
 
 
 def test_names_are_unique(figure):
-    section = Section("a", "A", "", (ReportFigure("f", figure, ""), ReportFigure("f", figure, "")))
+    section = Section("a", "A", "", (ReportFigure("f", lambda: figure, ""), ReportFigure("f", lambda: figure, "")))
     with pytest.raises(ValueError, match="every figure"):
         page("t", [section])
     with pytest.raises(ValueError, match="every anchor"):
@@ -244,9 +257,21 @@ def test_names_are_unique(figure):
 
 
 def test_figures_are_saved_by_choice(figure, tmp_path):
-    several = ReportFigure("s", None, "", {"a b": figure, "c": figure})
-    assert [p.name for p in several.save(tmp_path, ("svg",))] == ["s_a-b.svg", "s_c.svg"]
-    assert ReportFigure("t", figure, "", files=False).save(tmp_path) == []
+    several = ReportFigure("s", None, "", {"a b": lambda: figure, "c": lambda: figure})
+    panels = draw_panels(several, tmp_path, ("svg",))
+    assert [p.name for panel in panels for p in panel.files] == ["s_a-b.svg", "s_c.svg"]
+    assert draw_panels(several)[0].files == ()
+    assert draw_panels(ReportFigure("t", lambda: figure, "", files=False), tmp_path, ("svg",))[0].files == ()
+
+
+def test_a_choice_with_nothing_to_show_is_left_out(figure):
+    def nothing():
+        raise LabError("there is nothing to draw")
+
+    some = ReportFigure("s", None, "", {"a": nothing, "b": lambda: figure})
+    none = ReportFigure("n", None, "", {"a": nothing, "b": nothing})
+    html = page("t", [Section("a", "A", "", (some, none))])
+    assert html.count("<svg ") == 1 and "fieldset" not in html[html.index("<body>") :] and 'id="fig-n"' not in html
 
 
 def test_the_policy_allows_the_page_its_own_style_and_script_only(html):
@@ -303,6 +328,6 @@ def test_total_parameters_are_s_everywhere(tmp_path):
     assert set(found["decomposition"].tables["decomposition"]["size"]) == total
     sizes = {f"S = {si(s)}" for s in total}
     for law, name in ((lognormal, "ranks_stdlib_ladder"), (decomposition, "errors_stdlib_ladder")):
-        drawn = next(f for f in law.section(found[law.name]).figures if f.name.replace("-", "_") == name).figure
+        drawn = next(f for f in law.section(found[law.name]).figures if f.name.replace("-", "_") == name).figure()
         assert {t.get_text() for t in drawn.axes[0].get_legend().get_texts()} == sizes
     assert set(provenance(points, runs, size="total_params")["S"]) == {f"{int(s):,}" for s in total}

@@ -75,7 +75,7 @@ def test_the_terminal_marks_a_table_that_mixes_vocabularies(records, tmp_path):
     for name, chosen in (("same", records[:2]), ("mixed", records)):
         console = Console(width=160, file=io.StringIO())
         points = points_from_records(chosen, [1])
-        found = analyze(points, tmp_path / name, records=chosen, formats=(), console=console)
+        found = analyze(points, tmp_path / name, records=chosen, console=console)
         said[name] = console.file.getvalue()
         assert ("law_bits_per_byte.csv" in {path.name for path in found.files}) == (name == "mixed")
     assert vocabularies.NOT_COMPARABLE in said["mixed"] and "total bits" in said["mixed"]

@@ -56,7 +56,7 @@ def analyze_config(store, **changes):
 def analyze(store):
     """The quick part of ``rbp-lab analyze``: fits and one kind of figures of a store's records, mirrored."""
     records, out = list_records(store), Store(store).analysis("default").directory
-    fit = FitChoices(figure_ks=[1], laws=False)
-    analysis = analyze_points(points_from_records(records, [1, 5, 50]), out, fit, formats=("png",), records=records)
+    fit = FitChoices(figure_ks=[1], laws=False, formats=["png"])
+    analysis = analyze_points(points_from_records(records, [1, 5, 50]), out, fit, records=records)
     mirror_analysis(Tracking(**ONLINE), store, out)
     return analysis

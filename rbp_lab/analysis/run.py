@@ -59,20 +59,19 @@ def analyze(
     fit: FitChoices = ONLY_POWER_LAWS,
     *,
     size: str = "non_embedding_params",
-    formats: Sequence[str] = ("png", "svg", "pdf"),
     records: Sequence[RunRecord] = (),
     papers: bool = False,
     source: str = "",
     console: Console | None = None,
 ) -> Analysis:
-    """Fit the laws to a table of points and write points.csv, fits.csv, fits.parquet, figures and report.html.
+    """Fit the laws to a table of points and write points.csv, fits.csv, fits.parquet and report.html with its figures.
 
     fit: how laws are fitted and shown. Of its ``figure_ks`` those that were measured are shown, the first three
     measured ones when none was; with ``laws`` every law of ``laws.registry`` is written as law_*.csv with its figures,
-    and those of ranks need the runs. size: what S is, for labels. records: the runs behind the points, when there are;
-    they show where ties or one document decide. papers: also ours beside the published numbers, paper_comparison.csv
-    and a section of the report, with the laws that are compared. source: where values without runs came from, such as
-    the name of a file; the report names it for every point.
+    and those of ranks need the runs; in each of its ``formats`` figures are files as well. size: what S is, for labels.
+    records: the runs behind the points, when there are; they show where ties or one document decide. papers: also ours
+    beside the published numbers, paper_comparison.csv and a section of the report, with the laws that are compared.
+    source: where values without runs came from, such as the name of a file; the report names it for every point.
     Every file appears complete or not at all; files of an earlier analysis in the same place that this one does not
     write are removed; a finished analysis of the same inputs is found and its files are kept as they are. Prints
     tables and paths to ``console`` when one is given. Raises LabError when there are no points.
@@ -83,8 +82,8 @@ def analyze(
     fits = fit_all(points, fit.confidence, records, size)
     measured = sorted(int(k) for k in points["k"].dropna().unique())
     shown = tuple(k for k in fit.figure_ks if k in measured) or tuple(measured[:3])
-    inputs = Inputs(points, fits, tuple(records), shown, size, fit.confidence, everything=fit.laws)
-    digest = _digest(points, records, shown, fit.confidence, size, formats, fit.laws, papers, source)
+    inputs = Inputs(points, fits, tuple(records), shown, size, fit.confidence, fit.laws, fit.every_figure)
+    digest = _digest(points, records, fit, size, papers, source)
     files = _found(out, digest)
     fresh = not files
     chosen = LAWS if fit.laws else POWER_LAWS
@@ -96,7 +95,7 @@ def analyze(
         if earlier:
             _write_manifest(out, "", earlier)  # interrupted from here on, nothing in this place counts as finished
         shown_laws = [law for law in LAWS if law in chosen or law in compared]
-        files = _write_all(out, inputs, shown_laws, results, beside, formats, source)
+        files = _write_all(out, inputs, shown_laws, results, beside, fit.formats, source)
         names = [f.name for f in files]
         for stale in set(earlier) - set(names):
             (out / Path(stale).name).unlink(missing_ok=True)
@@ -106,8 +105,8 @@ def analyze(
         show(console, points, fits, shown, bits.tables.get("bits_per_byte"), f"{vocabularies.NOT_COMPARABLE}:")
         if beside is not None:
             show_papers(console, beside.comparisons, beside.lines)
-        figures = [f for f in files if formats and f.suffix == f".{formats[0]}"]
-        lines = [f"{f.with_suffix('')}.{{{','.join(formats)}}}" for f in figures]
+        figures = [f for f in files if fit.formats and f.suffix == f".{fit.formats[0]}"]
+        lines = [f"{f.with_suffix('')}.{{{','.join(fit.formats)}}}" for f in figures]
         what = "tables and figures" if fresh else "tables and figures, found as they were left,"
         for line in (*lines, f"{len(files)} files of {what} in {out}", str(AnalysisFiles(out).report)):
             print_line(console, line)
@@ -135,13 +134,10 @@ def _write_all(
     if beside is not None:
         files.append(write_csv(beside.to_frame(), at.paper_comparison))
         shown.insert(1, papers_section(beside.comparisons, beside.claims, beside.notes))
-    for figure in (figure for section in shown for figure in section.figures):
-        files += figure.save(out, formats)
     families, datasets = (some(sorted(inputs.points[name].unique())) for name in ("family", "dataset"))
     title = f"Scaling of {families} on {datasets}"
     where = provenance(inputs.points, inputs.records, source, inputs.size)
-    files.append(write_report(at.report, title, shown, where))
-    return files
+    return files + write_report(at.report, title, shown, where, formats=formats)
 
 
 def _digest(points: pd.DataFrame, records: Sequence[RunRecord], *choices: object) -> str:

@@ -21,8 +21,6 @@ from rbp_lab.store.layout import Store
 from rbp_lab.text import number
 from rbp_lab.tracking.wandb.analysis import mirror_analysis
 
-FORMATS = ("png", "svg")  # drawing PDFs as well takes as long again; rbp-lab analyze writes them
-
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRequest(MeasureSettings):
@@ -51,7 +49,7 @@ def run(config: Mapping[str, Any]) -> None:
         records.append(outcome.record)
     out = Store(request.store).analysis("demo").directory
     points = points_from_records(records, request.k.thresholds)
-    analyze(points, out, request.fit, records=records, formats=FORMATS, console=console)
+    analyze(points, out, request.fit, records=records, console=console)
     mirror_analysis(request.tracking, request.store, out, config)
     print_line(console, f"demo finished in {number(time.monotonic() - begin, 0)} s")
     return None

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rbp_lab.analysis.run import analyze
-from rbp_lab.commands.demo import FORMATS
 from rbp_lab.config.build import read_part
 from rbp_lab.config.schemas import FitChoices, KSpec
 from rbp_lab.errors import LabError
@@ -50,6 +49,6 @@ def run_and_analyze(config: Mapping[str, Any]) -> None:
         raise LabError("no classifier of the study could be measured")
     records.sort(key=lambda record: record.header.order)  # as analyze has them
     out, points = store.analysis(request.name).directory, points_from_records(records, request.k.thresholds)
-    analyze(points, out, request.fit, records=records, formats=FORMATS, console=console)
+    analyze(points, out, request.fit, records=records, console=console)
     mirror_analysis(request.tracking, request.store, out, config)
     print_line(console, f"study finished in {number(time.monotonic() - begin, 0)} s")

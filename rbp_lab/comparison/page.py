@@ -30,13 +30,13 @@ def write_comparison(
     title = f"{b.model.name} against {a.model.name} on {a.dataset.name}"
     figures: tuple[ReportFigure, ...] = ()
     if with_interval:
-        figures = (ReportFigure("comparison", comparison_figure(found, documents, title), CAPTION),)
+        figures = (ReportFigure("comparison", lambda: comparison_figure(found, documents, title), CAPTION),)
     section = Section("differences", "b − a", f"{said[:1].upper()}{said[1:]}.", figures, (
         ReportTable("Differences", _differences(found)),
         ReportTable("Documents, those that carry the difference first", _documents(documents), folded=True),
     ), tuple(f"{line[:1].upper()}{line[1:]}." for line in notes))  # fmt: skip
     runs = pd.DataFrame([_run("a", a), _run("b", b)])
-    return write_report(path, title, [section], runs)
+    return write_report(path, title, [section], runs)[-1]
 
 
 def _differences(found: Sequence[Difference]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ IMPLEMENTATIONS = ("auto", "reference", "torch", "numba", "triton-chunked", "tri
 CANDIDATES = ("rows", "tokenizer")
 DEVICES = ("auto", "cpu", "cuda")
 PLACEMENTS = ("auto", "single", "balanced")
+FORMATS = ("png", "svg", "pdf")
 LARGEST_K = 2**31 - 1  # ranks and window lengths are kept in 32 bits
 MOST_MB = 2**30
 MOST_PROCESSES = 1024
@@ -147,19 +148,24 @@ class FitChoices:
     """How laws are fitted and shown (group ``fit``).
 
     confidence: of every interval. figure_ks: the k drawn against S and listed per model. laws: every law, not only the
-    power laws in S. least_sizes: data sets on which no family has so many sizes take no part in laws in S.
+    power laws in S. least_sizes: data sets on which no family has so many sizes take no part in laws in S. formats: of
+    FORMATS, in which each figure is also a file of its own. every_figure: also figures of one k at a time.
     """
 
     confidence: float = 0.95
     figure_ks: list[int] = field(default_factory=lambda: [1, 10, 100])
     laws: bool = True
     least_sizes: int = 1
+    formats: list[str] = field(default_factory=list)
+    every_figure: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
             raise LabError(f"fit.confidence must lie between 0 and 1; got {shown(self.confidence)}")
         if self.least_sizes < 1:
             raise LabError(f"fit.least_sizes must be at least 1; got {self.least_sizes}")
+        for name in self.formats:
+            one_of("fit.formats", name, FORMATS)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rbp_lab.errors import LabError
 from rbp_lab.figures.against_k import curves_figure, iso_figure
@@ -14,7 +13,7 @@ from rbp_lab.fits.against_k import fit_against_k, iso_rbp, table1, trade_off
 from rbp_lab.fits.result import FitResult
 from rbp_lab.laws.base import Inputs, LawResult, by_family, draw, join
 from rbp_lab.quantities import RBP
-from rbp_lab.report.sections import ReportTable, Section, switched
+from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import interval, si, significant
 
 name = "against_k"
@@ -62,8 +61,8 @@ def section(result: AgainstK) -> Section | None:
     slopes = result.tables["against_k"]
     if not slopes["slope"].notna().any():
         return None
-    curves: dict[str, Figure] = {}
-    iso: dict[str, Figure] = {}
+    curves: dict[str, Drawing] = {}
+    iso: dict[str, Drawing] = {}
     equal = result.tables["iso_rbp"]
     for dataset, rows in slopes.groupby("dataset"):
         laws: dict[str, list[tuple[float, FitResult]]] = {}

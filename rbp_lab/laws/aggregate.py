@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rbp_lab.figures.aggregate import difference_figure, equivalent_figure
 from rbp_lab.fits.equivalent import equivalent, geometric_mean_interval, mean_interval, null_width
@@ -15,7 +14,7 @@ from rbp_lab.fits.result import FitPoints, FitResult, Label
 from rbp_lab.laws.aggregate_runs import SETTING, SUPERVISED, beside, classifier_runs, is_reference
 from rbp_lab.laws.base import Inputs, LawResult, draw
 from rbp_lab.quantities import CE, RBP
-from rbp_lab.report.sections import ReportFigure, ReportTable, Section, exponent, switched
+from rbp_lab.report.sections import Drawing, ReportFigure, ReportTable, Section, exponent, switched
 from rbp_lab.text import bracket, interval, number, percent
 
 name = "aggregate"
@@ -169,10 +168,10 @@ def section(result: Aggregate) -> Section | None:
     if "aggregate_accuracy" not in result.tables:
         return None
     accuracy, worth = result.tables["aggregate_accuracy"], result.tables.get("aggregate_equivalent", pd.DataFrame())
-    equal: dict[str, Figure] = {}
+    equal: dict[str, Drawing] = {}
     for task, rows in worth.groupby("task") if len(worth) else ():
         draw(equal, task, lambda r=rows, t=task: equivalent_figure(r, f"What groups are worth on {t}"))
-    beside_supervised: dict[str, Figure] = {}
+    beside_supervised: dict[str, Drawing] = {}
     for task, rows in accuracy.groupby("task"):
         draw(beside_supervised, task, lambda r=rows, t=task: difference_figure(r, f"Groups against labels on {t}"))
     level = percent(result.inputs.confidence)

@@ -6,21 +6,19 @@ comparison and the figures fit nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from rbp_lab.errors import LabError
 from rbp_lab.figures.style import FamilyStyle, family_styles
 from rbp_lab.fits.influence import few_documents
 from rbp_lab.fits.result import FitResult
 from rbp_lab.points import longest_trained, size_of
 from rbp_lab.records import RunRecord
-from rbp_lab.report.sections import Section
+from rbp_lab.report.sections import Drawing, Section
 
 Styles = dict[str, FamilyStyle]
 
@@ -31,7 +29,7 @@ class Inputs:
 
     points: the tidy table. fits: the power laws of ``points`` in S. records: the runs behind the points, none for
     published values. shown: the k drawn and listed at length. size: what S is. everything: False for the power laws in
-    S alone, without other forms, bands and counts.
+    S alone, without other forms, bands and counts. every_figure: also those of one k at a time.
     """
 
     points: pd.DataFrame
@@ -41,6 +39,7 @@ class Inputs:
     size: str = "non_embedding_params"
     confidence: float = 0.95
     everything: bool = True
+    every_figure: bool = False
 
     @cached_property
     def ks(self) -> list[int]:
@@ -148,9 +147,6 @@ def join(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True).convert_dtypes() if filled else pd.DataFrame()
 
 
-def draw(into: dict[str, Figure], name: str, make: Callable[[], Figure]) -> None:
-    """Draw one choice of a switch; a figure that has nothing to show is left out, its table says why."""
-    try:
-        into[name] = make()
-    except LabError:
-        return
+def draw(into: dict[str, Drawing], name: str, drawing: Drawing) -> None:
+    """Add one choice of a switch; it is drawn when it is needed, and left out when it has nothing to show."""
+    into[name] = drawing

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rbp_lab.figures.calibration import calibration_figure
 from rbp_lab.fits.calibration import CalibrationTrend, calibration_table, calibration_trend
 from rbp_lab.laws.base import Inputs, LawResult, draw, families
-from rbp_lab.report.sections import ReportTable, Section, switched
+from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import interval
 
 name = "calibration"
@@ -36,7 +35,7 @@ def compute(inputs: Inputs) -> Calibration:
 
 def section(result: Calibration) -> Section:
     """The gap per model and its trend in S."""
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Drawing] = {}
     for dataset, rows in result.tables["calibration"].groupby("dataset"):
         title = f"Calibration on {dataset}"
         draw(figures, dataset, lambda r=rows, t=title: calibration_figure(r, t, result.inputs.styles))

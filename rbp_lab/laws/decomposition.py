@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rbp_lab.figures.decomposition import checkpoints_figure, error_curves_figure, parts_figure, shares_figure
 from rbp_lab.fits.decomposition import PartScaling, checkpoints, decomposition_table, error_curves, part_scalings
 from rbp_lab.fits.result import POOLED, family_name
 from rbp_lab.laws.base import Inputs, LawResult, draw, families, join
 from rbp_lab.points import longest_trained
-from rbp_lab.report.sections import ReportTable, Section, switched
+from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import interval, si, significant
 
 name = "decomposition"
@@ -42,10 +41,10 @@ def compute(inputs: Inputs) -> Decomposition:
 def section(result: Decomposition) -> Section:
     """The scaling of the parts, curves by rank, shares, and checkpoints where there are some."""
     inputs, table = result.inputs, result.tables["decomposition"]
-    parts: dict[str, Figure] = {}
-    shares: dict[str, Figure] = {}
-    curves: dict[str, Figure] = {}
-    along: dict[str, Figure] = {}
+    parts: dict[str, Drawing] = {}
+    shares: dict[str, Drawing] = {}
+    curves: dict[str, Drawing] = {}
+    along: dict[str, Drawing] = {}
     for dataset, rows in table.groupby("dataset"):
         mine = [found for (d, family), found in result.parts.items() if d == dataset and family is not POOLED]
         draw(parts, dataset, lambda s=mine, d=dataset: parts_figure(s, f"Parts of cross-entropy on {d}"))

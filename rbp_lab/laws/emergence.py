@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy import stats
 
 from rbp_lab.figures.emergence import FIGURE7_KS, emergence_figure
@@ -15,7 +15,7 @@ from rbp_lab.fits.emergence import COLUMNS, EmergenceFit, SizeAtLevel, emergence
 from rbp_lab.laws.base import Inputs, LawResult, draw, join
 from rbp_lab.points import longest_trained
 from rbp_lab.quantities import RBP, WINDOW_RBP
-from rbp_lab.report.sections import ReportFigure, ReportTable, Section, unique_stems
+from rbp_lab.report.sections import Drawing, ReportFigure, ReportTable, Section, unique_stems
 from rbp_lab.text import interval, is_missing, number, percent, si, significant
 
 name = "emergence"
@@ -108,8 +108,8 @@ def _figures(result: Emergence) -> list[ReportFigure]:
     figures = []
     for ((dataset, family), fits), stem in zip(groups.items(), unique_stems(groups), strict=True):
         rows = result.table[(result.table["dataset"] == dataset) & (result.table["family"] == family)]
-        panels: dict[str, Figure] = {}
-        for fit in [f for f in fits if f.k in FIGURE7_KS] or fits[:8]:
+        panels: dict[str, Drawing] = {}
+        for fit in _drawn(fits, result.inputs):
             where = f"Emergence on {dataset}: {family}"
             draw(panels, str(fit.k), lambda r=rows, f=fit, w=where: emergence_figure(r, [f], w))
         if panels:
@@ -120,6 +120,12 @@ def _figures(result: Emergence) -> list[ReportFigure]:
                 "window was hit. Solid: the fitted law. Dashed: RBP_k^N, what independent tokens would give.", panels,
             ))  # fmt: skip
     return figures
+
+
+def _drawn(fits: Sequence[EmergenceFit], inputs: Inputs) -> Sequence[EmergenceFit]:
+    """The k of figure 7 when every figure is asked for, else those shown; of others the first few."""
+    ks = FIGURE7_KS if inputs.every_figure else inputs.shown
+    return [f for f in fits if f.k in ks] or fits[: len(ks)]
 
 
 def _exponents(result: Emergence) -> ReportTable:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rbp_lab.figures.forecast import backtest_figure, forecast_figure
 from rbp_lab.fits.forecast import backtest
 from rbp_lab.fits.result import Label
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, draw, join
-from rbp_lab.report.sections import ReportTable, Section, switched
+from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import interval, number, percent, si, significant
 
 name = "forecast"
@@ -39,9 +38,11 @@ def compute(inputs: Inputs) -> Forecast:
 def section(result: Forecast) -> Section | None:
     """The laws that are shown, ten times beyond their models, and their backtest; None when nothing was fitted."""
     inputs = result.inputs
-    ahead: dict[str, Figure] = {}
-    back: dict[str, Figure] = {}
+    ahead: dict[str, Drawing] = {}
+    back: dict[str, Drawing] = {}
     shown = [at for at in result.backtests if at.k is None or at.k in inputs.shown]
+    if not any(f.ok for f in inputs.fits if f.label in shown):
+        return None
     table = join(
         result.backtests[at].assign(dataset=at.dataset, family=at.family, quantity=at.quantity, tex=at.tex)
         for at in shown
@@ -51,8 +52,6 @@ def section(result: Forecast) -> Section | None:
         rows = table[table["dataset"] == dataset] if len(table) else table
         if len(rows):
             draw(back, dataset, lambda r=rows, d=dataset: backtest_figure(r, f"Backtest on {d}", inputs.styles))
-    if not ahead:
-        return None
     lead = (
         "What the laws say of a model ten times larger than the largest, with an interval for one new model of the "
         "family: it counts the uncertainty of the line and the scatter between models, and holds only if the law does. "

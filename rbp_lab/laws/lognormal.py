@@ -6,14 +6,13 @@ import math
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rbp_lab.figures.lognormal import implied_figure, parameters_figure, rank_figure
 from rbp_lab.fits.lognormal import LognormalFit, fit_lognormal, neg_log_p1, rank_entropy, rank_pairs
 from rbp_lab.laws.base import Inputs, LawResult, draw, families, join
 from rbp_lab.metrics import cross_entropy
 from rbp_lab.records import RunRecord
-from rbp_lab.report.sections import ReportTable, Section, switched
+from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import is_missing, number, percent, si
 
 name = "lognormal"
@@ -63,12 +62,12 @@ def section(result: Lognormal) -> Section:
     """Rank distributions with their lognormal, its parameters over S, and what it implies."""
     inputs, table = result.inputs, result.tables["lognormal"]
     rounded = {id(record): law for record, law in result.fits if law.model == "rounded"}
-    ranks: dict[str, Figure] = {}
+    ranks: dict[str, Drawing] = {}
     for dataset, family, mine in families(inputs.records):
         runs = [(r.model.name, inputs.size_of(r), r.stats, rounded[id(r)]) for r in mine]
         draw(ranks, f"{dataset}, {family}", lambda r=runs, w=f"Ranks on {dataset}: {family}": rank_figure(r, w))
-    parameters: dict[str, Figure] = {}
-    implied: dict[str, Figure] = {}
+    parameters: dict[str, Drawing] = {}
+    implied: dict[str, Drawing] = {}
     for dataset, rows in table.groupby("dataset"):
         title = f"Lognormal of ranks on {dataset}"
         draw(parameters, dataset, lambda r=rows, t=title: parameters_figure(r, t, inputs.styles))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rbp_lab.figures.over_k import over_k_figure
 from rbp_lab.fits.cloglog import counts_from_records, fit_cloglog
@@ -13,7 +12,7 @@ from rbp_lab.fits.paired import simultaneous_band
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, by_family, draw, families, join
 from rbp_lab.quantities import CE, RBP
-from rbp_lab.report.sections import ReportTable, Section, switched
+from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import interval
 
 name = "over_k"
@@ -50,7 +49,7 @@ def compute(inputs: Inputs) -> OverK:
 def section(result: OverK) -> Section | None:
     """R² and exponent over k, and exponents from counts; None with fewer than two fitted k."""
     inputs = result.inputs
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Drawing] = {}
     bands = result.tables.get("bands", pd.DataFrame())
     for dataset, mine in by_dataset(f for f in inputs.fits if f.label.metric in (CE.name, RBP.name)).items():
         if len({f.label.k for f in mine if f.ok and f.label.k is not None}) < 2:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rbp_lab.figures.paired import differences_figure
 from rbp_lab.fits.paired import ExponentDifference, exponent_difference
 from rbp_lab.fits.result import FitResult
 from rbp_lab.laws.base import Inputs, LawResult, by_family, draw, join
 from rbp_lab.quantities import CE, RBP
-from rbp_lab.report.sections import ReportTable, Section, switched
+from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import interval, number
 
 name = "paired"
@@ -49,7 +48,7 @@ def section(result: Paired) -> Section | None:
     table, inputs = result.tables["differences"], result.inputs
     if not len(table) or not table["difference"].notna().any():
         return None
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Drawing] = {}
     for dataset, rows in table.groupby("dataset"):
         k = min(inputs.shown) if inputs.shown else int(rows["k"].min())
         here = [(ce, law) for ce, law, _ in result.pairs if law.label.dataset == dataset and law.label.k == k]

@@ -6,14 +6,13 @@ import math
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rbp_lab.figures.scaling import scaling_figure
 from rbp_lab.fits.fit import Comparison, compare
 from rbp_lab.fits.result import FitResult, Label, family_name
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, draw, join
 from rbp_lab.quantities import PER_TOKEN, QUANTITIES
-from rbp_lab.report.sections import ReportFigure, ReportTable, Section, refusal_notes, switched
+from rbp_lab.report.sections import Drawing, ReportFigure, ReportTable, Section, refusal_notes, switched
 from rbp_lab.text import interval
 
 name = "scaling"
@@ -49,13 +48,13 @@ def _frame(label: Label, found: Comparison) -> pd.DataFrame:
 def section(result: Scaling) -> Section:
     """Values against S at the k shown and, by switch, at every k; every fit beside other forms."""
     inputs = result.inputs
-    figures: dict[str, Figure] = {}
-    every: dict[str, Figure] = {}
+    figures: dict[str, Drawing] = {}
+    every: dict[str, Drawing] = {}
     for dataset, mine in by_dataset(_per_token(inputs.fits)).items():
         chosen = [f for f in mine if f.label.k is None or f.label.k in inputs.shown]
         title = f"Scaling laws on {dataset}"
         draw(figures, dataset, lambda c=chosen, t=title: scaling_figure(c, t, inputs.styles, inputs.size_name))
-    for k in sorted({f.label.k for f in _per_token(inputs.fits)} - {None}):
+    for k in sorted({f.label.k for f in _per_token(inputs.fits)} - {None}) if inputs.every_figure else ():
         at = [f for f in _per_token(inputs.fits) if f.label.k == k]
         title = "One k at a time"
         draw(every, str(k), lambda a=at, t=title: scaling_figure(a, t, inputs.styles, inputs.size_name))

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rbp_lab.data.windows import TokenBatch
 from rbp_lab.errors import warn
 from rbp_lab.records import RunHeader, RunRecord
-from rbp_lab.scoring.types import TokenScores
 from rbp_lab.stats import DocumentTable, RankStats
+
+if TYPE_CHECKING:  # it brings torch, which an analysis has no use for
+    from rbp_lab.scoring.types import TokenScores
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,44 +17,63 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from rbp_lab.report.panels import Panel, draw_panels
 from rbp_lab.report.sections import NAMES, Format, ReportFigure, ReportTable, Section
-from rbp_lab.report.svg import colour_rules, inline_svg, style_rules
+from rbp_lab.report.svg import colour_rules, style_rules
 from rbp_lab.store.atomic import atomic_path
 from rbp_lab.text import count, is_missing, number, significant, visible
 
-WIDE = 500  # points: figures from this width on keep a least width on a phone and scroll in their own box
 LONG = 26  # characters: columns of longer texts wrap
 SHARED_ROWS = 3  # from so many rows on, a text that all rows share stands above the table, once
 
 
 def write_report(
-    path: str | Path, title: str, sections: Sequence[Section], provenance: pd.DataFrame, subtitle: str = ""
-) -> Path:
-    """Write the report to ``path``, complete or not at all; the same input gives the same bytes.
+    path: str | Path,
+    title: str,
+    sections: Sequence[Section],
+    provenance: pd.DataFrame,
+    subtitle: str = "",
+    formats: Sequence[str] = (),
+) -> list[Path]:
+    """Write the report to ``path``, complete or not at all, and its figures beside it; the paths, the report's last.
 
-    provenance: where every point came from, one row per run (or per source file); shown as the last section. Anchors
-    of sections and names of figures must be unique (ValueError).
+    The same input gives the same bytes. formats: in which figures are also files of their own. provenance: where every
+    point came from, one row per run (or per source file); shown as the last section. Anchors of sections and names of
+    figures must be unique (ValueError).
     """
     where = Section(
         "provenance", "Where every point comes from",
         "One row per model and data set: all its points come from the measurement, or the file, that the row names.",
         tables=(ReportTable("Measurements", provenance),),
     )  # fmt: skip
-    html = page(title, [*sections, where], subtitle)
+    path = Path(path)
+    files: list[Path] = []
+
+    def draw(figure: ReportFigure) -> list[Panel]:
+        panels = draw_panels(figure, path.parent, formats)
+        files.extend(file for panel in panels for file in panel.files)
+        return panels
+
+    html = page(title, [*sections, where], subtitle, draw)
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
-    return Path(path)
+    return [*files, path]
 
 
-def page(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
-    """The whole HTML document."""
+def page(
+    title: str,
+    sections: Sequence[Section],
+    subtitle: str = "",
+    draw: Callable[[ReportFigure], list[Panel]] = draw_panels,
+) -> str:
+    """The whole HTML document. draw: makes the panels of a figure; one without any is left out."""
     for what, names in (
         ("anchor", [s.anchor for s in sections]),
         ("figure", [f.name for s in sections for f in s.figures]),
     ):
         if len(set(names)) < len(names):
             raise ValueError(f"every {what} of a report needs a name of its own; got {names}")
-    shown = [_section(section) for section in sections]
+    shown = [_section(section, draw) for section in sections]
     rules, light, dark = _figure_rules(shown)
     style = _asset("page.css").replace("/*light*/", light).replace("/*dark*/", dark) + rules
     script = _asset("page.js")
@@ -86,27 +105,20 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _section(section: Section) -> dict[str, Any]:
+def _section(section: Section, draw: Callable[[ReportFigure], list[Panel]]) -> dict[str, Any]:
+    figures = [(figure, draw(figure)) for figure in section.figures]
     return {
         "anchor": section.anchor, "title": section.title, "lead": section.lead, "notes": section.notes,
-        "figures": [_figure(figure) for figure in section.figures],
+        "figures": [_figure(figure, panels) for figure, panels in figures if panels],
         "tables": [_table(table) for table in section.tables],
     }  # fmt: skip
 
 
-def _figure(shown: ReportFigure) -> dict[str, Any]:
-    alt = shown.alt or shown.caption
-    panels = [
-        {
-            "svg": inline_svg(figure, stem, visible(f"{shown.switch} = {choice}. {alt}" if choice else alt)),
-            "choice": visible(choice),
-            "wide": figure.get_figwidth() * 72 >= WIDE,
-        }
-        for (stem, figure), choice in zip(shown.panels().items(), shown.by_k or [""], strict=True)
-    ]
-    choices = [visible(choice) for choice in shown.by_k]
+def _figure(shown: ReportFigure, panels: Sequence[Panel]) -> dict[str, Any]:
+    choices = [panel.choice for panel in panels] if len(panels) > 1 else []
     return {
-        "name": shown.name, "switch": shown.switch, "caption": shown.caption, "choices": choices, "panels": panels,
+        "name": shown.name, "switch": shown.switch, "caption": shown.caption, "choices": choices,
+        "panels": [{"svg": panel.svg, "choice": panel.choice, "wide": panel.wide} for panel in panels],
     }  # fmt: skip
 
 

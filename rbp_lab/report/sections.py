@@ -7,15 +7,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rbp_lab.figures.style import save
 from rbp_lab.fits.result import WARNINGS, FitResult
 from rbp_lab.text import DASH, interval, number
 
+# How a figure is drawn, once a page or a file needs it; LabError when there is nothing to show.
+Drawing = Callable[[], Figure]
 LONGEST_STEM = 80  # of a name in letters: file systems allow 255 for prefix, name and ending
 # How a column is printed: a function of one value, or the decimals of a number.
 Format = Callable[[object], str] | int
@@ -27,16 +27,16 @@ NAMES = ("model", "family", "data set", "weights", "source")
 class ReportFigure:
     """One figure, or several between which the reader switches.
 
-    name: file stem, unique in an analysis. figure: what is drawn. by_k: choices of a switch, by the text of its button,
-    in order; then figure is None. caption: one or two sentences, with what bars and bands mean. alt: what a reader who
-    does not see it should know; the caption by default. switch: what the buttons choose. files: False for a figure
-    that is of use in the report alone.
+    name: file stem, unique in an analysis. figure: draws it. by_k: choices of a switch, by the text of its button, in
+    order; then figure is None. A choice that has nothing to show is left out when it is drawn. caption: one or two
+    sentences, with what bars and bands mean. alt: what a reader who does not see it should know; the caption by
+    default. switch: what the buttons choose. files: False for a figure that is of use in the report alone.
     """
 
     name: str
-    figure: Figure | None
+    figure: Drawing | None
     caption: str
-    by_k: dict[str, Figure] = field(default_factory=dict)
+    by_k: dict[str, Drawing] = field(default_factory=dict)
     alt: str = ""
     switch: str = "k"
     files: bool = True
@@ -45,17 +45,12 @@ class ReportFigure:
         if (self.figure is None) == (not self.by_k):
             raise ValueError(f"{self.name} needs either a figure or a switch of several")
 
-    def panels(self) -> dict[str, Figure]:
-        """File stem → figure, one entry without a switch."""
+    def choices(self) -> list[tuple[str, str, Drawing]]:
+        """(file stem, text of the button, drawing) of every choice; one without a text when there is no switch."""
         if self.figure is not None:
-            return {self.name: self.figure}
-        return dict(zip([f"{self.name}_{stem}" for stem in unique_stems(self.by_k)], self.by_k.values(), strict=True))
-
-    def save(self, directory: Path, formats: Sequence[str] = ("png", "svg", "pdf")) -> list[Path]:
-        """Write every panel as ``directory``/stem.format, atomically; the paths. Nothing for a figure without files."""
-        if not self.files:
-            return []
-        return [path for stem, figure in self.panels().items() for path in save(figure, directory / stem, formats)]
+            return [(self.name, "", self.figure)]
+        stems = [f"{self.name}_{stem}" for stem in unique_stems(self.by_k)]
+        return list(zip(stems, self.by_k, self.by_k.values(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +100,9 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
-def switched(name: str, choices: dict[str, Figure], caption: str, switch: str = "data set") -> tuple[ReportFigure, ...]:
+def switched(
+    name: str, choices: dict[str, Drawing], caption: str, switch: str = "data set"
+) -> tuple[ReportFigure, ...]:
     """One figure of the report with a switch over the choices; without buttons when there is one, nothing for none."""
     if len(choices) > 1:
         return (ReportFigure(name, None, caption, choices, switch=switch),)
