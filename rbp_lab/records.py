@@ -46,7 +46,8 @@ class ModelInfo:
     architecture: the transformers class. stored_dtype: the checkpoint's own dtype, None when it states none.
     vocab_rows: V, rows of the head. tokenizer_size: ids the tokenizer can produce; rows beyond are padding.
     max_positions: longest input the architecture states, None when it states none.
-    training_tokens: tokens seen in training when known (ladder models, checkpoints).
+    training_tokens: tokens seen in training when known (ladder models, checkpoints). step: of the training, when known.
+    warmup_tokens: tokens after which the learning rate of that training had reached its peak, when known.
     quantisation: the format that the weights were rounded to ("Q4_1", "int8"), None when they are what was trained.
     """
 
@@ -63,6 +64,8 @@ class ModelInfo:
     params: ParamCounts
     training_tokens: int | None = None
     quantisation: str | None = None
+    step: int | None = None
+    warmup_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,12 @@ class RunHeader:
             other_models=tuple(m for m in dict.fromkeys(models) if m != (model, family)),
             other_datasets=tuple(d for d in dict.fromkeys(datasets) if d != dataset),
         )
+
+    def told(self, model: ModelInfo) -> RunHeader:
+        """The same run with what ``model`` knows of the training, which is not part of the key either."""
+        names = ("training_tokens", "step", "warmup_tokens")
+        known = {name: value for name in names if (value := getattr(model, name)) is not None}
+        return replace(self, model=replace(self.model, **known))
 
     def named_to_pass(self, model: Callable[[str, str], bool], dataset: Callable[[str], bool]) -> RunHeader | None:
         """The run under the first of its names, the present ones first, that pass; None when none do.

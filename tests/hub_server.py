@@ -25,6 +25,7 @@ from pathlib import Path
 from tests import forked
 
 _API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+?)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
+_REFS = re.compile(r"/api/models/([^/]+/[^/]+)/refs")
 _FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
@@ -59,6 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
         refused = next((answer for start, answer in self.server.refuse.items() if path.startswith(start)), None)
         if refused is not None:
             self.send({"error": "refused"}, *refused)
+        elif match := _REFS.fullmatch(path):
+            self.answer_refs(match[1])
         elif match := _API.fullmatch(path):
             self.answer_api(*match.groups(), body)
         elif match := _FILE.fullmatch(path):
@@ -78,6 +81,17 @@ class _Handler(BaseHTTPRequestHandler):
             if revision in (branch.name.partition("@")[2] or "main", commit_of(branch)):
                 return branch
         return self.send({"error": "Revision not found"}, 404, {"X-Error-Code": "RevisionNotFound"})
+
+    def answer_refs(self, name):
+        main = self.find("models", name, "main")
+        if main is None:
+            return None
+        repos = {"main": main} | {repo.name.partition("@")[2]: repo for repo in main.parent.glob(f"{main.name}@*")}
+        branches = [
+            {"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": commit_of(repo)}
+            for branch, repo in sorted(repos.items())
+        ]
+        return self.send({"branches": branches, "converts": [], "tags": [], "pullRequests": []})
 
     def answer_api(self, kind, name, what, revision, below, body):
         repo = self.find(kind, name, revision or "main")

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from rbp_lab.analysis.run import analyze
-from rbp_lab.commands.measure import MeasureRequest, MeasureSettings
+from rbp_lab.commands.measure import MeasureRequest, MeasureSettings, job_from_config
 from rbp_lab.commands.train import train
 from rbp_lab.config.build import MADE, part, read
 from rbp_lab.config.schemas import FitChoices
+from rbp_lab.config.trajectory import checkpoint_configs
 from rbp_lab.data.corpus import TextSource
-from rbp_lab.measurement.run import run_job
+from rbp_lab.measurement.run import run_each
 from rbp_lab.models.source import ModelSource
 from rbp_lab.points import points_from_records
 from rbp_lab.report.terminal import print_line, terminal
@@ -44,9 +45,8 @@ def run(config: Mapping[str, Any]) -> None:
         alone = {**config, "models": {name: config["models"][name]}}
         trained = train(model, request.training, request.store, request.force, (), request.tracking, alone)
         print_line(console, str(trained))
-        outcome = run_job(request.job(model, {**part(MeasureRequest, config), "model": config["models"][name]}))
-        print_line(console, outcome.line())
-        records.append(outcome.record)
+        jobs = checkpoint_configs({**part(MeasureRequest, config), "model": config["models"][name]})
+        records += [o.record for o in run_each(map(job_from_config, jobs), lambda line: print_line(console, line))]
     out = Store(request.store).analysis("demo").directory
     points = points_from_records(records, request.k.thresholds)
     analyze(points, out, request.fit, records=records, console=console)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 from rbp_lab.config.build import MADE, OPEN, read
+from rbp_lab.config.trajectory import checkpoint_configs
 from rbp_lab.measurement.job import Choices, Job, Outcome
 from rbp_lab.measurement.observers import Callback
-from rbp_lab.measurement.run import run_job
+from rbp_lab.measurement.run import run_each, run_job
 from rbp_lab.models.source import ModelSource
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.trackers import trackers
@@ -37,10 +38,12 @@ class MeasureRequest(MeasureSettings):
 
 
 def run(config: Mapping[str, Any]) -> str:
-    """``rbp-lab measure``: print the outcome's line; "measured", or "found" when it was finished before."""
-    outcome = measure(config)
-    print(outcome.line(), flush=True)
-    return "measured" if outcome.measured else "found"
+    """``rbp-lab measure``: print the outcome's line; "measured", or "found" when it was finished before.
+
+    A model that names checkpoints is measured once for each of them.
+    """
+    outcomes = run_each(map(job_from_config, checkpoint_configs(config)), lambda line: print(line, flush=True))
+    return "measured" if any(outcome.measured for outcome in outcomes) else "found"
 
 
 def measure(config: Mapping[str, Any]) -> Outcome:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rbp_lab.config.build import MADE, read
 from rbp_lab.config.schemas import Launch, Precision
+from rbp_lab.config.trajectory import checkpoint_configs
 from rbp_lab.data.corpus import TextSource
 from rbp_lab.errors import LabError, warn
 from rbp_lab.measurement.devices import choose_device
@@ -39,13 +40,14 @@ def look_ahead(configs: Sequence[Mapping[str, Any]], console: Console | None = N
     checks = {}
     for config in configs:
         try:
-            parts = {name: config[name] for name in ("model", "dataset", "precision", "launch")}
+            last = checkpoint_configs(config)[-1]  # stands for all checkpoints, which differ in their weights alone
+            parts = {name: last[name] for name in ("model", "dataset", "precision", "launch")}
             asked = read(Asked, parts)
             device = choose_device(asked.launch.device)
         except (LabError, KeyError):
             continue
         protocol, dtype = asked.dataset.protocol, asked.precision.dtype
-        same = json.dumps([config["model"], asdict(protocol), dtype, device], sort_keys=True)
+        same = json.dumps([parts["model"], asdict(protocol), dtype, device], sort_keys=True)
         if same not in checks:
             checks[same] = check(asked.model, protocol, dtype, device)
     failed = [one for one in checks.values() if one.problem]

@@ -152,5 +152,6 @@ def error_curves(stats: RankStats) -> pd.DataFrame:
 
 
 def checkpoints(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of runs that carry a training step, in order of training tokens per model; empty when there are none."""
-    return table.dropna(subset=["training_tokens"]).sort_values(["family", "size", "training_tokens"])
+    """The rows of runs whose training tokens are known, in their order per model, without untrained ones."""
+    trained = table[table["training_tokens"].fillna(0) > 0]
+    return trained.sort_values(["family", "size", "training_tokens"])

@@ -71,12 +71,15 @@ class Checkpoints:
         seconds: float,
         on_kept: Callable[[int], None] = lambda step: None,
         most: float = MOST_OF_THE_TIME,
+        before: int | None = None,
     ):
         """seconds: between two checkpoints, at least. on_kept: called with the step of each once it is on the disk.
 
         most: the share of the time that writing may take; the time between two checkpoints is lengthened to it.
+        before: only those of earlier steps are restored, because the training is wanted for what it has at this one.
         """
         self._files, self._interval, self._on_kept, self._most = CheckpointFiles(directory), seconds, on_kept, most
+        self._before = before
         self._newest: Path | None = None  # the newest that is known to be sound
         self._writing: Path | None = None
         self._failing = False
@@ -93,6 +96,8 @@ class Checkpoints:
         self._begin = time.monotonic()
         self._due = self._begin + self._interval
         for path in self._files.checkpoints():
+            if self._before is not None and self._files.step(path) >= self._before:
+                continue
             try:
                 arrays, about = read_arrays(path)
             except LabError as error:

@@ -6,14 +6,14 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.errors import LabError
-from rbp_lab.hub_errors import quiet
+from rbp_lab.ladder.kept import KeptCheckpoints, kept_steps, save_model
 from rbp_lab.ladder.rules import (
     HEADS,
     MOST_SLOTS,
@@ -27,7 +27,6 @@ from rbp_lab.models.hf import HFModel
 from rbp_lab.models.source import OpenModel
 from rbp_lab.names import check_label, check_name
 from rbp_lab.store.aside import recovered
-from rbp_lab.store.atomic import atomic_directory
 from rbp_lab.store.layout import TRAINING_FILE, Store
 
 if TYPE_CHECKING:
@@ -42,13 +41,17 @@ LADDER = ("ladder-1", "ladder-2", "ladder-3", "ladder-4", "ladder-5", "ladder-6"
 # Raised whenever the same settings would give another model, so that an old directory is trained anew.
 RECIPE_VERSION = 1
 # Fields that say nothing of how a model is trained.
-_NOT_TRAINED = {"name", "family", "directory", "quantisation"}
+_NOT_TRAINED = {"name", "family", "directory", "quantisation", "checkpoints", "step"}
 
 
 def training_key(settings: Mapping[str, Any], corpus_fingerprint: str) -> str:
     """What names a training, 16 hexadecimal digits: a hash of ``LadderModel.settings`` and of the text."""
     what = json.dumps([dict(settings), corpus_fingerprint], sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()[:16]
+
+
+def _mark(step: int) -> str:
+    return f"@step{step}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class LadderModel:
     tokens: training tokens (rounded up to whole batches). context: T. batch: rows of a step. seed: of the initial
     weights and of the order of the training rows. groups: m, 1 for ordinary training; above, only the multiset of the
     next tokens of m positions is known (``aggregate.positions``). quantisation: of the trained weights when they are
-    measured, as of ``HFModel``.
+    measured, as of ``HFModel``. checkpoints: of its training that are kept, log-spaced, the end among them; each is a
+    model of its own (``members``). step: whose weights these are, None for the end.
     """
 
     name: str
@@ -74,6 +78,8 @@ class LadderModel:
     seed: int = 0
     groups: int = 1
     quantisation: str | None = None
+    checkpoints: int | None = None
+    step: int | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "model.name")
@@ -91,6 +97,8 @@ class LadderModel:
             raise LabError(f"model.seed must be 0 or more; got {self.seed}")
         if not 1 <= self.groups <= MOST_SLOTS:
             raise LabError(f"model.groups must be 1 to {MOST_SLOTS} positions; got {self.groups}")
+        if self.checkpoints is not None and self.checkpoints < 1:
+            raise LabError(f"model.checkpoints must be at least 1 checkpoint, or null; got {self.checkpoints}")
 
     @property
     def depth(self) -> int:
@@ -101,9 +109,30 @@ class LadderModel:
         return math.ceil(self.tokens / (self.batch * self.context))
 
     @property
+    def tokens_seen(self) -> int:
+        """Training tokens, of whole batches, up to the step whose weights these are."""
+        return (self.step or self.steps) * self.batch * self.context
+
+    @property
     def non_embedding(self) -> int:
         """S."""
         return non_embedding_parameters(self.width, self.depth)
+
+    def members(self) -> list[LadderModel]:
+        """The checkpoints that are kept, by step: ``name@step…`` in a directory of that name, last the model itself."""
+        if self.checkpoints is None:
+            return [self]
+        steps = kept_steps(self.steps, warmup_rule(self.steps), self.checkpoints)
+        return [*map(self._at, steps[:-1]), replace(self, checkpoints=None)]
+
+    def _at(self, step: int) -> LadderModel:
+        directory = Path(self.directory)
+        beside = str(directory.with_name(directory.name + _mark(step)))
+        return replace(self, name=self.name + _mark(step), directory=beside, checkpoints=None, step=step)
+
+    def lacks(self, corpus: Corpus | None = None) -> int | None:
+        """The first step that is to be kept and of which no checkpoint of this training is there; None without one."""
+        return next((member.step for member in self.members()[:-1] if member.differs(corpus) is not None), None)
 
     def settings(self) -> dict[str, Any]:
         """What, with the text, determines the trained model: names and places do not enter."""
@@ -131,6 +160,8 @@ class LadderModel:
         keys = [key for key in settings if settings[key] != have.get(key)]
         if keys:
             return f"the one there was trained with {keys[0]}={have.get(keys[0])}, not {settings[keys[0]]}"
+        if found.get("step") != self.step:
+            return f"the one there is of step {found.get('step', 'last')}, not {self.step or 'last'}"
         if corpus is not None and found["corpus"]["fingerprint"] != corpus.fingerprint:
             then, now = (info.get("python") for info in (found["corpus"]["info"], corpus.info))
             why = f" ({then} then, {now} now)" if then != now else ""
@@ -180,9 +211,9 @@ class LadderModel:
     ) -> Path:
         """Train on the corpus and save model, tokenizer and ``training.json``; returns the directory.
 
-        The directory appears complete at the end or not at all. An interrupted training is taken up from
-        ``checkpoints``; without them it begins anew. store: where tokenizer and token ids are kept, shared by the
-        models of a ladder.
+        The directory appears complete at the end or not at all; so do those of the checkpoints that stay, each when its
+        step is done. An interrupted training is taken up from ``checkpoints``; without them it begins anew.
+        store: where tokenizer and token ids are kept, shared by the models of a ladder.
         """
         import torch
         import transformers
@@ -200,33 +231,36 @@ class LadderModel:
         rows = batch_rows(stream, self.context, self.batch, self.steps, self.seed)
         model = self.build()
         schedule = Schedule(self.steps, warmup_rule(self.steps))
+
+        def about(member: LadderModel) -> dict[str, Any]:
+            return {
+                "name": member.name,
+                "family": self.family,
+                "settings": self.settings(),
+                "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint, "info": corpus.info},
+                "non_embedding_parameters": self.non_embedding,
+                "training_tokens": member.tokens_seen,
+                "passes_over_the_text": round(member.tokens_seen / len(stream), 3),
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            } | ({} if member.step is None else {"step": member.step})
+
+        kept = KeptCheckpoints(self.members()[:-1], model, tokenizer, about)
         begin = datetime.now(UTC)
         with TrainingProgress(f"train {self.name}", self.steps, self.batch * self.context) as progress:
             losses = train_loop(
-                model, rows, rate_rule(self.width), kind_of, schedule, (progress, *hooks), checkpoints,
+                model, rows, rate_rule(self.width), kind_of, schedule, (progress, kept, *hooks), checkpoints,
                 cross_entropy if self.groups == 1 else GroupedPositions(self.groups, self.seed),
             )  # fmt: skip
         before = checkpoints.seconds if checkpoints is not None else 0.0
-        record = {
-            "name": self.name,
-            "family": self.family,
-            "settings": self.settings(),
-            "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint, "info": corpus.info},
-            "non_embedding_parameters": self.non_embedding,
-            "training_tokens": rows[:, :, 1:].size,
-            "passes_over_the_text": round(rows[:, :, 1:].size / len(stream), 3),
+        record = about(self) | {
             "loss": [round(float(loss), 4) for loss in losses],
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(before + (datetime.now(UTC) - begin).total_seconds(), 1),
             "resumed_at": checkpoints.resumed_at if checkpoints is not None else [],
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
         }
-        with quiet(), atomic_directory(self.directory) as temporary:
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-            (temporary / TRAINING_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        save_model(model, tokenizer, record, self.directory)
         return Path(self.directory)
 
     def open(self) -> OpenModel:
@@ -241,15 +275,19 @@ class LadderModel:
         why = self.differs()
         if why is not None:
             raise LabError(f"model {self.name} is not in {self.directory}: {why}; {self._how()}")
-        path, tokens = str(Path(self.directory).absolute()), self.steps * self.batch * self.context
         return HFModel(
-            path=path, name=self.name, family=self.family, training_tokens=tokens, quantisation=self.quantisation
-        )
+            path=str(Path(self.directory).absolute()), name=self.name, family=self.family,
+            training_tokens=self.tokens_seen, quantisation=self.quantisation, step=self.step or self.steps,
+            warmup_tokens=warmup_rule(self.steps) * self.batch * self.context,
+        )  # fmt: skip
 
     def _how(self, force: bool = False) -> str:
         """The command that trains this model, with the settings that are not the default."""
-        inline = self.name == f"ladder-w{self.width}"  # the name that conf/model/ladder.yaml gives
-        words = [f"model=ladder model.width={self.width}" if inline else f"model={self.name}"]
+        name = self.name if self.step is None else self.name.removesuffix(_mark(self.step))
+        inline = name == f"ladder-w{self.width}"  # the name that conf/model/ladder.yaml gives
+        words = [f"model=ladder model.width={self.width}" if inline else f"model={name}"]
+        if self.step is not None:
+            words.append("model.checkpoints=N, with the N that is measured")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name not in _NOT_TRAINED | {"width"} and value != field.default:

@@ -56,11 +56,11 @@ def train_or_find(
 ) -> TrainedModel:
     """Train ``model`` on the corpus of ``source`` unless the same model is there already, or ``force``.
 
-    The same: trained with the same settings on the same text. One trained otherwise is replaced, with a line that
-    says why. A training that was interrupted goes on from its last checkpoint, also under ``force``, which concerns
-    finished models; one that another process is at is waited for. Tokenizer and token ids are kept below
-    ``store``/cache. hooks: called after each step. tracker: makes the tracker of a training; a model that is found has
-    none. checkpoint_seconds: between two checkpoints.
+    The same: trained with the same settings on the same text, with the checkpoints that are to be kept. One trained
+    otherwise is replaced, with a line that says why. A training that was interrupted goes on from its last checkpoint,
+    also under ``force``, which concerns finished models; one that another process is at is waited for. Tokenizer and
+    token ids are kept below ``store``/cache. hooks: called after each step. tracker: makes the tracker of a training; a
+    model that is found has none. checkpoint_seconds: between two checkpoints.
 
     Raises:
         LabError: the model is not one that rbp_lab trains, or the source has no usable text.
@@ -77,7 +77,9 @@ def train_or_find(
         )
 
     def why() -> str | None:
-        return "force=true" if force else model.differs(corpus)
+        lacks = model.lacks(corpus)
+        other = f"its checkpoint of step {lacks} was not kept" if lacks is not None else None
+        return "force=true" if force else model.differs(corpus) or other
 
     where, trained = store.checkpoints(training_key(model.settings(), corpus.fingerprint)), False
     if why() is None:
@@ -88,7 +90,7 @@ def train_or_find(
                 if model.trained_on() is not None:
                     print(f"train {model.name} anew: {reason}", flush=True)
                 with tracker(model, corpus) as tracked:
-                    checkpoints = Checkpoints(where, checkpoint_seconds, tracked.kept)
+                    checkpoints = Checkpoints(where, checkpoint_seconds, tracked.kept, before=model.lacks(corpus))
                     _train(model, corpus, store, (*hooks, tracked), checkpoints)
                     tracked.finish(model.open().info, _record(model))
                 trained = True

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from rbp_lab.errors import LabError, note, note_once
+from rbp_lab.errors import LabError, note, note_once, warn
 from rbp_lab.measurement.devices import Runtime, choose_device, number_of_processes, place_in_cluster
 from rbp_lab.measurement.job import Identity, Job, Outcome, identify
 from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.store.atomic import may_be_written
-from rbp_lab.store.records import DamagedRecord, has_record, read_totals, record_path, rename_record
+from rbp_lab.store.records import DamagedRecord, has_record, read_totals, record_path, with_header
 from rbp_lab.store.shards import Gone, Partial
+
+
+def run_each(jobs: Iterable[Job], say: Callable[[str], None]) -> list[Outcome]:
+    """``run_job`` for each, with a line for each outcome. One that fails is said and does not stop the others.
+
+    LabError at the end when one failed: its own when there was no other.
+    """
+    outcomes, failed = [], []
+    for job in jobs:
+        try:
+            outcomes.append(run_job(job))
+        except LabError as error:
+            failed.append(error)
+            warn(f"{job.model.name}: {str(error).removeprefix(f'model {job.model.name}: ')}")
+            continue
+        say(outcomes[-1].line())
+    if failed:
+        ran = len(outcomes) + len(failed)
+        raise failed[0] if ran == 1 else LabError(f"{len(failed)} of {ran} checkpoints could not be measured")
+    return outcomes
 
 
 def run_job(job: Job) -> Outcome:
@@ -86,15 +106,21 @@ def _kept(partial: Partial, key: str) -> Iterator[None]:
 
 
 def _named_as_asked(store: str, record: RunRecord, asked: RunHeader) -> RunHeader:
-    """The header of the found record under the names that are asked for; they are not part of the key."""
-    if record.header.names == asked.names:
-        return record.header
-    before, now = ("{} of family {} on {}".format(*names) for names in (record.header.names, asked.names))
+    """The header of the found record under the names that are asked for, with what is known of the training by now.
+
+    Neither is part of the key.
+    """
+    header = record.header.told(asked.model)
+    if header.names != asked.names:
+        header = header.named(*asked.names)
+    if header == record.header:
+        return header
+    before, now = ("{} of family {} on {}".format(*h.names) for h in (record.header, header))
     what = f"run {asked.key} was measured as {before}; it is now called {now}, and filters find it under either name"
     try:
-        header = rename_record(store, record, *asked.names).header
+        with_header(store, record, header)
     except LabError as error:
-        header = record.header.named(*asked.names)
         what = f"run {asked.key} stays called {before} in the store, and is called {now} here only: {error}"
-    note(what)
+    if header.names != record.header.names:
+        note(what)
     return header

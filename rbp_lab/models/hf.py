@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,15 @@ from rbp_lab.models.opening import (
 from rbp_lab.models.params import empty_model
 from rbp_lab.models.placement import DeviceMap, load_pretrained
 from rbp_lab.models.source import LoadedModel, OpenModel
+from rbp_lab.models.trajectory import (
+    Checkpoints,
+    check_checkpoints,
+    checkpoint_models,
+    listed_out,
+    refuse_several,
+    step_of,
+    tokens_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +62,12 @@ class HFModel:
     ``rounding.round_weights``. attention: transformers' attention implementation, None for its default.
     trust_remote_code: run code that the repository ships. training_tokens: tokens seen in training, when known.
     display_size, licence: what listings say of the model before anything of it is there.
+
+    checkpoints: of its training, each of which is a model of its own (``members``): names of branches or, of a
+    directory, of directories in it; a shell pattern; so many, log-spaced; "published": all of the list of that name.
+    published: names of checkpoints, the earliest first; the last is what the model itself holds. tokens_per_step: of
+    the training, from which tokens seen follow where a step is known. step: of the training, read from the revision,
+    and without one from the last of ``published``. warmup_tokens: after which the learning rate had reached its peak.
     """
 
     path: str
@@ -66,12 +81,30 @@ class HFModel:
     training_tokens: int | None = None
     display_size: str = ""
     licence: str = ""
+    checkpoints: Checkpoints | None = None
+    published: list[str] = field(default_factory=list)
+    tokens_per_step: int | None = None
+    step: int | None = None
+    warmup_tokens: int | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.quantisation is not None:
             one_of("model.quantisation", self.quantisation, ROUNDINGS)
+        check_checkpoints(self)
         object.__setattr__(self, "name", named(self.name or last_part(self.path), self.revision))
+        object.__setattr__(self, "published", listed_out(self.published))
+        label = self.revision if self.revision not in (None, "main") else next(reversed(self.published), None)
+        if label is not None and self.step is None and self.training_tokens is None:
+            object.__setattr__(self, "step", step_of(label))
+            object.__setattr__(self, "training_tokens", tokens_of(label, self.tokens_per_step))
+
+    def members(self) -> list[HFModel]:
+        """Its checkpoints as models of their own, named ``name@step…``; [self] when none are asked for.
+
+        LabError when one is asked for by a name without its tokens, or the hub cannot say which there are.
+        """
+        return checkpoint_models(self)
 
     @property
     def is_local(self) -> bool:
@@ -88,6 +121,7 @@ class HFModel:
         Raises LabError when it cannot be had or is no causal LM: unknown id or revision, no network, missing or
         damaged files, an adapter, a head that no text fits.
         """
+        refuse_several(self)
         if self.is_local:
             with self._explained("the files"):
                 check_directory(self._directory)
@@ -97,6 +131,7 @@ class HFModel:
 
     def look(self) -> ModelInfo:
         """What ``open`` would say of the model, but the files of a directory are not hashed: its fingerprint is ""."""
+        refuse_several(self)
         commit = None
         if self.is_local:
             with self._explained("the files"):

@@ -136,6 +136,8 @@ def describe(
         params=count_parameters(network),
         training_tokens=source.training_tokens,
         quantisation=quantisation,
+        step=getattr(source, "step", None),
+        warmup_tokens=getattr(source, "warmup_tokens", None),
     )
     beyond = sorted((i, token) for token, i in vocabulary.items() if i >= rows)
     if not beyond:

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rbp_lab.errors import LabError, note
-from rbp_lab.records import RunRecord
+from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.stats import DocumentTable
 from rbp_lab.store.atomic import atomic_directory, atomic_path
 from rbp_lab.store.consistency import contradiction
@@ -92,15 +92,23 @@ def rename_record(store: str | Path, record: RunRecord, model: str, family: str,
 
     Raises LabError when the store may not be written.
     """
+    return with_header(store, record, record.header.named(model, family, dataset))
+
+
+def with_header(store: str | Path, record: RunRecord, header: RunHeader) -> RunRecord:
+    """The record with another header of the same key, in the store as well.
+
+    Raises LabError when the store may not be written.
+    """
     files = Store(store).record(record.key)
     checksums = read_header(files).get(CHECKSUMS, {})
     tables = {
         files.table(n).name: checksums.get(files.table(n).name) or sha256(files.table(n).read_bytes()) for n in TABLES
     }
-    renamed = replace(record, header=record.header.named(model, family, dataset))
+    changed = replace(record, header=header)
     with atomic_path(files.header) as temporary:
-        temporary.write_text(header_text(renamed, tables), encoding="utf-8")
-    return renamed
+        temporary.write_text(header_text(changed, tables), encoding="utf-8")
+    return changed
 
 
 def read_record(directory: str | Path, key: str | None = None) -> RunRecord:

@@ -73,6 +73,8 @@ def record_config(header: RunHeader) -> dict[str, Any]:
         "model_revision": model.revision,
         "model_fingerprint": model.fingerprint,
         "training_tokens": model.training_tokens,
+        "training_step": model.step,
+        "warmup_tokens": model.warmup_tokens,
         "quantisation": model.quantisation,
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
@@ -146,5 +148,8 @@ def _se(estimate: metrics.Estimate | None) -> float | None:
 
 
 def model_card(info: ModelInfo) -> dict[str, Any]:
-    """What identifies a model, the same from its training and from its measurement; no path of a machine."""
-    return {name: value for name, value in asdict(info).items() if name != "path"}
+    """What identifies a model, the same from its training and from its measurement; no path of a machine.
+
+    Where in its training it stands is said by its tokens; step and warm-up are known to some sources only.
+    """
+    return {name: value for name, value in asdict(info).items() if name not in ("path", "step", "warmup_tokens")}

@@ -70,8 +70,8 @@ def header_from_config(config: object) -> RunHeader:
         fingerprint=c.text("model_fingerprint"), architecture=c.text("architecture"), stored_dtype=None,
         vocab_rows=rows, tokenizer_size=rows, max_positions=None,
         params=ParamCounts(total, total - non_embedding, 0),
-        training_tokens=None if config.get("training_tokens") is None else c.count("training_tokens"),
-        quantisation=c.optional_text("quantisation"),
+        training_tokens=c.optional_whole("training_tokens"), quantisation=c.optional_text("quantisation"),
+        step=c.optional_whole("training_step"), warmup_tokens=c.optional_whole("warmup_tokens"),
     )  # fmt: skip
     scoring = ScoringSpec(
         dtype=c.text("precision"), tf32=c.flag("tf32"), logits=c.text("logits"), candidates=c.text("candidates"),
@@ -100,6 +100,9 @@ class _Fields:
 
     def optional_text(self, name: str) -> str | None:
         return None if self.values.get(name) is None else self.text(name)
+
+    def optional_whole(self, name: str) -> int | None:
+        return 0 if self.values.get(name) == 0 else None if self.values.get(name) is None else self.count(name)
 
     def flag(self, name: str) -> bool:
         if not isinstance(self.values.get(name), bool):

@@ -74,6 +74,8 @@ def _trainings(tracking: Tracking, store: Store, ledger: Ledger, force: bool) ->
         name = path.parent.name
         try:
             training = json.loads(path.read_text(encoding="utf-8"))
+            if "step" in training:  # a checkpoint that was kept, of a training that has a run
+                continue
             id, digest = training_id(training["settings"], training["corpus"]["fingerprint"]), training_digest(training)
         except (OSError, ValueError, KeyError, TypeError) as error:
             yield Missing(f"training of {name}", _refuse(f"{path} is not readable ({type(error).__name__}: {error})"))
