@@ -93,6 +93,8 @@ def byte_size(value: object) -> str:
 
 def visible(name: object) -> str:
     """A name as it may be printed: control and direction characters become escapes such as ``\\x1b``."""
+    if isinstance(name, str) and name.isprintable():
+        return name
     return "".join(
         ch if unicodedata.category(ch) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else ch.encode("unicode_escape").decode()
         for ch in str(name)

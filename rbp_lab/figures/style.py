@@ -74,7 +74,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     def wrapper(*args: object, **kwargs: object) -> Figure:
         with style():
             figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()
+            figure.get_layout_engine().execute(figure)
             figure.set_layout_engine("none")
             return figure
 

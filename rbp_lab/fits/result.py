@@ -248,6 +248,10 @@ class FitResult:
 
         A law of all families has no family and is marked in the column "pooled".
         """
+        return pd.DataFrame([self.row()]).astype({"k": "Int64", "window": "Int64", "n": "Int64", "dof": "Int64"})
+
+    def row(self) -> dict[str, object]:
+        """The row of ``to_frame``."""
         row: dict[str, object] = {
             "family": self.label.family, "pooled": self.label.family is POOLED, "dataset": self.label.dataset,
             "metric": self.label.metric, "k": self.label.k, "window": self.label.window, "form": self.form,
@@ -256,13 +260,12 @@ class FitResult:
         for name, value in self.params.items():
             low, high = self.intervals.get(name, (None, None))
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        row |= {
+        return row | {
             "confidence": self.confidence, "r2": self.r2, "r2_space": self.r2_space,
             "rmse_percent": self.rmse_percent, "aicc": self.aicc, "leave_largest_out_percent": self.leave_largest_out,
             "warnings": " ".join(self.warnings), "method": self.method, "starts": self.starts, "agree": self.agree,
             "models": " ".join(self.points.names), "points_hash": self.points.hash,
         }  # fmt: skip
-        return pd.DataFrame([row]).astype({"k": "Int64", "window": "Int64", "n": "Int64", "dof": "Int64"})
 
 
 def refused(form: str, points: FitPoints, label: Label, why: str, warnings: tuple[str, ...] = ()) -> FitResult:
@@ -274,5 +277,4 @@ def fits_to_frame(fits: list[FitResult] | tuple[FitResult, ...]) -> pd.DataFrame
     """One row per fit; columns of parameters that a form lacks are missing there."""
     if not fits:
         return pd.DataFrame()
-    rows = [fit.to_frame().iloc[0].to_dict() for fit in fits]
-    return pd.DataFrame(rows).convert_dtypes()
+    return pd.DataFrame([fit.row() for fit in fits]).convert_dtypes()

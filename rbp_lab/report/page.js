@@ -1,6 +1,6 @@
 "use strict";
-// Two things: one of several figures at a time, and the name of the point one looks at. Without this script every
-// figure shows, and the browser's own tooltips name the points.
+// Four things: one of several figures at a time, the name of the point one looks at, tables in the order of a column,
+// and tables as CSV. Without this script every figure shows, and the browser's own tooltips name the points.
 document.documentElement.classList.add("js");
 const tip = document.getElementById("tip");
 
@@ -68,3 +68,70 @@ for (const plot of document.querySelectorAll(".plot svg")) {
   });
 }
 addEventListener("scroll", hide, { passive: true });
+
+const MISSING = "–", DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹", UNITS = { k: 1e3, M: 1e6, B: 1e9, T: 1e12 };
+const NUMBER = /^[×≤<>]?\s*(-?\d[\d.]*(?:e[+-]?\d+)?)(?:·10([⁻⁰¹²³⁴-⁹]+))?([kMBT](?![A-Za-z]))?/;
+
+function cellText(cell) { // the small lines of a cell after its first
+  return [...cell.childNodes].map((node) => (node.nodeName === "BR" ? " " : node.textContent)).join("").trim();
+}
+function ascii(text) {
+  return text.replaceAll(",", "").replaceAll("−", "-");
+}
+function numberIn(text) { // what a text begins with: −1,234.5, 85.1M, 9.6·10¹⁸, ∞; NaN when it is no number
+  const plain = ascii(text);
+  if (/^-?∞/.test(plain)) return plain[0] === "-" ? -Infinity : Infinity;
+  const found = NUMBER.exec(plain);
+  if (!found) return NaN;
+  const power = [...(found[2] || "0")].map((c) => (c === "⁻" ? "-" : DIGITS.indexOf(c))).join("");
+  return Number(found[1]) * 10 ** Number(power) * (UNITS[found[3]] || 1);
+}
+
+function sortBy(table, column, down) {
+  const rows = [...table.tBodies[0].rows].map((row, i) => ({ row, i, text: cellText(row.cells[column]) }));
+  const present = rows.filter((r) => r.text !== MISSING), missing = rows.filter((r) => r.text === MISSING);
+  const values = present.map((r) => numberIn(r.text)), numeric = !values.some(Number.isNaN);
+  present.forEach((r, i) => { r.key = numeric ? values[i] : r.text; });
+  const order = (a, b) => (numeric ? a.key - b.key || 0 : a.key.localeCompare(b.key, undefined, { numeric: true }));
+  present.sort((a, b) => (down ? -order(a, b) : order(a, b)) || a.i - b.i); // equal rows keep their order
+  table.tBodies[0].append(...[...present, ...missing].map((r) => r.row));
+}
+
+function csvCell(text) { // numbers as programs read them; an apostrophe before what a spreadsheet takes for a formula
+  if (text === MISSING) return "";
+  if (/^-?\d[\d.]*(e[+-]?\d+)?$/.test(ascii(text))) return ascii(text);
+  const safe = /^'*[=+\-@\t\r\n]/.test(text) ? "'" + text : text;
+  return /[",\r\n]/.test(safe) ? '"' + safe.replaceAll('"', '""') + '"' : safe;
+}
+function csvOf(block) { // what all rows share comes last in every row
+  const shared = [...block.querySelectorAll(".shared [data-column]")], same = shared.map(cellText);
+  const head = [...block.querySelectorAll("th"), ...shared].map((cell) => cell.dataset.column);
+  const rows = [...block.querySelectorAll("tbody tr")].map((row) => [...[...row.cells].map(cellText), ...same]);
+  return [head, ...rows].map((row) => row.map(csvCell).join(",") + "\r\n").join("");
+}
+
+for (const block of document.querySelectorAll(".table")) {
+  const table = block.querySelector("table"), heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    head.tabIndex = 0;
+    const sort = () => {
+      const down = head.ariaSort === "ascending";
+      for (const other of heads) other.ariaSort = null;
+      head.ariaSort = down ? "descending" : "ascending";
+      sortBy(table, column, down);
+    };
+    head.addEventListener("click", sort);
+    head.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      sort();
+    });
+  });
+  const link = document.createElement("a");
+  Object.assign(link, { className: "csv", textContent: "CSV", href: "#", download: block.dataset.name + ".csv" });
+  link.addEventListener("click", () => {
+    URL.revokeObjectURL(link.href); // of the click before
+    link.href = URL.createObjectURL(new Blob(["\ufeff", csvOf(block)], { type: "text/csv" }));
+  });
+  block.append(link);
+}

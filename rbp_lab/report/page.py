@@ -6,6 +6,7 @@ A Content-Security-Policy allows the page its own style and script, by their has
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from rbp_lab.report.panels import Panel, draw_panels
-from rbp_lab.report.sections import NAMES, Format, ReportFigure, ReportTable, Section
+from rbp_lab.report.sections import NAMES, Format, ReportFigure, ReportTable, Section, file_stem
 from rbp_lab.report.svg import colour_rules, style_rules
 from rbp_lab.store.atomic import atomic_path
 from rbp_lab.text import count, is_missing, number, significant, visible
@@ -134,19 +135,27 @@ def _figure_rules(sections: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
 def _table(table: ReportTable) -> dict[str, Any]:
     frame = table.frame
     cells = [[cell_text(value, table.formats.get(name)) for value in frame[name]] for name in frame.columns]
-    columns = [
-        {"name": str(name), "kind": _kind(table, name, texts), "verbatim": name in NAMES}
-        for name, texts in zip(frame.columns, cells, strict=True)
+    kinds = [_kind(table, name, texts) for name, texts in zip(frame.columns, cells, strict=True)]
+    html = [[_cell(text, name in NAMES) for text in texts] for name, texts in zip(frame.columns, cells, strict=True)]
+    same = [
+        len(frame) >= SHARED_ROWS and kind != "n" and len(set(texts)) == 1
+        for kind, texts in zip(kinds, cells, strict=True)
     ]
-    same = [len(frame) >= SHARED_ROWS and column["kind"] != "n" and len(set(texts)) == 1 for column, texts in zip(
-        columns, cells, strict=True
-    )]  # fmt: skip
-    shared = [(column, texts[0]) for column, texts, all_alike in zip(columns, cells, same, strict=True) if all_alike]
-    kept = [i for i, all_alike in enumerate(same) if not all_alike]
+    shared = [(str(frame.columns[i]), html[i][0]) for i in range(len(same)) if same[i]]
+    kept = [i for i in range(len(same)) if not same[i]]
     return {
-        "title": table.title, "folded": table.folded, "columns": [columns[i] for i in kept], "shared": shared,
-        "rows": [[cells[i][row] for i in kept] for row in range(len(frame))],
+        "title": table.title, "name": file_stem(table.title), "folded": table.folded, "shared": shared,
+        "columns": [{"name": str(frame.columns[i]), "kind": kinds[i]} for i in kept],
+        "rows": list(zip(*(html[i] for i in kept), strict=True)),
     }  # fmt: skip
+
+
+@functools.lru_cache(10_000)  # the same names and numbers stand in many cells
+def _cell(text: str, verbatim: bool) -> Markup:
+    """A cell in HTML: its first line as it is or as prose, the others small."""
+    first, *others = text.split("\n")
+    small = (f"<br><small>{prose(line)}</small>" for line in others)
+    return Markup((escape(first) if verbatim else prose(first)) + Markup("".join(small)))
 
 
 def _kind(table: ReportTable, name: str, texts: Sequence[str]) -> str:
