@@ -169,6 +169,30 @@ def ratio_estimate(
     return Estimate(float(value), float(bounds[0]), float(bounds[1]), float(se_log), effect, len(n), level)
 
 
+def ratio_deviation(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray | None:
+    """What each document moves Σ numerator / Σ denominator by [M]; the squares sum to the variance of the ratio.
+
+    Delete-one jackknife over documents, so that one that holds much of the text counts for more than it does in
+    ``ratio_estimate``. None with fewer than two documents.
+    """
+    x, n = numerator.astype(np.float64), denominator.astype(np.float64)
+    total, kept = n.sum(), int((n > 0).sum())
+    if kept < 2:
+        return None
+    return (x - x.sum() / total * n) / (total - n) * np.sqrt((kept - 1) / kept)
+
+
+def ratio_influence(numerator: np.ndarray, denominator: np.ndarray, scale: str = "log") -> np.ndarray | None:
+    """``ratio_deviation`` of the logarithm of ``ratio_estimate``'s value [M]; None where the scale is undefined."""
+    moved = ratio_deviation(numerator, denominator)
+    if moved is None or numerator.sum() <= 0:
+        return None
+    ratio = float(numerator.sum() / denominator.sum())
+    if scale == "log":
+        return moved / ratio
+    return moved / (ratio * np.log(ratio)) if ratio < 1 else None
+
+
 def neg_log_rbp(documents: DocumentTable, k: int, level: float = 0.95) -> Estimate | None:
     """−log RBP_k in nats with its document-level interval; None when RBP_k is 0 or 1, or documents are too few."""
     return ratio_estimate(documents.hits(check_threshold(k)), documents.num_scored, level, "neg_log")

@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from rbp_lab import metrics
 from rbp_lab.metrics import Estimate
-from rbp_lab.stats import DocumentTable, RankStats
+from rbp_lab.stats import UNIT, DocumentTable, RankStats
 
 
 @dataclass(frozen=True)
@@ -16,16 +18,16 @@ class Quantity:
     """A number of one run that is fitted against model size.
 
     name: in tables. value: (statistics, k, N, tie rule) → number ≥ 0, +inf for the logarithm of 0, None where it does
-    not exist. estimate: (documents, k, N) → the same over documents, with its standard error, None where it
-    is undefined. label, tex: in print and in TeX, with {k} and {N}. of_k, of_windows: whether it has a threshold k, a
-    window length N. probability: the value is −log of one.
+    not exist. sums: (documents, k, N) → by document, the numerator and the denominator of the ratio of sums that it is
+    (or is −log of), None where documents do not keep them. label, tex: in print and in TeX, with {k} and {N}. of_k,
+    of_windows: whether it has a threshold k, a window length N. probability: the value is −log of one.
     """
 
     name: str
     label: str
     tex: str
     value: Callable[[RankStats, int | None, int, str], float | None]
-    estimate: Callable[[DocumentTable, int | None, int], Estimate | None]
+    sums: Callable[[DocumentTable, int | None, int], tuple[np.ndarray, np.ndarray] | None]
     of_k: bool = False
     of_windows: bool = False
     probability: bool = False
@@ -34,7 +36,16 @@ class Quantity:
         self, documents: DocumentTable, k: int | None, window: int, ties: str = "pessimistic"
     ) -> Estimate | None:
         """The value with its uncertainty over documents, None when unknown; these count one tie rule, pessimistic."""
-        return None if self.of_k and ties != "pessimistic" else self.estimate(documents, k, window)
+        sums = None if self.of_k and ties != "pessimistic" else self.sums(documents, k, window)
+        return None if sums is None else metrics.ratio_estimate(*sums, scale=self._scale)
+
+    def influence(self, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray | None:
+        """What each document moves ln value by [M], from its ``sums`` (``metrics.ratio_influence``)."""
+        return metrics.ratio_influence(numerator, denominator, scale=self._scale)
+
+    @property
+    def _scale(self) -> str:
+        return "neg_log" if self.probability else "log"
 
     def printed(self, k: int | None = None, window: int = 1) -> str:
         """The quantity in print: "−log RBP_10"."""
@@ -52,24 +63,24 @@ def neg_log(probability: float | None) -> float | None:
     return abs(math.log(probability)) if probability > 0 else math.inf
 
 
-def _window_estimate(documents: DocumentTable, k: int | None, window: int) -> Estimate | None:
-    return metrics.neg_log_window_rbp(documents, window, k) if k in documents.thresholds else None
+def _windows(documents: DocumentTable, k: int | None, window: int) -> tuple[np.ndarray, np.ndarray] | None:
+    return (documents.window_hits(window, k), documents.windows(window)) if k in documents.thresholds else None
 
 
 CE = Quantity(
     "ce", "CE", r"\mathrm{{CE}}",
     value=lambda stats, k, window, ties: metrics.cross_entropy(stats),
-    estimate=lambda documents, k, window: metrics.cross_entropy_estimate(documents),
+    sums=lambda documents, k, window: (documents.nll_units * UNIT, documents.num_scored),
 )  # fmt: skip
 RBP = Quantity(
     "neg_log_rbp", "−log RBP_{k}", r"-\log\,\mathrm{{RBP}}_{{{k}}}", of_k=True, probability=True,
     value=lambda stats, k, window, ties: neg_log(metrics.rbp(stats, k, ties)),
-    estimate=lambda documents, k, window: metrics.neg_log_rbp(documents, k),
+    sums=lambda documents, k, window: (documents.hits(k), documents.num_scored),
 )  # fmt: skip
 WINDOW_RBP = Quantity(
     "neg_log_p", "−log p_{{{N},{k}}}", r"-\log\,p_{{{N},{k}}}", of_k=True, of_windows=True, probability=True,
     value=lambda stats, k, window, ties: neg_log(metrics.window_rbp(stats, window, k)),
-    estimate=_window_estimate,
+    sums=_windows,
 )  # fmt: skip
 
 QUANTITIES = {quantity.name: quantity for quantity in (CE, RBP, WINDOW_RBP)}

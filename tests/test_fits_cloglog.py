@@ -5,7 +5,7 @@ import pytest
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
-from rbp_lab.fits.cloglog import CountPoints, counts_from_records, fit_cloglog, random_effects_line, zero_bound
+from rbp_lab.fits.cloglog import CountPoints, counts_from_records, fit_cloglog, scatter, zero_bound
 from rbp_lab.fits.power import fit_power
 from tests.fits_data import PYTHIA_K1, ladder
 
@@ -18,8 +18,8 @@ def counts(misses, total=1e6, effect=1.0, sizes=SIZES):
     return CountPoints(sizes[:n], np.array(misses), np.full(n, total), np.full(n, effect), NAMES[:n])
 
 
-def draw(rng, tokens, effect, log_a, alpha, scatter):
-    rate = np.exp(log_a - alpha * np.log(SIZES) + scatter * rng.standard_normal(10))
+def draw(rng, tokens, effect, log_a, alpha, between):
+    rate = np.exp(log_a - alpha * np.log(SIZES) + between * rng.standard_normal(10))
     trials = int(tokens / effect)
     return counts(rng.binomial(trials, -np.expm1(-rate)) * effect, trials * effect, effect)
 
@@ -85,18 +85,16 @@ def test_counts_of_runs():
         counts([5], total=4)
 
 
-def test_random_effects_line_limits():
+def test_scatter_between_models_in_its_limits():
     rng = np.random.default_rng(4)
     design = np.column_stack([np.ones(12), np.linspace(-1, 1, 12)])
     y = design @ [1.0, 2.0] + 0.3 * rng.standard_normal(12)
-    beta, covariance, tau2 = random_effects_line(design, y, np.full(12, 1e-8))
     plain, *_ = np.linalg.lstsq(design, y, rcond=None)
-    assert beta == pytest.approx(plain, rel=1e-6)
     spread = ((y - design @ plain) ** 2).sum() / 10
-    assert tau2 == pytest.approx(spread, rel=1e-3)  # REML of equal variances is the unbiased one
-    assert covariance == pytest.approx(spread * np.linalg.inv(design.T @ design), rel=1e-3)
-    _, covariance, tau2 = random_effects_line(design, y, np.full(12, 10.0))
-    assert tau2 < 1e-2 and covariance[1, 1] == pytest.approx(10 * np.linalg.inv(design.T @ design)[1, 1], rel=1e-2)
+    # REML of equal variances is the unbiased one; what they explain by themselves is no scatter
+    assert scatter(design, y, np.full(12, 1e-8)) == pytest.approx(spread, rel=1e-3)
+    assert scatter(design, y, np.full(12, 0.4 * spread)) == pytest.approx(0.6 * spread, rel=1e-3)
+    assert scatter(design, y, np.full(12, 10.0)) < 1e-2
 
 
 def test_bound_of_nothing_seen():
@@ -104,12 +102,12 @@ def test_bound_of_nothing_seen():
     assert zero_bound(1e6) == pytest.approx(3.0e-6, rel=2e-3)  # the rule of three
 
 
-def simulate(replicates, tokens, effect, log_a, alpha, scatter):
+def simulate(replicates, tokens, effect, log_a, alpha, between):
     """(coverage, mean α, share of models with no miss or no hit) over the replicates that were fitted."""
     rng = np.random.default_rng(20261122)
     inside, alphas, empty = 0, [], 0.0
     for _ in range(replicates):
-        data = draw(rng, tokens, effect, log_a, alpha, scatter)
+        data = draw(rng, tokens, effect, log_a, alpha, between)
         empty += ((data.misses == 0) | (data.misses == data.total)).mean() / replicates
         fit = fit_cloglog(data)
         if fit.ok:
@@ -119,8 +117,8 @@ def simulate(replicates, tokens, effect, log_a, alpha, scatter):
     return inside / len(alphas), float(np.mean(alphas)), empty
 
 
-RARE = {"tokens": 5e5, "effect": 4.0, "log_a": 2.2, "alpha": 0.30, "scatter": 0.05}
-WITH_ZEROS = {"tokens": 5e4, "effect": 2.0, "log_a": 1.173 + np.log(10), "alpha": 0.079, "scatter": 0.02}
+RARE = {"tokens": 5e5, "effect": 4.0, "log_a": 2.2, "alpha": 0.30, "between": 0.05}
+WITH_ZEROS = {"tokens": 5e4, "effect": 2.0, "log_a": 1.173 + np.log(10), "alpha": 0.079, "between": 0.02}
 
 
 def test_coverage_quick():
@@ -144,15 +142,3 @@ def test_counts_are_sorted_together():
         and data.misses.tolist() == [10, 20, 30]
         and data.design_effect.tolist() == [1, 2, 3]
     )
-
-
-def test_unequal_variances_scale_the_covariance():
-    """Hartung and Knapp: the weighted residual mean square, where it exceeds 1, multiplies the covariance."""
-    design = np.column_stack([np.ones(6), np.arange(6) - 2.5])
-    response = np.array([0.0, 3.0, -3.0, 3.0, -3.0, 0.1])
-    variance = np.array([1e-4, 1.0, 1.0, 1.0, 1.0, 1e-4])
-    beta, covariance, tau2 = random_effects_line(design, response, variance)
-    weight = 1 / (variance + tau2)
-    scale = float(weight @ (response - design @ beta) ** 2) / 4
-    plain = np.linalg.inv((design.T * weight) @ design)
-    assert scale > 1.001 and covariance == pytest.approx(scale * plain)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from rbp_lab.fits.documents import DocumentEffects
 from rbp_lab.fits.influence import few_documents, sensitivity_warnings
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import POOLED, FitResult, Label
@@ -24,8 +25,8 @@ def fit_all(
     """A power law of every quantity against S, per (family, dataset), and pooled where a data set has several families.
 
     Ordered by data set, quantity (cross-entropy first, then k), family. Refused fits are among them. records: the runs
-    behind the points, when there are: fits are then marked where ties or a single document decide. Of the checkpoints
-    of one size the longest trained takes part, and the fit says so.
+    behind the points, when there are: intervals then count the errors of documents, and fits are marked where ties or a
+    single document decide. Of the checkpoints of one size the longest trained takes part, and the fit says so.
     """
     last = set(longest_trained(points)["model"])
     runs: dict[tuple[str, str], list[RunRecord]] = {}
@@ -34,6 +35,7 @@ def fit_all(
         if record.model.name in last:
             runs.setdefault((record.dataset.name, record.model.family), []).append(record)
             on[record.dataset.name].append(record)
+    effects = {dataset: DocumentEffects(mine) for dataset, mine in on.items()}
     fits = []
     for dataset in sorted(points["dataset"].unique()):
         here = points[points["dataset"] == dataset]
@@ -43,6 +45,7 @@ def fit_all(
                 label = Label(family, dataset, metric, None if pd.isna(k) else int(k), int(window))
                 data = series(at, label)
                 if len(data):
+                    data = effects[dataset].with_errors(data, label) if dataset in effects else data
                     fit = fit_power(data, label, confidence)
                     if family is POOLED:
                         marks = ("few_documents",) if fit.ok and few_documents(on[dataset]) else ()

@@ -78,7 +78,8 @@ def trade_off(against_size: FitResult, against_k: FitResult, size: float) -> Tra
             raise LabError(f"no trade-off where −log RBP does not clearly fall: {fit!r}")
     alpha_s, alpha_k = against_size.params["alpha"], against_k.params["alpha"]
     se_log = math.hypot(against_size.se["alpha"] / alpha_s, against_k.se["alpha"] / alpha_k)
-    t = stats.t.ppf(0.5 + against_size.confidence / 2, min(against_size.dof, against_k.dof))
+    freedom = min(law.error.variance((1, 0))[1] for law in (against_size, against_k))
+    t = stats.t.ppf(0.5 + against_size.confidence / 2, freedom)
     ratio = alpha_k / alpha_s
     low, high = ratio * math.exp(-t * se_log), ratio * math.exp(t * se_log)
     return TradeOff(ratio, low, high, int(against_size.label.k or 0), size)

@@ -2,25 +2,29 @@
 
 With q = P(rank > k), −log RBP_k = a·S^−α reads cloglog(q) = log(−log(1 − q)) = log a − α·log S; p_{N,k} is the same
 with q = P(a window fails). Counts go in, so a model with no miss is legal: it is never clipped. What is written by
-hand here (REML scatter with the Hartung–Knapp interval on a binomial working response) no library offers together.
+hand here (REML scatter, document error common to the models, a binomial working response) no library offers together.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize, stats
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
+from rbp_lab.fits.documents import DocumentEffects
+from rbp_lab.fits.gls import DocumentErrors, LineError, fit_line
 from rbp_lab.fits.power import aicc, not_falling
 from rbp_lab.fits.result import FEW_MODELS, NO_LABEL, FitPoints, FitResult, Label, refused
 from rbp_lab.records import RunRecord
 
-METHOD = "binomial cloglog on counts, scatter between models by REML, Hartung–Knapp t(n−2) interval"
+METHOD = (
+    "binomial cloglog on counts, models weighted by binomial variance and scatter (REML); interval from the errors of "
+    "documents and the weighted residuals, Welch–Satterthwaite t"
+)
 MIN_EVENTS = 5  # effective events on both sides that make a model informative
 MIN_INFORMATIVE = 3
 
@@ -30,7 +34,8 @@ class CountPoints:
     """Counts of one family at one k (and window), sorted by size.
 
     size: S [n]. misses, total: tokens (windows) beyond k and in all [n]. design_effect: variance over that of
-    independent tokens [n], ≥ 1; effective counts are counts divided by it. names: of the models.
+    independent tokens [n], ≥ 1; effective counts are counts divided by it. names: of the models. errors: of documents
+    in the share of misses, None when unknown.
     """
 
     size: np.ndarray
@@ -38,9 +43,12 @@ class CountPoints:
     total: np.ndarray
     design_effect: np.ndarray
     names: tuple[str, ...]
+    errors: DocumentErrors | None = None
 
     def __post_init__(self) -> None:
         order = np.argsort(self.size, kind="stable")
+        if self.errors is not None:
+            object.__setattr__(self, "errors", self.errors.of(order))
         for name in ("size", "misses", "total", "design_effect"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64)[order])
         object.__setattr__(self, "names", tuple(self.names[i] for i in order))
@@ -66,12 +74,13 @@ def counts_from_records(
 
     A model without a miss or without a hit shows no design effect; it takes the largest among the others.
     """
-    misses, total, effect = [], [], []
+    misses, total, effect, moved = [], [], [], []
     for record in records:
         documents = record.documents
         tried = documents.num_scored if window == 1 else documents.windows(window)
         hit = documents.hits(k) if window == 1 else documents.window_hits(window, k)
         estimate = metrics.ratio_estimate(hit, tried, scale="neg_log")
+        moved.append((record, metrics.ratio_deviation(tried - hit, tried), tried))
         misses.append(int(tried.sum() - hit.sum()))
         total.append(int(tried.sum()))
         effect.append(math.nan if estimate is None else max(1.0, estimate.design_effect))
@@ -80,8 +89,9 @@ def counts_from_records(
     params = [record.model.params for record in records]
     sizes = [p.non_embedding if size == "non_embedding_params" else p.total for p in params]
     return CountPoints(
-        np.array(sizes), np.array(misses), np.array(total), np.array(design), tuple(r.model.name for r in records)
-    )
+        np.array(sizes), np.array(misses), np.array(total), np.array(design), tuple(r.model.name for r in records),
+        None if any(deviation is None for _, deviation, _ in moved) else DocumentEffects(records).rows(moved),
+    )  # fmt: skip
 
 
 def fit_cloglog(counts: CountPoints, label: Label = NO_LABEL, confidence: float = 0.95) -> FitResult:
@@ -102,22 +112,21 @@ def fit_cloglog(counts: CountPoints, label: Label = NO_LABEL, confidence: float 
         return refused("power", points, label, "all informative models have the same size: there is no slope to fit")
     x = np.log(counts.size)
     centre = x.mean()
-    design = np.column_stack([np.ones(n), x - centre])
-    beta, covariance, converged = _fit(design, counts)
-    t = stats.t.ppf(0.5 + confidence / 2, n - 2)
+    beta, error, converged = _fit(np.column_stack([np.ones(n), x - centre]), counts)
     change = np.array([[0.0, -1.0], [1.0, -centre]])  # (mean, slope) -> (alpha, log_a)
-    alpha, log_a = change @ beta
-    covariance = change @ covariance @ change.T
-    half = t * np.sqrt(np.diag(covariance))
+    (alpha, log_a), error = change @ beta, error.transformed(change)
+    half = [error.half(gradient, confidence) for gradient in np.eye(2)]
     interval = (alpha - half[0], alpha + half[0])
     seen = np.isfinite(points.value) & (points.value > 0)
     residual = np.log(points.value[seen]) - (log_a - alpha * x[seen])
     target = np.log(points.value[seen])
+    error = replace(error, mean_square=float(residual @ residual) / max(len(residual) - 2, 1))  # of an unweighted model
     warnings = [code for code, on in (("few_models", n < FEW_MODELS), ("zero_counts", not seen.all())) if on]
     return FitResult(
         form="power", points=points, status="ok" if converged else "not_converged", label=label,
         message="fitted" if converged else "the working response did not settle",
-        params={"alpha": float(alpha), "log_a": float(log_a)}, covariance=covariance, confidence=confidence, dof=n - 2,
+        params={"alpha": float(alpha), "log_a": float(log_a)}, covariance=error.covariance, error=error,
+        confidence=confidence, dof=n - 2,
         intervals={"alpha": interval, "log_a": (log_a - half[1], log_a + half[1])},
         r2=1 - float(residual @ residual) / float(((target - target.mean()) ** 2).sum()),
         r2_space="log10-log10", rmse_percent=100 * math.sqrt(float(residual @ residual) / len(residual)),
@@ -125,12 +134,12 @@ def fit_cloglog(counts: CountPoints, label: Label = NO_LABEL, confidence: float 
     )  # fmt: skip
 
 
-def _fit(design: np.ndarray, counts: CountPoints, rounds: int = 100) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(β, covariance, converged): iterate working response and weighted line with REML scatter until β settles."""
+def _fit(design: np.ndarray, counts: CountPoints, rounds: int = 100) -> tuple[np.ndarray, LineError, bool]:
+    """(β, its error, converged): iterate working response and weighted line with REML scatter until β settles."""
     q = counts.misses / counts.total
     n_eff = counts.total / counts.design_effect
     start = np.clip((q * n_eff + 0.5) / (n_eff + 1), 1e-9, 1 - 1e-9)
-    beta = np.linalg.lstsq(design, np.log(-np.log1p(-start)), rcond=None)[0]
+    beta, tau2, change = np.linalg.lstsq(design, np.log(-np.log1p(-start)), rcond=None)[0], 0.0, math.inf
     for _ in range(rounds):
         eta = np.clip(design @ beta, -40.0, 3.5)
         rate = np.exp(eta)
@@ -139,41 +148,35 @@ def _fit(design: np.ndarray, counts: CountPoints, rounds: int = 100) -> tuple[np
         variance = np.minimum(mu * (1 - mu) / (n_eff * slope**2), 1e4)
         # a wild first guess must not throw the response: one step moves at most this far on the cloglog scale
         response = eta + np.clip((q - mu) / slope, -1.0, 2.0)
-        new, covariance, _ = random_effects_line(design, response, variance)
+        tau2 = scatter(design, response, variance, tau2)
+        new, _ = fit_line(design, response, weight=1 / (variance + tau2))
         change = np.abs(new - beta).max()
         beta = 0.5 * (beta + new)
-        if change < 1e-8:
-            return beta, covariance, True
-    return beta, covariance, bool(change < 1e-4)
+        if change < 1e-7:
+            break
+    errors = None if counts.errors is None else replace(counts.errors, values=counts.errors.values / slope)
+    beta, error = fit_line(design, response, errors, 1 / (variance + tau2))
+    return beta, error, bool(change < 1e-4)
 
 
-def random_effects_line(
-    design: np.ndarray, response: np.ndarray, variance: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """(β [p], covariance [p,p], τ²) of response ~ N(design·β, variance + τ²), τ² by REML.
+def scatter(design: np.ndarray, response: np.ndarray, variance: np.ndarray, start: float = 0.0) -> float:
+    """τ² of response [n] ~ N(design·β, variance + τ²) by REML; variance [n] > 0 known, design [n,p].
 
-    design [n,p], response [n], variance [n] known. The covariance is Hartung and Knapp's: scaled by the weighted
-    residual mean square, never below 1, for use with t(n − p).
+    Fisher scoring of the restricted likelihood, from the residual variance of least squares unless start is positive.
     """
     n, p = design.shape
-
-    def solve(tau2: float) -> tuple[np.ndarray, np.ndarray, float, float]:
+    plain = response - design @ np.linalg.lstsq(design, response, rcond=None)[0]
+    tau2 = start or float(plain @ plain) / (n - p)
+    for _ in range(50):
         weight = 1 / (variance + tau2)
-        normal = (design.T * weight) @ design
-        beta = np.linalg.solve(normal, (design.T * weight) @ response)
-        residual = response - design @ beta
-        chi2 = float(weight @ residual**2)
-        return beta, normal, chi2, 0.5 * (chi2 - float(np.log(weight).sum()) + np.linalg.slogdet(normal)[1])
-
-    plain = np.linalg.lstsq(design, response, rcond=None)[0]
-    spread = float(((response - design @ plain) ** 2).sum()) / (n - p) + 1e-14
-    low, high = math.log(spread) - 14, math.log(spread) + 4
-    best = optimize.minimize_scalar(lambda v: solve(math.exp(v))[3], bounds=(low, high), method="bounded")
-    tau2 = math.exp(best.x)
-    if solve(0.0)[3] <= best.fun and (variance > 0).all():
-        tau2 = 0.0
-    beta, normal, chi2, _ = solve(tau2)
-    return beta, max(1.0, chi2 / (n - p)) * np.linalg.inv(normal), tau2
+        weighted = design * weight[:, None]
+        projection = np.diag(weight) - weighted @ np.linalg.solve(design.T @ weighted, weighted.T)
+        fitted = projection @ response
+        step = float(fitted @ fitted - np.trace(projection)) / float((projection**2).sum())
+        before, tau2 = tau2, max(tau2 + step, 0.0)
+        if abs(tau2 - before) <= 1e-6 * before or tau2 == before == 0:
+            break
+    return tau2
 
 
 def zero_bound(effective_trials: float, confidence: float = 0.95) -> float:

@@ -13,10 +13,13 @@ from scipy import stats as distributions
 from scipy.special import digamma
 
 from rbp_lab import metrics
+from rbp_lab.fits.documents import DocumentEffects
+from rbp_lab.fits.gls import DocumentErrors
 from rbp_lab.fits.lognormal import rank_pairs
 from rbp_lab.fits.paired import ExponentDifference, exponent_difference
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import POOLED, FitPoints, FitResult, Label
+from rbp_lab.quantities import CE
 from rbp_lab.records import RunRecord
 from rbp_lab.stats import RankStats
 
@@ -121,10 +124,18 @@ class PartScaling:
         return frame
 
 
-def part_scalings(table: pd.DataFrame, dataset: str, family: str | None, confidence: float = 0.95) -> list[PartScaling]:
+def part_scalings(
+    table: pd.DataFrame,
+    dataset: str,
+    family: str | None,
+    confidence: float = 0.95,
+    effects: DocumentEffects | None = None,
+) -> list[PartScaling]:
     """log|M| = c − α·log S for CE, EE, SA and Conf ([EE]), with R² and |α_M − α_CE|; family POOLED takes all.
 
-    A part that changes sign between models has no power law in S: it is refused with a sentence.
+    A part that changes sign between models has no power law in S: it is refused with a sentence. effects: of the
+    documents of the data set's runs. Those on CE and EE enter the intervals; those on SA and Conf are unknown, since
+    documents do not keep Σ nll by rank.
     """
     rows = table[table["dataset"] == dataset]
     if family is not POOLED:
@@ -134,9 +145,16 @@ def part_scalings(table: pd.DataFrame, dataset: str, family: str | None, confide
         value = rows[part].to_numpy(np.float64)
         # a value of mixed signs is passed as it is, so that the fit refuses it
         value = np.abs(value) if (value >= 0).all() or (value <= 0).all() else value
-        points = FitPoints(rows["size"].to_numpy(), value, tuple(rows["model"]))
+        names = tuple(rows["model"])
+        points = FitPoints(rows["size"].to_numpy(), value, names, errors=_part_errors(effects, part, names))
         laws[part] = fit_power(points, Label(family, dataset, part), confidence)
     return [PartScaling(part, law, exponent_difference(law, laws["cross_entropy"])) for part, law in laws.items()]
+
+
+def _part_errors(effects: DocumentEffects | None, part: str, models: Sequence[str]) -> DocumentErrors | None:
+    if effects is not None and part == "cross_entropy":
+        return effects.of(Label(metric=CE.name), models)
+    return effects.of_error_entropy(models) if effects is not None and part == "error_entropy" else None
 
 
 def error_curves(stats: RankStats) -> pd.DataFrame:

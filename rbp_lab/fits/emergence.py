@@ -18,6 +18,8 @@ from rbp_lab import metrics
 from rbp_lab.errors import LabError
 from rbp_lab.fits.against_k import REACH
 from rbp_lab.fits.cloglog import zero_bound
+from rbp_lab.fits.documents import DocumentEffects
+from rbp_lab.fits.gls import DocumentErrors, combined, fit_line
 from rbp_lab.fits.power import fit_power, why_not
 from rbp_lab.fits.result import FitPoints, FitResult, Label
 from rbp_lab.records import RunRecord
@@ -127,12 +129,20 @@ class EmergenceFit:
         }])  # fmt: skip
 
 
-def fit_emergence(table: pd.DataFrame, family: str, dataset: str, k: int, confidence: float = 0.95) -> EmergenceFit:
+def fit_emergence(
+    table: pd.DataFrame,
+    family: str,
+    dataset: str,
+    k: int,
+    confidence: float = 0.95,
+    effects: DocumentEffects | None = None,
+) -> EmergenceFit:
     """Fit −log p_{N,k} = c·N^β·S^−α to the rows of an emergence table, with β free.
 
     Uses the N for which every model of the family has 0 < p < 1, so that the design is balanced: then the exponent of
-    N is the mean of the models' own slopes and that of S comes from the models' means, each with one value per model
-    and a t interval over models. Refused with a sentence below three models or two such N.
+    N is the mean of the models' own slopes and that of S comes from the models' means, each with one value per model.
+    effects: of the documents of the data set's runs; intervals count them beside the residuals (``fits.gls``).
+    Refused with a sentence below three models or two such N.
     """
     rows = table[(table["family"] == family) & (table["dataset"] == dataset) & (table["k"] == k)]
     p = rows.pivot(index="model", columns="window", values="p")
@@ -140,7 +150,9 @@ def fit_emergence(table: pd.DataFrame, family: str, dataset: str, k: int, confid
     usable = ((p > 0) & (p < 1)).all(axis=0)
     windows = tuple(int(n) for n in p.columns[usable])
     dropped = tuple(int(n) for n in p.columns[~usable])
-    by_window = {n: _law(p[n], size, Label(family, dataset, "neg_log_p", k, n), confidence) for n in windows}
+    labels = {n: Label(family, dataset, "neg_log_p", k, n) for n in windows}
+    errors = {n: None if effects is None else effects.of(label, tuple(p.index)) for n, label in labels.items()}
+    by_window = {n: _law(p[n], size, labels[n], errors[n], confidence) for n in windows}
     warnings = ("zero_counts",) if dropped else ()
 
     def refuse(why: str) -> EmergenceFit:
@@ -152,15 +164,20 @@ def fit_emergence(table: pd.DataFrame, family: str, dataset: str, k: int, confid
     if len(windows) < 2:
         return refuse(f"the exponent of N needs two window lengths with 0 < p < 1 for every model; got {len(windows)}")
     y = np.log(-np.log(p[list(windows)].to_numpy()))
-    mean = FitPoints(size.to_numpy(), np.exp(y.mean(axis=1)), tuple(p.index))
+    every = list(errors.values())
+    mean = FitPoints(
+        size.to_numpy(), np.exp(y.mean(axis=1)), tuple(p.index), errors=combined(every, [1 / len(every)] * len(every))
+    )
     why = why_not(mean)
     if why:
         return refuse(why)
     x = np.log(windows)
     dx = x - x.mean()
-    slopes = y @ dx / float(dx @ dx)
+    along = dx / float(dx @ dx)
+    slopes = y @ along
     n = len(slopes)
-    beta, half = slopes.mean(), stats.t.ppf(0.5 + confidence / 2, n - 1) * slopes.std(ddof=1) / math.sqrt(n)
+    (beta,), error = fit_line(np.ones((n, 1)), slopes, combined(every, along))
+    half = error.half((1,), confidence)
     in_size = fit_power(mean, confidence=confidence)
     return EmergenceFit(
         family, dataset, k, "ok", "fitted", float(beta), (float(beta - half), float(beta + half)),
@@ -169,8 +186,11 @@ def fit_emergence(table: pd.DataFrame, family: str, dataset: str, k: int, confid
     )  # fmt: skip
 
 
-def _law(p: pd.Series, size: pd.Series, label: Label, confidence: float) -> FitResult:
-    return fit_power(FitPoints(size.to_numpy(), -np.log(p.to_numpy()), tuple(p.index)), label, confidence)
+def _law(
+    p: pd.Series, size: pd.Series, label: Label, errors: DocumentErrors | None, confidence: float
+) -> FitResult:
+    points = FitPoints(size.to_numpy(), -np.log(p.to_numpy()), tuple(p.index), errors=errors)
+    return fit_power(points, label, confidence)
 
 
 @dataclass(frozen=True)
@@ -207,7 +227,8 @@ def size_at_level(law: FitResult, level: float) -> SizeAtLevel:
         )
     target = math.log(-math.log(level))
     x = (log_a - target) / alpha
-    t2 = stats.t.ppf(0.5 + law.confidence / 2, law.dof) ** 2
+    _, freedom = law.error.variance((-x, 1))  # of the curve where it crosses the level
+    t2 = stats.t.ppf(0.5 + law.confidence / 2, freedom) ** 2
     c = law.covariance
     # (α·δ)² ≤ t²·variance of the curve at x + δ, a quadratic in δ, the distance from the crossing in ln S
     a2 = alpha**2 - t2 * c[0, 0]

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from rbp_lab.errors import LabError
 from rbp_lab.fits.power import fit_power
@@ -21,18 +20,16 @@ FORECAST_COLUMNS = ("size", "value", "low", "high", "probability", "probability_
 def forecast(law: FitResult, sizes: Sequence[float]) -> pd.DataFrame:
     """Value of a power law at new sizes S with a prediction interval for one new model of the family.
 
-    law: from ``fit_power`` or ``fit_cloglog``. The interval counts the uncertainty of the line and the scatter between
-    models, t(n−2), and holds only if the law does. Columns: size; value, low, high in the metric's unit; probability,
-    probability_low, probability_high = exp(−value) for −log RBP_k and −log p_{N,k} (missing for other metrics);
-    extrapolates; beyond, the factor by which S leaves the range of the fit (1 inside). LabError for a refused law or
-    one of another form.
+    law: from ``fit_power`` or ``fit_cloglog``. The interval counts the uncertainty of the line, with that of documents
+    where it is known, and the scatter between models; it holds only if the law does. Columns: size; value, low, high in
+    the metric's unit; probability, probability_low, probability_high = exp(−value) for −log RBP_k and −log p_{N,k}
+    (missing for other metrics); extrapolates; beyond, the factor by which S leaves the range of the fit (1 inside).
+    LabError for a refused law or one of another form.
     """
     if not law.ok:
         raise LabError(f"there is no law to forecast from: {law.message}")
-    if law.form != "power":
+    if law.error is None:
         raise LabError(f"prediction intervals are for power laws; got the form {law.form}")
-    t = stats.t.ppf(0.5 + law.confidence / 2, law.dof)
-    scatter2 = (law.rmse_percent / 100) ** 2 * law.n / law.dof
     low_size, high_size = law.points.x.min(), law.points.x.max()
     quantity = QUANTITIES.get(law.label.metric)
     is_probability = quantity is not None and quantity.probability
@@ -40,9 +37,8 @@ def forecast(law: FitResult, sizes: Sequence[float]) -> pd.DataFrame:
     for size in sizes:
         if not size > 0:
             raise LabError(f"a model size is positive; got {size}")
-        gradient = np.array([-math.log(size), 1.0])
         centre = law.params["log_a"] - law.params["alpha"] * math.log(size)
-        half = t * math.sqrt(scatter2 + float(gradient @ law.covariance @ gradient))
+        half = law.error.half((-math.log(size), 1.0), law.confidence, new_model=True)
         with np.errstate(over="ignore"):  # an end beyond the largest float is open
             value, low, high = (float(np.exp(centre + shift)) for shift in (0.0, -half, half))
         p = (math.exp(-value), math.exp(-high), math.exp(-low)) if is_probability else (None, None, None)

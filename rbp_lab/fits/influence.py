@@ -71,6 +71,7 @@ def sensitivity_warnings(
         optimistic = fit_power(FitPoints(_sizes(records, size), np.abs(np.log(rbp))))
     if not optimistic.ok or abs(optimistic.params["alpha"] - law.params["alpha"]) > 0.1 * (high - low):
         found.append("tie_sensitive")
+    low, high = law.least_squares["alpha"]  # the full interval holds what single documents do
     shift = document_influence(records, law.label.k, size)["shift"]
     if len(shift) > 1 and (shift.isna().any() or shift.abs().max() > 0.5 * (high - low)):
         found.append("one_document_dominates")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from rbp_lab.fits.gls import combined
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import NOT_FALLING, FitPoints, FitResult
 
@@ -17,7 +18,7 @@ SIMULATIONS = 4000
 
 @dataclass(frozen=True)
 class ExponentDifference:
-    """α_first − α_second over the same models. low, high: t(n−2) interval at ``confidence``, None when refused.
+    """α_first − α_second over the same models. low, high: its interval at ``confidence``, None when refused.
 
     gain: how many times narrower the interval is than that of two separate exponents of these models, the root sum
     of squares of their standard errors over the paired one; None when refused or the ratio is an exact power. models:
@@ -51,7 +52,8 @@ def exponent_difference(first: FitResult, second: FitResult) -> ExponentDifferen
     """α of one law minus α of another, from ln(value₁/value₂) against ln S over the models that both have.
 
     Documents and the particular models are common to both, so the interval is narrower than that of two separate
-    exponents; ``gain`` says how much (cross-entropy against −log RBP_1 is the paper's figure 8a).
+    exponents; ``gain`` says how much (cross-entropy against −log RBP_1 is the paper's figure 8a). What documents do to
+    the ratio counts where both laws know it.
     """
     by_name = {name: i for i, name in enumerate(second.points.names)}
     common = [(i, by_name[name]) for i, name in enumerate(first.points.names) if name in by_name]
@@ -64,7 +66,10 @@ def exponent_difference(first: FitResult, second: FitResult) -> ExponentDifferen
             return ExponentDifference(*names, None, None, None, len(common), first.confidence, why)
         ratio.append(a.value[i] / b.value[j])
         size.append(a.x[i])
-    points = FitPoints(np.array(size), np.array(ratio), tuple(a.names[i] for i, _ in common))
+    errors = None
+    if a.errors is not None and b.errors is not None:
+        errors = combined([a.errors.of([i for i, _ in common]), b.errors.of([j for _, j in common])], (1, -1))
+    points = FitPoints(np.array(size), np.array(ratio), tuple(a.names[i] for i, _ in common), errors=errors)
     fit = fit_power(points, confidence=first.confidence)
     if not fit.ok:
         return ExponentDifference(*names, None, None, None, len(common), first.confidence, fit.message)
@@ -82,9 +87,9 @@ def exponent_difference(first: FitResult, second: FitResult) -> ExponentDifferen
 def simultaneous_band(fits: Sequence[FitResult], seed: int = 0) -> pd.DataFrame:
     """Exponents over k with a band that holds for all k at once: columns k, alpha, low, high, simultaneous_low/high.
 
-    fits: power laws of one family over the same models, one per k. The residuals of different k are strongly
-    correlated (they are the same models and documents); normal errors with that correlation are simulated to find the
-    quantile of the largest |t|, which replaces Student's. Empty when fewer than two k were fitted.
+    fits: power laws of one family over the same models, one per k. Their errors are strongly correlated (they are the
+    same models and documents); normal errors with that correlation are simulated to find the quantile of the largest
+    |t|, which replaces Student's. Empty when fewer than two k were fitted.
     """
     usable = [f for f in fits if f.ok]
     usable = [f for f in usable if f.points.names == usable[0].points.names]
@@ -95,24 +100,43 @@ def simultaneous_band(fits: Sequence[FitResult], seed: int = 0) -> pd.DataFrame:
     for f in usable:
         alpha, se = f.params["alpha"], f.se["alpha"]
         low, high = f.intervals["alpha"]
-        rows.append((f.label.k, alpha, low, high, alpha - critical * se, alpha + critical * se))
+        # never inside the interval of one k, whose degrees of freedom may be fewer
+        half = max(critical * se, (high - low) / 2)
+        rows.append((f.label.k, alpha, low, high, alpha - half, alpha + half))
     return pd.DataFrame(rows, columns=["k", "alpha", "low", "high", "simultaneous_low", "simultaneous_high"])
 
 
 def simultaneous_critical(fits: Sequence[FitResult], seed: int = 0) -> float:
-    """Quantile of max over fits of |α̂ − α|/se under the correlation of their residuals, at the fits' confidence."""
+    """Quantile of max over fits of |α̂ − α|/se under the correlation of their errors, at the fits' confidence."""
+    rng = np.random.default_rng(seed)
     x = np.log(fits[0].points.x)
     dx = x - x.mean()
-    n, dof = len(x), len(x) - 2
+    n, dof, sxx = len(x), len(x) - 2, float(dx @ dx)
     design = np.column_stack([np.ones(n), dx])
-    hat = design @ np.linalg.pinv(design)
     residual = np.stack([np.log(f.points.value) for f in fits], axis=1)
-    residual = residual - hat @ residual
-    scale = np.sqrt((residual**2).sum(axis=0))
-    unit = residual / np.where(scale > 0, scale, 1.0)
-    # unit [n,K] has unit columns, so mixing n independent normals by it gives the estimated correlation between k
-    noise = np.random.default_rng(seed).standard_normal((SIMULATIONS, n, n)) @ unit
-    slope = np.einsum("i,rik->rk", dx, noise) / float(dx @ dx)
-    rest = noise - np.einsum("ij,rjk->rik", hat, noise)
-    se = np.sqrt((rest**2).sum(axis=1) / dof / float(dx @ dx))
-    return float(np.quantile(np.abs(slope / se).max(axis=1), fits[0].confidence))
+    residual = residual - design @ np.linalg.pinv(design) @ residual
+    # normals mixed by the root of residual's products [≤ n, K] have the estimated covariance between k; turned so that
+    # one row of them is the slope, the dof others are what is left of the residuals
+    root = np.linalg.qr(residual / math.sqrt(dof * sxx), mode="r")
+    noise = rng.standard_normal((SIMULATIONS, dof + 1, len(root))) @ root
+    slope, variance = noise[:, 0], (noise[:, 1:] ** 2).mean(axis=1)
+    moved = _slopes_by_document(fits, dx / sxx)
+    if moved is not None:
+        slope = slope + rng.standard_normal((SIMULATIONS, len(moved))) @ moved
+        freedom = fits[0].error.freedom_documents
+        known = (moved**2).sum(axis=0)
+        variance = variance + known * rng.chisquare(freedom, (SIMULATIONS, 1)) / freedom
+    with np.errstate(divide="ignore", invalid="ignore"):
+        largest = np.nanmax(np.abs(slope) / np.sqrt(variance), axis=1)
+    return float(np.quantile(largest, fits[0].confidence))
+
+
+def _slopes_by_document(fits: Sequence[FitResult], along: np.ndarray) -> np.ndarray | None:
+    """[≤ K,K], whose products are the covariance of exponents by documents beyond the residuals; None if unknown."""
+    if any(f.points.errors is None for f in fits):
+        return None
+    moved = np.stack([f.points.errors.values @ along for f in fits], axis=1)
+    total = (moved**2).sum(axis=0)
+    beyond = np.array([f.error.documents[0, 0] for f in fits])
+    moved = moved * np.sqrt(np.divide(beyond, total, out=np.zeros_like(total), where=total > 0))
+    return np.linalg.qr(moved, mode="r")

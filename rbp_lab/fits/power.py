@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
+from rbp_lab.fits.gls import LineError, fit_line
 from rbp_lab.fits.result import AXES, FEW_MODELS, NO_LABEL, NOT_FALLING, FitPoints, FitResult, Label, refused
 from rbp_lab.text import significant
 
-METHOD = "ordinary least squares of log10 value on log10 S, t(n−2) interval"
+METHOD = "least squares of log10 value on log10 S, t(n−2) interval of the residuals"
+METHOD_WITH_DOCUMENTS = (
+    "least squares of log10 value on log10 S; interval from the errors of documents, common to the models, and from "
+    "the residuals, Welch–Satterthwaite t"
+)
 
 
 def why_not(points: FitPoints, minimum: int = 3) -> str | None:
@@ -45,26 +50,32 @@ def fit_power(points: FitPoints, label: Label = NO_LABEL, confidence: float = 0.
     """Exponent α of value = a·S^−α ([RBP] section 4: least squares of log10 value on log10 S, no constant term).
 
     points: n ≥ 3 models. Returns alpha = −slope and log_a = ln a with t(n−2) intervals; R² is taken in log10-log10.
-    Every point weighs the same: the scatter between models, which dominates the measurement error of 10^5 and more
-    tokens, is what the residuals estimate. Degenerate input is refused with a sentence, never NaN.
+    Every point weighs the same. Where the errors of documents are known (``points.errors``), intervals count them
+    beside the residuals (``fits.gls``); the intervals of the paper's method are ``least_squares`` of the result.
+    Degenerate input is refused with a sentence, never NaN.
     """
     why = why_not(points)
     if why:
         return refused("power", points, label, why)
-    alpha, log_a, residual, covariance = _line(points)
-    n, dof = len(points), len(points) - 2
-    t = stats.t.ppf(0.5 + confidence / 2, dof)
-    se = np.sqrt(np.diag(covariance))
-    intervals = {"alpha": (alpha - t * se[0], alpha + t * se[0]), "log_a": (log_a - t * se[1], log_a + t * se[1])}
+    alpha, log_a, residual = _line(points)
+    n, dof, error = len(points), len(points) - 2, _error(points)
+    intervals = {
+        "alpha": _around(alpha, error.half((1, 0), confidence)), "log_a": _around(log_a, error.half((0, 1), confidence))
+    }  # fmt: skip
     log_value = np.log(points.value)
     total = float(((log_value - log_value.mean()) ** 2).sum())
     return FitResult(
         form="power", points=points, status="ok", message="fitted", label=label, confidence=confidence, dof=dof,
-        params={"alpha": alpha, "log_a": log_a}, covariance=covariance, method=METHOD,
+        params={"alpha": alpha, "log_a": log_a}, covariance=error.covariance, error=error,
+        method=METHOD if points.errors is None else METHOD_WITH_DOCUMENTS,
         intervals=intervals, r2=1 - float(residual @ residual) / total, r2_space="log10-log10",
         rmse_percent=100 * math.sqrt(float(residual @ residual) / n), aicc=aicc(residual, 2),
         leave_largest_out=_leave_largest_out(points), warnings=(*_warnings(points), *not_falling(intervals["alpha"])),
     )  # fmt: skip
+
+
+def _around(value: float, half: float) -> tuple[float, float]:
+    return value - half, value + half
 
 
 def aicc(residual: np.ndarray, parameters: int) -> float | None:
@@ -79,23 +90,24 @@ def aicc(residual: np.ndarray, parameters: int) -> float | None:
     return n * math.log(mean_square) + 2 * count + 2 * count * (count + 1) / (n - count - 1)
 
 
-def _line(points: FitPoints) -> tuple[float, float, np.ndarray, np.ndarray]:
-    """Least-squares α, ln a, residuals of ln value [n], covariance of (α, ln a); covariance is 0 when n = 2.
+def _line(points: FitPoints) -> tuple[float, float, np.ndarray]:
+    """Least-squares α, ln a, residuals of ln value [n].
 
     Log S is centred before it is squared: near 20 with a spread of 1, the plain normal equations lose six digits.
     """
     x, y = np.log(points.x), np.log(points.value)
     centre = x.mean()
     dx = x - centre
-    sxx = float(dx @ dx)
-    slope = float(dx @ y) / sxx
-    residual = y - y.mean() - slope * dx
-    dof = len(points) - 2
-    variance = float(residual @ residual) / dof if dof > 0 else 0.0
-    var_slope, var_mean = variance / sxx, variance / len(points)
-    # (α, ln a) = (−slope, mean(y) − slope·centre)
-    covariance = np.array([[var_slope, centre * var_slope], [centre * var_slope, var_mean + centre**2 * var_slope]])
-    return -slope, float(y.mean()) - slope * centre, residual, covariance
+    slope = float(dx @ y) / float(dx @ dx)
+    return -slope, float(y.mean()) - slope * centre, y - y.mean() - slope * dx
+
+
+def _error(points: FitPoints) -> LineError:
+    """Error of (α, ln a)."""
+    x = np.log(points.x)
+    centre = x.mean()
+    _, error = fit_line(np.column_stack([np.ones(len(x)), x - centre]), np.log(points.value), points.errors)
+    return error.transformed(np.array([[0.0, -1.0], [1.0, -centre]]))  # (mean, slope) -> (α, ln a)
 
 
 def _leave_largest_out(points: FitPoints) -> float | None:
@@ -103,7 +115,7 @@ def _leave_largest_out(points: FitPoints) -> float | None:
     rest = points.without_largest()
     if why_not(rest, minimum=2):
         return None
-    alpha, log_a, _, _ = _line(rest)
+    alpha, log_a, _ = _line(rest)
     with np.errstate(over="ignore"):
         return 100 * float(np.expm1(log_a - alpha * math.log(points.x[-1]) - math.log(points.value[-1])))
 
@@ -123,19 +135,18 @@ def _warnings(points: FitPoints) -> tuple[str, ...]:
 
 
 def curvature_p_value(points: FitPoints) -> float:
-    """Two-sided p-value of a quadratic term in log S added to the log-log line, t(n−3); 1 when n < 5."""
+    """Two-sided p-value of a quadratic term in log S added to the log-log line, t(n−3); 1 when n < 5.
+
+    Documents count as they do for the exponent: their error may bend all models alike.
+    """
     n = len(points)
     if n < 5 or len(np.unique(points.x)) < 4:
         return 1.0
     x = np.log(points.x) - np.log(points.x).mean()
     x /= np.abs(x).max()
-    design = np.column_stack([np.ones(n), x, x**2])
-    y = np.log(points.value)
-    coefficients, *_ = np.linalg.lstsq(design, y, rcond=None)
-    residual = y - design @ coefficients
-    variance = max(float(residual @ residual) / (n - 3), 1e-24)
-    se = math.sqrt(variance * np.linalg.inv(design.T @ design)[2, 2])
-    return float(2 * stats.t.sf(abs(coefficients[2]) / se, n - 3))
+    beta, error = fit_line(np.column_stack([np.ones(n), x, x**2]), np.log(points.value), points.errors)
+    variance, freedom = error.variance((0, 0, 1))
+    return float(2 * special.stdtr(freedom, -abs(beta[2]) / math.sqrt(max(variance, 1e-24))))
 
 
 def implied_interval(slope: float, r2: float, n: int, confidence: float = 0.95) -> tuple[float, float] | None:

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from rbp_lab.errors import LabError
+from rbp_lab.fits.gls import DocumentErrors, LineError
 from rbp_lab.quantities import QUANTITIES
 from rbp_lab.text import number, percent, significant
 
@@ -30,7 +31,7 @@ WARNINGS = {
     "curvature": "the residuals bend: a quadratic term in log S differs from zero at the 5 % level",
     "ridge": "the likelihood is flat along a ridge: the parameters trade off and their intervals say little",
     "tie_sensitive": "the exponent moves by more than a tenth of its interval when ties are broken the other way",
-    "one_document_dominates": "leaving out one document moves the exponent by more than half of its interval",
+    "one_document_dominates": "one document left out moves the exponent by more than half of the residuals' interval",
     "few_documents": "fewer than 20 documents by (Σn)²/Σn² of their tokens n: intervals over documents are too narrow",
     "k_near_v": "k is more than half of the vocabulary or of the classes, where RBP_k nears 1 whatever the model",
     "not_reproduced": "few of the starting points agree on the optimum",
@@ -99,7 +100,8 @@ class FitPoints:
     x: [n], positive, of what ``axis`` names in AXES (model sizes S by default). value: [n] ≥ 0 in the metric's unit
     (nats); 0 and +inf (an event never seen) are legal here, a fit refuses them. names: of the models [n]. se_log:
     standard error of ln value over documents [n], NaN if unknown. documents: how many these are [n], NaN if unknown.
-    tokens: training tokens [n], for forms of size and data; None when unknown.
+    tokens: training tokens [n], for forms of size and data; None when unknown. errors: of documents in ln value, None
+    when unknown (published values).
     """
 
     x: np.ndarray
@@ -109,6 +111,7 @@ class FitPoints:
     tokens: np.ndarray | None = None
     documents: np.ndarray | None = None
     axis: str = "S"
+    errors: DocumentErrors | None = None
 
     def __post_init__(self) -> None:
         if self.axis not in AXES:
@@ -135,6 +138,8 @@ class FitPoints:
                 if len(given) != len(x):
                     raise LabError(f"as many {field_name} as points are needed; got {len(given)} and {len(x)}")
                 object.__setattr__(self, field_name, given[order])
+        if self.errors is not None:
+            object.__setattr__(self, "errors", self.errors.of(order))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -151,7 +156,12 @@ class FitPoints:
         rows = list(rows)
         arrays = {name: getattr(self, name) for name in ("x", "value", "se_log", "documents", "tokens")}
         taken = {name: None if array is None else array[rows] for name, array in arrays.items()}
-        return replace(self, names=tuple(self.names[i] for i in rows), **taken)
+        errors = None if self.errors is None else self.errors.of(rows)
+        return replace(self, names=tuple(self.names[i] for i in rows), errors=errors, **taken)
+
+    def with_errors(self, errors: DocumentErrors | None) -> FitPoints:
+        """The same points with the errors of documents in their ln value, a column per point in order."""
+        return replace(self, errors=errors)
 
     @property
     def half_log(self) -> np.ndarray:
@@ -179,6 +189,7 @@ class FitResult:
     r2: in the space ``r2_space`` names. rmse_percent: 100·root mean square of the residual of ln value.
     aicc: corrected Akaike criterion of the residuals of ln value (the scatter counts as a parameter), None where it
     is undefined (n ≤ P + 2). leave_largest_out: percent by which the fit without the largest model misses that model.
+    error: of a line in ln S, the covariance in its two parts and their degrees of freedom; None for other forms.
     method: estimator and interval in words. starts, agree: starting points tried and those that reached the optimum.
     """
 
@@ -201,6 +212,7 @@ class FitResult:
     method: str = ""
     starts: int = 1
     agree: int = 1
+    error: LineError | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -224,6 +236,22 @@ class FitResult:
         if self.covariance is None:
             return {}
         return dict(zip(self.params, np.sqrt(np.diag(self.covariance)).tolist(), strict=True))
+
+    @property
+    def least_squares(self) -> dict[str, tuple[float, float]]:
+        """Intervals from the residuals alone, t(n−2), as least squares gives them; empty for other forms."""
+        if self.error is None:
+            return {}
+        half = stats.t.ppf(0.5 + self.confidence / 2, self.dof) * np.sqrt(np.diag(self.error.residuals))
+        return {name: (v - h, v + h) for (name, v), h in zip(self.params.items(), half.tolist(), strict=True)}
+
+    @property
+    def document_share(self) -> float | None:
+        """Share of the variance of the first parameter that documents add to the residuals', None when unknown."""
+        if self.error is None or math.isnan(self.error.freedom_documents):
+            return None
+        total = self.error.covariance[0, 0]
+        return float(self.error.documents[0, 0] / total) if total > 0 else 0.0
 
     def __repr__(self) -> str:
         if self.status == "refused":
@@ -260,7 +288,10 @@ class FitResult:
         for name, value in self.params.items():
             low, high = self.intervals.get(name, (None, None))
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        least_low, least_high = self.least_squares.get("alpha", (None, None))
         return row | {
+            "alpha_least_squares_low": least_low, "alpha_least_squares_high": least_high,
+            "document_share": self.document_share,
             "confidence": self.confidence, "r2": self.r2, "r2_space": self.r2_space,
             "rmse_percent": self.rmse_percent, "aicc": self.aicc, "leave_largest_out_percent": self.leave_largest_out,
             "warnings": " ".join(self.warnings), "method": self.method, "starts": self.starts, "agree": self.agree,

@@ -14,6 +14,7 @@ from typing import Protocol
 import pandas as pd
 
 from rbp_lab.figures.style import FamilyStyle, family_styles
+from rbp_lab.fits.documents import DocumentEffects
 from rbp_lab.fits.influence import few_documents
 from rbp_lab.fits.result import FitResult
 from rbp_lab.points import longest_trained, size_of
@@ -67,6 +68,14 @@ class Inputs:
             "training_tokens": [r.model.training_tokens for r in self.records],
         })  # fmt: skip
         return [self.records[i] for i in longest_trained(about).index]
+
+    @cached_property
+    def effects(self) -> dict[str, DocumentEffects]:
+        """What the documents of each data set do to the values of ``runs``."""
+        groups: dict[str, list[RunRecord]] = {}
+        for record in self.runs if self.records else ():
+            groups.setdefault(record.dataset.name, []).append(record)
+        return {dataset: DocumentEffects(mine) for dataset, mine in groups.items()}
 
     @cached_property
     def few_documents(self) -> list[str]:

@@ -32,7 +32,7 @@ def compute(inputs: Inputs) -> Decomposition:
     groups = [(dataset, family) for dataset, family, _ in families(inputs.records)]
     datasets = [dataset for dataset, _ in groups]
     groups += [(dataset, POOLED) for dataset in dict.fromkeys(datasets) if datasets.count(dataset) > 1]
-    parts = {group: part_scalings(in_size, *group, inputs.confidence) for group in groups}
+    parts = {group: part_scalings(in_size, *group, inputs.confidence, inputs.effects[group[0]]) for group in groups}
     scaling = join(part.to_frame() for mine in parts.values() for part in mine)
     tables = {"decomposition": split, "parts": scaling}
     return Decomposition(inputs=inputs, tables=tables, over_documents=True, parts=parts)

@@ -47,7 +47,7 @@ def compute(inputs: Inputs) -> Emergence:
     fitted = table[[pair in models for pair in zip(table["dataset"], table["model"], strict=True)]]
     groups = fitted[["dataset", "family", "k"]].drop_duplicates().sort_values(["dataset", "family", "k"])
     fits = tuple(
-        fit_emergence(fitted, family, dataset, int(k), inputs.confidence)
+        fit_emergence(fitted, family, dataset, int(k), inputs.confidence, inputs.effects.get(dataset))
         for dataset, family, k in groups.itertuples(index=False, name=None)
     )
     levels = tuple((f, n, size_at_level(law, LEVEL)) for f in fits for n, law in f.by_window.items())

@@ -33,10 +33,14 @@ def section(result: LawResult) -> Section:
         row |= {column: exponent(f) if f else None for column, f in mine.items()}
         row["warnings"] = ", ".join(dict.fromkeys(code for f in there for code in f.warnings)) or "none"
         rows.append(row)
+    sources = (
+        "They count the scatter between models and the error of documents, which all models share"
+        if result.inputs.records else "They are of the residuals between models, t(n−2)"
+    )  # fmt: skip
     lead = (
         "Exponents α of value = a·S^−α, by least squares of log10 value on log10 S over the models of a family, with "
-        f"t(n−2) intervals at {percent(result.inputs.confidence)} in brackets. Residuals between models set the "
-        "intervals; R² is taken in log10-log10 space and says little about the form of a law."
+        f"intervals at {percent(result.inputs.confidence)} in brackets. {sources}. R² is taken in log10-log10 space "
+        "and says little about the form of a law."
     )
     frame = pd.DataFrame(rows).dropna(axis=1, how="all")
     return Section(

@@ -67,7 +67,7 @@ def section(result: Paired) -> Section | None:
         "Do cross-entropy and −log RBP_k scale alike? The ratio of the two is fitted over the same models, so that "
         f"what both share, documents and the luck of each model, cancels. {_gain(result)}"
     )
-    caption = "Left: the ratio per model; a level line means equal exponents. Right: bars are paired t(n−2) intervals."
+    caption = "Left: the ratio per model; a level line means equal exponents. Right: bars are paired intervals."
     return Section(
         "paired", "Cross-entropy against −log RBP", lead, switched("paired", figures, caption),
         (ReportTable("Differences of exponents", pd.DataFrame(rows), folded=len(rows) > 12),),

@@ -13,7 +13,7 @@ from rbp_lab.fits.result import FitResult, Label, family_name
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, draw, join
 from rbp_lab.quantities import PER_TOKEN, QUANTITIES
 from rbp_lab.report.sections import Drawing, ReportFigure, ReportTable, Section, refusal_notes, switched
-from rbp_lab.text import interval
+from rbp_lab.text import bracket, interval
 
 name = "scaling"
 needs_runs = ""
@@ -32,7 +32,9 @@ def compute(inputs: Inputs) -> Scaling:
     forms = {law.label: compare(law) for law in mine}
     tables = {"forms": join(_frame(label, found) for label, found in forms.items())} if inputs.everything else {}
     lacks = {} if inputs.records else {
-        "ties and single documents": "whether they decide an exponent is only visible in runs"
+        "error of documents in exponents": "documents are common to all models, so their error may run along S and "
+        "leave no residual; only runs show it, and intervals here are of the residuals alone, t(n−2)",
+        "ties and single documents": "whether they decide an exponent is only visible in runs",
     }  # fmt: skip
     over_documents = bool(inputs.records)  # the bars of its figures
     return Scaling(inputs=inputs, tables=tables, lacks=lacks, over_documents=over_documents, forms=forms)
@@ -65,7 +67,9 @@ def section(result: Scaling) -> Section:
         "are known; the numbers give α with half of its interval, and R² in log10-log10."
     )
     lead = (
-        "Cross-entropy and −log RBP_k fall as powers of model size ([RBP] arXiv 2510.20387, section 4). Beside R² "
+        "Cross-entropy and −log RBP_k fall as powers of model size ([RBP] arXiv 2510.20387, section 4). α is the "
+        "paper's least squares; where runs are known its interval counts the error of documents, which are common to "
+        "all models and may move α without a residual, and the interval of least squares stands beside it. Beside R² "
         "stand the root mean square error, the error at the largest model when it is left out of the fit, the "
         "upper end of the interval of a floor E in E + a·S^−α, and ΔAICc of a straight line in ln S against the power "
         "law: above 4 the power law is preferred, below −4 the line."
@@ -85,7 +89,9 @@ def _every_fit(result: Scaling) -> ReportTable:
     for f in result.inputs.fits:
         row = {
             "data set": f.label.dataset, "family": family_name(f.label.family), "quantity": f.label.quantity, "n": f.n,
-            "α": interval(f.params["alpha"], *f.intervals["alpha"]) if f.ok else None, "R²": f.r2,
+            "α": interval(f.params["alpha"], *f.intervals["alpha"]) if f.ok else None,
+            "interval of least squares": bracket(*f.least_squares["alpha"]) if f.document_share is not None else None,
+            "R²": f.r2,
             "RMSE %": f.rmse_percent, "largest left out %": f.leave_largest_out,
         }  # fmt: skip
         if result.forms:

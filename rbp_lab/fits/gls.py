@@ -1,0 +1,130 @@
+"""A line through points with two sources of error: documents, which all models share, and the models themselves.
+
+y = X·β + e with Cov e = V + τ²·I. V [n,n] is the paired covariance of the models' values over documents and τ² the
+scatter between models. Documents are common to all models, so their error may run along S as the law does; it then
+leaves no residual, and an interval from residuals alone does not see it. β is the least squares of the paper (with
+weights where values are counts): weights from V itself, V estimated from few documents, cover less and err more.
+
+The variance of β has two parts that are estimated apart. The residual mean square s² holds the scatter and what
+documents add to each model by itself, tr(M·V)/(n − p) on average, with M the residual projection. What is left of V
+along the columns of X, beyond that average, is added from the documents. With V alike in all directions nothing is
+left and the interval is Student's with n − p degrees of freedom, as with V = 0; with V along S the documents' part
+dominates, with the degrees of freedom of documents. In between the two combine by Welch and Satterthwaite, since
+neither variance is known. tests/coverage holds what this covers.
+
+Legend: n models, p columns of X, G documents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import special
+
+
+@dataclass(frozen=True, eq=False)
+class DocumentErrors:
+    """What each document moves the fitted values y by: values [G,n], scaled so that V = valuesᵀ·values.
+
+    Rows are the delete-one jackknife of ``metrics.ratio_influence``, 0 for a document that a model lacks. ids: of the
+    documents [G]. effective: the least number of equal documents that some model's weigh as much as, (Σn)²/Σn².
+    """
+
+    values: np.ndarray
+    ids: np.ndarray
+    effective: float
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """V [n,n]."""
+        return self.values.T @ self.values
+
+    def of(self, models: Sequence[int]) -> DocumentErrors:
+        """Those of these models, in this order."""
+        return replace(self, values=self.values[:, list(models)])
+
+
+def combined(errors: Sequence[DocumentErrors | None], weights: Sequence[float]) -> DocumentErrors | None:
+    """Errors of Σ weight·y over quantities of the same models; None where one is unknown or of other documents."""
+    first = errors[0]
+    if any(e is None or not np.array_equal(e.ids, first.ids) for e in errors):
+        return None
+    values = sum(w * e.values for w, e in zip(weights, errors, strict=True))
+    return DocumentErrors(values, first.ids, min(e.effective for e in errors))
+
+
+@dataclass(frozen=True, eq=False)
+class LineError:
+    """Covariance of fitted parameters in two parts [p,p]: of documents beyond the residuals, and of the residuals.
+
+    freedom_documents, freedom_residuals: degrees of freedom of each. mean_square: of the residuals, what a new model
+    adds. Where the errors of documents are unknown, documents is 0 and freedom_documents NaN.
+    """
+
+    documents: np.ndarray
+    residuals: np.ndarray
+    freedom_documents: float
+    freedom_residuals: float
+    mean_square: float
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Both parts [p,p]."""
+        return self.documents + self.residuals
+
+    def transformed(self, change: np.ndarray) -> LineError:
+        """That of change·parameters."""
+        parts = {name: change @ getattr(self, name) @ change.T for name in ("documents", "residuals")}
+        return replace(self, **parts)
+
+    def variance(self, gradient: Sequence[float], new_model: bool = False) -> tuple[float, float]:
+        """Variance of gradient·parameters and its degrees of freedom (Welch–Satterthwaite).
+
+        new_model: of the value of one more model at that place instead.
+        """
+        g = np.asarray(gradient, np.float64)
+        documents, residuals = float(g @ self.documents @ g), float(g @ self.residuals @ g)
+        residuals += self.mean_square if new_model else 0.0
+        total = documents + residuals
+        if documents <= 0 or total <= 0:
+            return max(total, 0.0), self.freedom_residuals
+        freedom = 1 / (
+            (documents / total) ** 2 / self.freedom_documents + (residuals / total) ** 2 / self.freedom_residuals
+        )
+        return total, freedom
+
+    def half(self, gradient: Sequence[float], confidence: float, new_model: bool = False) -> float:
+        """Half of the interval of gradient·parameters."""
+        variance, freedom = self.variance(gradient, new_model)
+        return float(special.stdtrit(freedom, 0.5 + confidence / 2)) * variance**0.5
+
+
+def fit_line(
+    design: np.ndarray, y: np.ndarray, errors: DocumentErrors | None = None, weight: np.ndarray | None = None
+) -> tuple[np.ndarray, LineError]:
+    """Least squares of y [n] on design [n,p], n > p, and the error of β [p].
+
+    errors: of documents in y; None when they are unknown, then the error is that of residuals alone. weight: [n], 1
+    over the variance that a model has by itself, up to a factor; equal by default.
+    """
+    n, p = design.shape
+    root = np.ones(n) if weight is None else np.sqrt(weight / np.mean(weight))
+    basis, triangle = np.linalg.qr(design * root[:, None])
+    inside = basis.T @ (root * y)
+    residual = root * y - basis @ inside
+    change = np.linalg.inv(triangle)
+    mean_square = float(residual @ residual) / (n - p)
+    documents, freedom = np.zeros((p, p)), math.nan
+    if errors is not None:
+        scaled = errors.values * root
+        along = scaled @ basis
+        span = along.T @ along
+        outside = max(float((scaled**2).sum()) - float(np.trace(span)), 0.0) / (n - p)
+        size, direction = np.linalg.eigh(span - outside * np.eye(p))
+        documents = (direction * np.maximum(size, 0.0)) @ direction.T
+        freedom = max(errors.effective - 1, 1.0)
+    error = LineError(documents, mean_square * np.eye(p), freedom, float(n - p), mean_square)
+    return change @ inside, error.transformed(change)
