@@ -1,6 +1,6 @@
 """make real: two real models from the package index on four domains, compared by bits per byte.
 
-    python -m tests.real [corpora=DIR] [documents=60] [out=multirun/real]
+    python -m tests.real [corpora=DIR] [documents=24] [out=multirun/real]
 
 corpora: a directory with HumanEval.jsonl.gz, hotpot_dev_v1_simplified.json, fca_legal_cases_200.jsonl and
 c4.pf-decoding.jsonl; without it the source code of Python's standard library is the text.
@@ -22,6 +22,7 @@ from rbp_lab.composition import plain
 from rbp_lab.config.directory import CONF
 from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import plan_windows
+from rbp_lab.interrupts import CODES
 from tests.real.models import MODELS, fetch
 from tests.real.plain import Beside, beside_plain
 
@@ -44,10 +45,12 @@ def main(arguments: list[str]) -> int:
     common = [f"store={out}", "tracking=none"]
     sweep = [f"model={','.join(NAMES)}", f"dataset={','.join(domains)}", "k=table2", *more]
     code = run(["measure", f"--config-dir={OURS}", "-m", *common, *sweep])
+    if code in CODES.values():
+        return code
     code = run(["analyze", *common, "name=real"]) or code
     for name in NAMES:
         found = beside(name, domains[-1], out)
-        print(f"{name} beside transformers' own logits: {found}", flush=True)
+        print(f"{name} beside transformers' own logits: {found.line()}", flush=True)
         for problem in found.wrong():
             print(f"error: {name}: {problem}", file=sys.stderr)
             code = 1

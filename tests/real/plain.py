@@ -11,6 +11,7 @@ import torch
 
 from rbp_lab.data.windows import WindowPlan
 from rbp_lab.models.scorer import Scorer
+from rbp_lab.text import count, number, significant
 
 # Two fp32 products of a head agree to about 1e-6 of the largest logits, which are below 100.
 DELTA = 1e-4
@@ -33,6 +34,15 @@ class Beside:
     outside: int
     ratio: float
     same_tokens: bool
+
+    def line(self) -> str:
+        """What both say, for a terminal."""
+        same = "the same tokens" if self.same_tokens else "other tokens"
+        return (
+            f"{self.documents} documents, {count(self.tokens)} tokens ({same}): cross-entropy {number(self.ours)}, "
+            f"{significant(abs(self.ours - self.plain), 2)} apart; {self.different} ranks differ, {self.outside} of "
+            f"them by more than rounding; {number(self.ratio)} times the time of model(ids).logits"
+        )
 
     def wrong(self) -> list[str]:
         """What differs by more than rounding."""
