@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
+import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +20,8 @@ _REASONS = (
     ("RepositoryNotFoundError", "the hub has no such public repository; check the id, or log in with `hf auth login`"),
     ("DatasetNotFoundError", "the hub has no such public data set; check the id, or log in with `hf auth login`"),
     ("OfflineModeIsEnabled", "it is not in the local cache and HF_HUB_OFFLINE is set; unset it or download it first"),
+    ("RemoteProtocolError", "the connection broke off, also when it was tried again; run again when the network holds"),
+    ("ReadError", "the connection broke off, also when it was tried again; run again when the network holds"),
     ("ProxyError", "the proxy does not let the request through; check HTTPS_PROXY"),
     ("TimeoutException", "the hub did not answer in time; check the network and try again"),
     ("LocalEntryNotFoundError", "the hub cannot be reached and it is not in the local cache; check the network"),
@@ -29,6 +34,7 @@ _REASONS = (
 # Errors that say more than the status of the answer they stand for; a file that is not there is a 404 as well.
 _SPECIFIC = frozenset({"GatedRepoError", "RevisionNotFoundError", "RepositoryNotFoundError", "DatasetNotFoundError",
                        "OfflineModeIsEnabled", "EntryNotFoundError"})  # fmt: skip
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 # What a status of the hub means, where no error of the hub's library says it better.
 _STATUS = {
     401: "the hub does not accept the token; log in again with `hf auth login`",
@@ -42,11 +48,7 @@ def explain(error: BaseException) -> str:
     """Why a hub or loading error happened, as one line: a known cause in words, else the error's own first line."""
     while type(error).__name__ == "DatasetGenerationError" and error.__cause__ is not None:
         error = error.__cause__  # its own message says only that something went wrong
-    names: list[set[str]] = []
-    seen: BaseException | None = error
-    while seen is not None and len(names) < 10:
-        names.append({cls.__name__ for cls in type(seen).__mro__})
-        seen = seen.__cause__ or seen.__context__
+    names = [_classes(one) for one in chain(error)]
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     if "trust_remote_code" in str(error):
         return "it ships its own code; read that code, then set trust_remote_code=true"
@@ -55,32 +57,63 @@ def explain(error: BaseException) -> str:
             "its vocabulary files are missing, or need a package that is not installed: for tokenizer.model, "
             "spiece.model and the like pip install sentencepiece protobuf, for others pip install tiktoken"
         )
+    if any(isinstance(one, OSError) and one.errno in _FULL for one in chain(error)):
+        return _full()
+    if "Consistency check failed" in str(error):
+        return f"a file arrived shorter than it is on the hub; run again ({first_line(error)})"
+    if "is a gated dataset" in str(error):  # one error of datasets for this and for one that is not there
+        return dict(_REASONS)["GatedRepoError"]
     status = _status(error)
     for name, words in _REASONS:
         if any(name in mro for mro in names):
             if status is not None and name not in _SPECIFIC:
                 return status
-            if name in {"LocalEntryNotFoundError", "ConnectionError"} and offline:
-                return dict(_REASONS)["OfflineModeIsEnabled"]
+            if name in {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError"}:
+                return dict(_REASONS)["OfflineModeIsEnabled" if offline else "LocalEntryNotFoundError"]
             if name in {"EntryNotFoundError", "HfHubHTTPError", "JSONDecodeError"}:
                 return f"{words} ({first_line(error)})"
             return words
     return first_line(error)
 
 
+def is_about_the_hub(error: BaseException) -> bool:
+    """Whether an error says that something could not be had, and nothing of what is there."""
+    known = {name for name, _ in _REASONS} - {"JSONDecodeError"}
+    return any(_classes(one) & known for one in chain(error))
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """An error and its causes."""
+    found: list[BaseException] = []
+    seen: BaseException | None = error
+    while seen is not None and len(found) < 10:
+        found.append(seen)
+        seen = seen.__cause__ or seen.__context__
+    return found
+
+
+def _classes(error: BaseException) -> set[str]:
+    return {cls.__name__ for cls in type(error).__mro__}
+
+
 def _status(error: BaseException) -> str | None:
     """The sentence for the HTTP status along the chain of causes, None when no server answered with a failure."""
-    seen: BaseException | None = error
-    for _ in range(10):
-        if seen is None:
-            break
-        code = getattr(getattr(seen, "response", None), "status_code", None)
+    for one in chain(error):
+        code = getattr(getattr(one, "response", None), "status_code", None)
         if code in _STATUS:
             return _STATUS[code]
         if isinstance(code, int) and code >= 500:
             return f"the hub is out of order at the moment ({code}); try again later"
-        seen = seen.__cause__ or seen.__context__
     return None
+
+
+def _full() -> str:
+    from huggingface_hub import constants
+
+    return (
+        f"the disk is full; make room, or choose another place for the hub's cache (HF_HOME, now {constants.HF_HOME}) "
+        f"or for temporary files (TMPDIR, now {tempfile.gettempdir()})"
+    )
 
 
 def first_line(error: BaseException) -> str:
@@ -132,7 +165,10 @@ def quiet(downloads: bool = False) -> Iterator[None]:
     if downloads and were_on[0]:
         enable_progress_bars()
     try:
-        yield
+        with warnings.catch_warnings():
+            # The error that follows says it.
+            warnings.filterwarnings("ignore", message="Not enough free disk space")
+            yield
     finally:
         for one, level in zip(loggers, levels, strict=True):
             one.setLevel(level)

@@ -6,8 +6,16 @@
 
 The commit of a branch is a hash of its files, so it changes when they do; ``push`` keeps the old commit. Clients set
 HF_ENDPOINT to ``server.url`` before they import any hub library, and HF_HUB_DISABLE_XET=1. ``server.log`` holds
-(method, path) of every request, ``server.before`` is called with each path before it is answered, and
-``server.refuse`` maps the beginning of a path to (status, headers) to answer with.
+(method, path) of every request, ``server.ranges`` (file, header Range) of each for a part of a file, and
+``server.before`` is called with each path before it is answered. What goes wrong:
+
+    server.refuse    (status, headers) to answer with
+    server.private   the token without which the repository is not there
+    server.damage    a function of the content of a file to what is sent for it; its checksum stays
+    server.cut       numbers: so many bytes are sent of each answer before the connection ends, until the list is empty
+    server.reset     the same, but the connection is reset
+
+Each maps a pattern of paths (as of fnmatch) to that.
 """
 
 from __future__ import annotations
@@ -17,8 +25,11 @@ import json
 import os
 import re
 import shutil
+import socket
+import struct
 import threading
 import urllib.parse
+from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -40,6 +51,19 @@ def commit_of(repo: Path) -> str:
     return digest.hexdigest()
 
 
+def is_large(file: str) -> bool:
+    """Whether the hub keeps a file in its large file storage."""
+    return file.endswith((".safetensors", ".bin", ".gguf", ".parquet", ".gz", ".zst"))
+
+
+def checksum(path: Path) -> str:
+    """What the hub calls a file: SHA-256 of a large one, git's SHA-1 of another."""
+    content = path.read_bytes()
+    if is_large(path.name):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 def push(repo: Path, content: Path) -> None:
     """Replace the main branch by other files; the old commit can still be asked for."""
     repo.rename(repo.parent / f"{repo.name}@{commit_of(repo)}")
@@ -57,7 +81,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.log.append((self.command, path))
         self.server.before(path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        refused = next((answer for start, answer in self.server.refuse.items() if path.startswith(start)), None)
+        refused, token = (self.planned(faults, path) for faults in (self.server.refuse, self.server.private))
+        if token is not None and self.headers.get("Authorization") != f"Bearer {token}":
+            refused = 404, {"X-Error-Code": "RepoNotFound"}  # as of one that does not exist
         if refused is not None:
             self.send({"error": "refused"}, *refused)
         elif match := _REFS.fullmatch(path):
@@ -70,6 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send({"error": "not found"}, 404)
 
     do_HEAD = do_POST = do_GET
+
+    def planned(self, faults: dict, path: str):
+        """What a mapping has for the path; None when it has nothing."""
+        return next((fault for pattern, fault in faults.items() if fnmatch(path, pattern)), None)
 
     def find(self, kind: str, name: str, revision: str) -> Path | None:
         """The folder of a revision (branch or commit); answers 404 itself when there is none."""
@@ -115,10 +145,12 @@ class _Handler(BaseHTTPRequestHandler):
             deep = query.get("recursive", ["false"])[0].lower() in ("true", "1")
             inside = [one for one in names + folders if not below or one.startswith(below + "/")]
             wanted = {one for one in inside if deep or "/" not in one[len(below) :].lstrip("/")}
-        oid = {name: hashlib.sha1((repo / name).read_bytes()).hexdigest() for name in names if name in wanted}
-        return [{"type": "directory", "oid": "0" * 40, "size": 0, "path": one} for one in folders if one in wanted] + [
-            {"type": "file", "oid": oid[one], "size": (repo / one).stat().st_size, "path": one} for one in oid
-        ]
+        out = [{"type": "directory", "oid": "0" * 40, "size": 0, "path": one} for one in folders if one in wanted]
+        for one in (name for name in names if name in wanted):
+            size, oid = (repo / one).stat().st_size, checksum(repo / one)
+            about = {"type": "file", "oid": oid[:40], "size": size, "path": one}
+            out.append(about | ({"lfs": {"oid": oid, "size": size, "pointerSize": 130}} if is_large(one) else {}))
+        return out
 
     def answer_file(self, kind, name, revision, file):
         repo = self.find(kind, name, revision)
@@ -128,7 +160,13 @@ class _Handler(BaseHTTPRequestHandler):
         if not (repo / file).is_file():
             return self.send({"error": "Entry not found"}, 404, headers | {"X-Error-Code": "EntryNotFound"})
         content = (repo / file).read_bytes()
-        headers["ETag"] = f'"{hashlib.sha1(content).hexdigest()}"'
+        headers["ETag"] = f'"{checksum(repo / file)}"'
+        if is_large(file):
+            headers |= {"X-Linked-ETag": headers["ETag"], "X-Linked-Size": str(len(content))}
+        if self.command == "GET":
+            content = (self.planned(self.server.damage, self.path) or bytes)(content)
+        if "Range" in self.headers:
+            self.server.ranges.append((file, self.headers["Range"]))
         if part := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
             first, last = int(part[1]), min(int(part[2] or len(content) - 1), len(content) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
@@ -144,8 +182,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            return
+        ends, resets = (self.planned(faults, self.path) for faults in (self.server.cut, self.server.reset))
+        if not (cuts := ends or resets):
             self.wfile.write(body)
+            return
+        self.wfile.write(body[: cuts.pop(0)])
+        self.wfile.flush()
+        self.close_connection = True
+        if cuts is resets:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 def serve(root: Path) -> ThreadingHTTPServer:
@@ -153,6 +203,7 @@ def serve(root: Path) -> ThreadingHTTPServer:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     server.root, server.log, server.before, server.refuse = Path(root), [], lambda path: None, {}
+    server.private, server.damage, server.cut, server.reset, server.ranges = {}, {}, {}, {}, []
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server

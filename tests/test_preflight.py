@@ -126,7 +126,7 @@ def test_models_of_the_hub_are_checked_without_fetching_their_weights(tiny_model
     whole, bare = (shutil.copytree(tiny_model_dir, models / name) for name in ("whole", "bare"))
     (bare / "model.safetensors").unlink()
     server = hub_server.serve(tmp_path / "hub")
-    server.refuse = {"/some/gated/": (403, {"X-Error-Code": "GatedRepo"})}
+    server.refuse = {"/some/gated/*": (403, {"X-Error-Code": "GatedRepo"})}
     names = ["some/whole", "some/bare", "some/gated", "some/nowhere"]
     found = json.loads(hub_server.run_client(CHECK, server, tmp_path / "home", *names))
     server.shutdown()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as default
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from rbp_lab.data.tables import corpus_from_tables
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 from rbp_lab.hub_errors import explained, quiet
+from rbp_lab.hub_files import cache_alone_when_unreachable, persistently, sound_files
 
 READ_AT_ONCE = 1000  # rows decoded at a time while only their texts' lengths are needed
 
@@ -74,21 +77,27 @@ class HubText:
         selection = Selection(self.name, self.shuffle_seed, self.num_documents, self.min_chars)
         reader = RowReader(row_text(self.field, self.template), flat(self.where or {}))
         asked = self.path + (f" ({self.config})" if self.config else "")
-        with quiet(downloads=True), explained(f"dataset {self.name!r}: cannot read split {self.split} of {asked}"):
+        splits: dict[str, Any] = {}
+        with (
+            quiet(downloads=True),
+            explained(f"dataset {self.name!r}: cannot read split {self.split} of {asked}"),
+            cache_alone_when_unreachable(),
+            sound_files(f"dataset {self.name!r}: {self.path}", self.path, "dataset", lambda: _forget(splits)),
+        ):
             commit = self._commit()
-            splits = {
-                part.strip(): datasets.load_dataset(
+            for part in map(str.strip, self.split.split("+")):
+                load = partial(
+                    datasets.load_dataset,
                     self.path,
                     self.config,
-                    split=part.strip(),
+                    split=part,
                     revision=commit or self.revision,
                     data_files=self.data_files or None,
                     streaming=self.streaming,
                     # Sizes in the data set's card are those of all its files, so they cannot hold for some.
                     verification_mode="no_checks" if self.data_files else "basic_checks",
                 )
-                for part in self.split.split("+")
-            }
+                splits[part] = persistently(load)
             kind = StreamedSplit if self.streaming else StoredSplit
             tables = [kind(rows, label, f"dataset {self.name!r}, {label}", reader) for label, rows in splits.items()]
             commits = {commit or _commit_of_copy(rows) for rows in splits.values()}
@@ -127,6 +136,13 @@ def _commit_of_copy(rows: Any) -> str | None:
         if re.fullmatch("[0-9a-f]{40}", folder):
             return folder
     return None
+
+
+def _forget(splits: dict[str, Any]) -> None:
+    """Remove the copies that were made of files which arrived damaged."""
+    for rows in splits.values():
+        for file in getattr(rows, "cache_files", []):
+            shutil.rmtree(Path(file["filename"]).parent, ignore_errors=True)
 
 
 @dataclass(frozen=True)

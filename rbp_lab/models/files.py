@@ -16,9 +16,9 @@ from rbp_lab.text import count
 
 # Only what changes ids or logits is hashed: logs, read-me and generation settings beside a model leave it the same.
 # The vocabulary files of a tokenizer's class are added to these once the class is known.
-_ALWAYS = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
+ALWAYS = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
            "*.model", "*.tiktoken", "tekken.json")  # fmt: skip
-_WEIGHTS = (
+WEIGHTS = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
@@ -95,7 +95,7 @@ def loaded_files(directory: Path, vocabulary: Iterable[str] = ()) -> set[Path]:
     a file that is a Git LFS pointer.
     """
     chosen = set(weight_files(directory))
-    for pattern in (*_ALWAYS, *vocabulary):
+    for pattern in (*ALWAYS, *vocabulary):
         chosen.update(one for one in directory.glob(pattern) if one.is_file())
     for folder, folders, names in os.walk(directory):
         folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
@@ -112,7 +112,7 @@ def weight_files(directory: Path) -> list[Path]:
     or a safetensors file does not agree with its own header.
     """
     named = _named_in_config(directory)
-    for name in [named] if named else [name for pair in _WEIGHTS for name in pair]:
+    for name in [named] if named else [name for pair in WEIGHTS for name in pair]:
         if (directory / name).is_file():
             found = [directory / name, *_shards(directory, name)] if name.endswith(".json") else [directory / name]
             for path in found:
@@ -125,7 +125,7 @@ def weight_files(directory: Path) -> list[Path]:
     if gguf:
         raise LabError(_about_gguf(f"{directory} holds no weights but a GGUF file ({gguf[0]})", directory / gguf[0]))
     raise LabError(
-        f"{directory} holds no weights: expected {' or '.join(one for pair in _WEIGHTS for one in pair)}; "
+        f"{directory} holds no weights: expected {' or '.join(one for pair in WEIGHTS for one in pair)}; "
         "save the model with save_pretrained"
     )
 

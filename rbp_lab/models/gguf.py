@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError, no_such
-from rbp_lab.hub_errors import explain, explained, quiet
+from rbp_lab.hub_errors import explain, quiet
+from rbp_lab.hub_files import persistently
 from rbp_lab.models.files import ModelFiles, read_files
 from rbp_lab.models.gguf_file import Header, join, model_name, read_header, split_names
 from rbp_lab.models.opening import (
@@ -25,6 +27,7 @@ from rbp_lab.models.opening import (
     last_part,
     local_path,
     named,
+    reading,
 )
 from rbp_lab.models.params import empty_model
 from rbp_lab.models.placement import DeviceMap, load_pretrained
@@ -115,7 +118,7 @@ class GGUFModel:
     def _downloaded(self) -> tuple[str, list[Path]]:
         from huggingface_hub import hf_hub_download, list_repo_files
 
-        with quiet(downloads=True), self._explained("the file"):
+        with quiet(downloads=True), reading(self, "the file"):
             name = self.file
             if not name:
                 names = list_repo_files(self.path, revision=self.revision)
@@ -123,7 +126,7 @@ class GGUFModel:
             paths: list[Path] = []
             revision = self.revision
             for one in split_names(name):
-                paths.append(Path(hf_hub_download(self.path, one, revision=revision)))
+                paths.append(Path(persistently(partial(hf_hub_download, self.path, one, revision=revision))))
                 # The cache keeps files under snapshots/<commit>/: all parts are of the commit of the first.
                 revision = paths[0].parts[-1 - len(Path(one).parts)]
         return revision, paths
@@ -152,7 +155,7 @@ class GGUFModel:
             directory = Path(self.cache if keep else temporary) / label
             if not (directory / "config.json").is_file():
                 self._convert(headers, directory)
-            with quiet(), self._explained("the config and tokenizer"):
+            with quiet(), reading(self, "the config and tokenizer"):
                 config = AutoConfig.from_pretrained(directory)
                 tokenizer = AutoTokenizer.from_pretrained(directory)
         return config, checked_tokenizer(tokenizer, f"model {self.name}: {self.path}")
@@ -199,7 +202,7 @@ class GGUFModel:
                 "measure the repository that it was converted from with model=hf, or use more GPUs or memory "
                 "(launch.placement, launch.max_memory)"
             )
-        with _as_one(headers) as path, quiet(), self._explained("the weights"):
+        with _as_one(headers) as path, quiet(), reading(self, "the weights"):
             network, report = load_pretrained(
                 where,
                 pretrained_model_name_or_path=str(path.parent),
@@ -212,10 +215,6 @@ class GGUFModel:
             )
         files.verify()
         return checked_weights(network, report, f"model {self.name}: the file {self.path}")
-
-    def _explained(self, what: str) -> AbstractContextManager[None]:
-        at = f" at revision {self.revision}" if self.revision else ""
-        return explained(f"model {self.name}: cannot read {what} of {self.path}{at}")
 
 
 @contextmanager

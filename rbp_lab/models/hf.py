@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError, one_of
-from rbp_lab.hub_errors import explained, quiet
+from rbp_lab.hub_errors import quiet
 from rbp_lab.models.files import (
     ModelFiles,
     about_adapter,
@@ -19,6 +18,7 @@ from rbp_lab.models.files import (
     read_files,
     vocabulary_names,
 )
+from rbp_lab.models.hub_snapshot import fetch_small_files, fetch_weights
 from rbp_lab.models.opening import (
     ROUNDINGS,
     check_fields,
@@ -29,6 +29,7 @@ from rbp_lab.models.opening import (
     last_part,
     local_path,
     named,
+    reading,
 )
 from rbp_lab.models.params import empty_model
 from rbp_lab.models.placement import DeviceMap, load_pretrained
@@ -123,7 +124,7 @@ class HFModel:
         """
         refuse_several(self)
         if self.is_local:
-            with self._explained("the files"):
+            with reading(self, "the files"):
                 check_directory(self._directory)
                 files = read_files(self._directory, loaded_files(self._directory))
             return self._open(files, None)
@@ -134,7 +135,7 @@ class HFModel:
         refuse_several(self)
         commit = None
         if self.is_local:
-            with self._explained("the files"):
+            with reading(self, "the files"):
                 check_directory(self._directory)
                 loaded_files(self._directory)
         else:
@@ -151,7 +152,7 @@ class HFModel:
     def _open(self, files: ModelFiles | None, commit: str | None) -> OpenModel:
         config, network, tokenizer = self._read(commit)
         if files is not None:
-            with self._explained("the files"):
+            with reading(self, "the files"):
                 complete = loaded_files(self._directory, vocabulary_names(tokenizer))
                 more = None if complete == set(files.paths) else read_files(self._directory, complete)
             if more is not None:  # what was read before its hash is read again
@@ -185,11 +186,11 @@ class HFModel:
 
     def _commit(self) -> str:
         """The commit that the revision of a hub id means now. LabError when it cannot be had or is an adapter."""
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
         from transformers.utils.peft_utils import find_adapter_config_file
 
-        with quiet(), self._explained("the config"):
+        with quiet(), reading(self, "the config"):
             try:
                 # The cache keeps files under snapshots/<commit>/, so this also answers without a network.
                 commit = Path(hf_hub_download(self.path, "config.json", revision=self.revision)).parent.name
@@ -199,6 +200,8 @@ class HFModel:
                 raise LabError(self._without_config()) from error
             if find_adapter_config_file(self.path, revision=commit) is not None:
                 raise LabError(about_adapter(f"model {self.name}: {self.path}"))
+            if not constants.HF_HUB_OFFLINE:
+                fetch_small_files(self.path, commit)
             return commit
 
     def _without_config(self) -> str:
@@ -216,13 +219,13 @@ class HFModel:
     def _config(self, commit: str | None) -> Any:
         from transformers import AutoConfig
 
-        with quiet(), self._explained("the config"):
+        with quiet(), reading(self, "the config"):
             return AutoConfig.from_pretrained(**self._where, revision=commit or "main")
 
     def _tokenizer(self, commit: str | None) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
 
-        with quiet(), self._explained("the tokenizer"):
+        with quiet(), reading(self, "the tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(**self._where, revision=commit or "main")
         return checked_tokenizer(tokenizer, f"model {self.name}: {self.path}")
 
@@ -234,7 +237,7 @@ class HFModel:
         if not self.trust_remote_code:
             return
         place = self._where["pretrained_model_name_or_path"]
-        with quiet(), self._explained("the config"):
+        with quiet(), reading(self, "the config"):
             config, _ = PreTrainedConfig.get_config_dict(place, revision=commit or "main")
             tokenizer = get_tokenizer_config(place, revision=commit or "main")
         for name in _classes(config.get("auto_map")) + _classes(tokenizer.get("auto_map")):
@@ -250,9 +253,13 @@ class HFModel:
 
         Raises LabError as ``checked_weights`` does, and when they cannot be read.
         """
+        from huggingface_hub import constants
+
         # A checkpoint without safetensors would make transformers ask the hub, from a thread, to convert it.
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-        with quiet(downloads=True), self._explained("the weights"):
+        with quiet(downloads=True), reading(self, "the weights"):
+            if commit is not None and not constants.HF_HUB_OFFLINE:
+                fetch_weights(self.path, commit)
             model, report = load_pretrained(
                 where,
                 **self._where,
@@ -268,10 +275,6 @@ class HFModel:
 
         rounded = round_weights(loaded.network, self.quantisation, f"model {self.name}")
         return replace(loaded, notes=(*loaded.notes, rounded))
-
-    def _explained(self, what: str) -> AbstractContextManager[None]:
-        at = f" at revision {self.revision}" if self.revision else ""
-        return explained(f"model {self.name}: cannot read {what} of {self.path}{at}")
 
 
 def _classes(auto_map: Any) -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError
-from rbp_lab.hub_errors import first_line
+from rbp_lab.hub_errors import explained, first_line
+from rbp_lab.hub_files import cache_alone_when_unreachable, sound_files
 from rbp_lab.models.params import count_parameters
 from rbp_lab.models.positions import position_limit
 from rbp_lab.models.source import LoadedModel
@@ -69,6 +71,22 @@ def is_local(path: str) -> bool:
     """Whether ``model.path`` means a path of this machine: it exists, or it cannot be a hub id."""
     hub_id = len(path) <= 96 and re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", path)
     return os.path.exists(local_path(path)) or not hub_id
+
+
+@contextmanager
+def reading(source: Any, what: str) -> Iterator[None]:
+    """Within, ``what`` of a source's model is read; whatever goes wrong is a LabError that names both.
+
+    A hub that cannot be reached means the local cache, and files that arrive damaged are not kept.
+    """
+    at = f" at revision {source.revision}" if source.revision else ""
+    local = is_local(source.path)
+    with (
+        explained(f"model {source.name}: cannot read {what} of {source.path}{at}"),
+        nullcontext() if local else cache_alone_when_unreachable(),
+        nullcontext() if local else sound_files(f"model {source.name}: {source.path}", source.path),
+    ):
+        yield
 
 
 def checked_tokenizer(tokenizer: PreTrainedTokenizerBase, what: str) -> PreTrainedTokenizerBase:

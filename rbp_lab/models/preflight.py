@@ -9,6 +9,8 @@ from functools import cache
 
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
+from rbp_lab.hub_files import cache_alone_when_unreachable
+from rbp_lab.models.hub_snapshot import weight_names
 from rbp_lab.models.source import ModelSource
 from rbp_lab.records import ModelInfo
 from rbp_lab.text import byte_size
@@ -106,19 +108,18 @@ def _download(source: ModelSource, info: ModelInfo) -> tuple[int | None, str]:
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     try:
-        files = HfApi().model_info(info.path, revision=info.revision, files_metadata=True).siblings or []
+        with cache_alone_when_unreachable():
+            found = HfApi().model_info(info.path, revision=info.revision, files_metadata=True)
     except Exception:
         return None, ""  # the files may all be here; loading them says what is wrong
-    for ending in (".safetensors", ".bin"):
-        weights = [one for one in files if one.rfilename.endswith(ending) and "/" not in one.rfilename]
-        if weights:
-            absent = [
-                one for one in weights
-                if not isinstance(try_to_load_from_cache(info.path, one.rfilename, revision=info.revision), str)
-            ]  # fmt: skip
-            known = all(one.size is not None for one in absent)
-            return (sum(one.size for one in absent) if known else None), ""
-    if any(one.rfilename.endswith(".gguf") for one in files):
+    files = {one.rfilename: one.size for one in found.siblings or []}
+    if weights := weight_names(files):
+        absent = [
+            name for name in weights
+            if not isinstance(try_to_load_from_cache(info.path, name, revision=info.revision), str)
+        ]  # fmt: skip
+        return (None if any(files[name] is None for name in absent) else sum(files[name] for name in absent)), ""
+    if any(name.endswith(".gguf") for name in files):
         return 0, ""  # opened, and so fetched
     return None, f"{info.path} holds no weights of transformers (.safetensors or .bin)"
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from rbp_lab.errors import LabError, shown
 from rbp_lab.hub_errors import explained, quiet
+from rbp_lab.hub_files import cache_alone_when_unreachable
 from rbp_lab.models.opening import local_path
 from rbp_lab.names import clean_name
 
@@ -142,7 +143,8 @@ def _labels(source: HFModel) -> list[str]:
             return sorted(path.name for path in local_path(source.path).iterdir() if path.is_dir())
         from huggingface_hub import list_repo_refs
 
-        return [branch.name for branch in list_repo_refs(source.path).branches]
+        with cache_alone_when_unreachable():
+            return [branch.name for branch in list_repo_refs(source.path).branches]
 
 
 def _checkpoint(source: HFModel, label: str) -> HFModel:

@@ -9,6 +9,7 @@ import numpy as np
 
 from rbp_lab.errors import LabError
 from rbp_lab.hub_errors import explained, quiet
+from rbp_lab.hub_files import cache_alone_when_unreachable
 from rbp_lab.ladder.aggregate.tasks import Split, with_noise
 from rbp_lab.names import check_name
 
@@ -78,7 +79,11 @@ class HubClasses:
     def _rows(self, part: str) -> Any:
         import datasets
 
-        with quiet(downloads=True), explained(f"task {self.name}: cannot read split {part} of {self.path}"):
+        with (
+            quiet(downloads=True),
+            explained(f"task {self.name}: cannot read split {part} of {self.path}"),
+            cache_alone_when_unreachable(),
+        ):
             rows = datasets.load_dataset(
                 self.path, self.config, split=part, revision=self.revision, data_files=self.data_files or None
             )

@@ -1,0 +1,67 @@
+"""Having the files of a hub repository here before transformers reads them.
+
+It would fetch them as well, but takes some that the hub fails to give for files that are not there: without its
+tokenizer_config.json a tokenizer may be another one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from contextlib import suppress
+from fnmatch import fnmatch
+from pathlib import Path
+
+from rbp_lab.errors import LabError
+from rbp_lab.hub_files import persistently
+from rbp_lab.models.files import ALWAYS, WEIGHTS, weight_files
+
+
+def fetch_small_files(path: str, commit: str) -> None:
+    """Have config, tokenizer and code of a repository at a commit in the local cache; errors are the hub's own.
+
+    Where the hub is out of order, those of an earlier visit do.
+    """
+    from huggingface_hub import list_repo_files, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        names = list_repo_files(path, revision=commit)
+    except HfHubHTTPError:
+        if try_to_load_from_cache(path, "tokenizer_config.json", revision=commit) is None:  # nor known to be missing
+            raise
+        return
+    _fetch(path, commit, [name for name in names if name.endswith(".py") or any(fnmatch(name, one) for one in ALWAYS)])
+
+
+def fetch_weights(path: str, commit: str) -> None:
+    """Have the weights of a repository at a commit in the local cache, complete; errors are the hub's own."""
+    from huggingface_hub import list_repo_files, try_to_load_from_cache
+
+    config = try_to_load_from_cache(path, "config.json", revision=commit)
+    with suppress(LabError):
+        weight_files(Path(str(config)).parent)
+        return
+    _fetch(path, commit, weight_names(list_repo_files(path, revision=commit)))
+
+
+def _fetch(path: str, commit: str, names: list[str]) -> None:
+    from huggingface_hub import snapshot_download
+
+    persistently(lambda: snapshot_download(path, revision=commit, allow_patterns=names))
+
+
+def weight_names(names: Collection[str]) -> list[str]:
+    """Those of a repository's files that transformers loads weights from; see ``files.weight_files``.
+
+    Where none has a name that it looks for, all safetensors files at the top, or else all .bin files.
+    """
+    for whole, index in WEIGHTS:
+        if whole in names:
+            return [whole]
+        if index in names:
+            part = re.compile(r"{}-\d+-of-\d+\{}".format(*os.path.splitext(whole)))
+            return [index, *(name for name in names if part.fullmatch(name))]
+    top = [name for name in names if "/" not in name]
+    return [name for name in top if name.endswith(".safetensors")] or [name for name in top if name.endswith(".bin")]
