@@ -21,11 +21,12 @@ from rbp_lab.records import RunHeader, RunRecord
 # value: nats; +inf when RBP_k (p_{N,k}) was 0. se_log: standard error of ln value over documents, NaN when unknown.
 # documents: how many se_log is over, missing when unknown.
 # n: scored tokens (windows for "neg_log_p"), missing when unknown. key: of the record, "" for published values.
-# training_tokens: what the model had been trained on, missing when unknown.
+# training_tokens: what the model had been trained on. warmup_tokens: until its learning rate had reached the peak.
+# flops: of its training, as published. Each is missing when unknown.
 COLUMNS = {
     "model": "str", "family": "str", "size": "float64", "dataset": "str", "metric": "str", "k": "Int64",
     "window": "Int64", "value": "float64", "se_log": "float64", "n": "Int64", "key": "str", "training_tokens": "Int64",
-    "documents": "Int64",
+    "documents": "Int64", "warmup_tokens": "Int64", "flops": "float64",
 }  # fmt: skip
 METRICS = tuple(QUANTITIES)
 SIZES = ("non_embedding_params", "total_params")
@@ -68,6 +69,7 @@ def _record_rows(
     base = {
         "model": record.model.name, "family": record.model.family, "dataset": record.dataset.name,
         "size": size_of(record, size), "key": record.key, "training_tokens": record.model.training_tokens,
+        "warmup_tokens": record.model.warmup_tokens,
     }  # fmt: skip
     rows = []
     for quantity in QUANTITIES.values():
@@ -131,7 +133,8 @@ def check_comparable(records: Sequence[RunRecord | RunHeader]) -> None:
 
 def validate(points: pd.DataFrame, where: str = "the points") -> pd.DataFrame:
     """The table with exactly ``COLUMNS`` in order and their types; LabError on duplicates and impossible values."""
-    points = points.assign(**{name: pd.NA for name in ("training_tokens", "documents") if name not in points})
+    optional = {"training_tokens": pd.NA, "documents": pd.NA, "warmup_tokens": pd.NA, "flops": np.nan}
+    points = points.assign(**{name: missing for name, missing in optional.items() if name not in points})
     missing = [name for name in COLUMNS if name not in points.columns]
     if missing:
         raise LabError(f"{where} lack the columns {', '.join(missing)}; expected {', '.join(COLUMNS)}")

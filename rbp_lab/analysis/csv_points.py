@@ -9,6 +9,7 @@ import pandas as pd
 
 from rbp_lab.data.readers import csv_rows
 from rbp_lab.errors import LabError, shown
+from rbp_lab.fits.compute import OPERATIONS
 from rbp_lab.points import COLUMNS, METRICS, validate
 from rbp_lab.quantities import CE, QUANTITIES, RBP, neg_log
 from rbp_lab.store.tables import unescaped
@@ -21,7 +22,8 @@ def points_from_csv(path: str | Path, size: str = "non_embedding_params") -> pd.
     """Points from a CSV of published values, or from a points.csv that an analysis wrote.
 
     Published layout: family, model, ``size`` (a column of that name), dataset, k, and neg_log_rbp or rbp (both must
-    agree to 1e-4); optional se_log, documents, n. A row with k = CE takes its value from a column ``value``.
+    agree to 1e-4); optional se_log, documents, n, training_tokens, warmup_tokens, flops (of the training; where tokens
+    are not given they are flops/(6·size)). A row with k = CE takes its value from a column ``value``.
     Raises LabError that names the file, the line and the column.
     """
     path = Path(path)
@@ -66,8 +68,8 @@ def _csv_row(path: Path, line: int, row: dict[str, str], size: str, published: b
             )
         return value
 
-    def whole(column: str) -> int:
-        value = number(column, 1, LARGEST_WHOLE)
+    def whole(column: str, least: int = 1) -> int:
+        value = number(column, least, LARGEST_WHOLE)
         if value != int(value):
             raise LabError(f"{path}, line {line}, column {column!r}: expected a whole number, got {row[column]!r}")
         return int(value)
@@ -84,14 +86,19 @@ def _csv_row(path: Path, line: int, row: dict[str, str], size: str, published: b
         value = _published_value(path, line, row, number, nats, optional)
     else:
         value = nats("value")
+    length = number(size if published else "size", 1)
+    flops = number("flops", 1) if optional("flops") else math.nan
+    tokens = whole("training_tokens", 0) if optional("training_tokens") else pd.NA
+    if tokens is pd.NA and not math.isnan(flops):
+        tokens = round(flops / (OPERATIONS * length))
     return {
         "model": text("model"), "family": text("family"), "dataset": text("dataset"), "metric": metric,
-        "size": number(size if published else "size", 1), "k": whole("k") if QUANTITIES[metric].of_k else pd.NA,
+        "size": length, "k": whole("k") if QUANTITIES[metric].of_k else pd.NA,
         "window": whole("window") if optional("window") else 1, "value": value,
         "se_log": number("se_log", 0) if optional("se_log") else math.nan,
         "n": whole("n") if optional("n") else pd.NA, "key": row.get("key", ""),
-        "training_tokens": whole("training_tokens") if optional("training_tokens") else pd.NA,
-        "documents": whole("documents") if optional("documents") else pd.NA,
+        "training_tokens": tokens, "documents": whole("documents") if optional("documents") else pd.NA,
+        "warmup_tokens": whole("warmup_tokens", 0) if optional("warmup_tokens") else pd.NA, "flops": flops,
     }  # fmt: skip
 
 

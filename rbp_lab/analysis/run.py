@@ -19,7 +19,8 @@ from rbp_lab.errors import LabError
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
 from rbp_lab.laws import vocabularies
 from rbp_lab.laws.base import Inputs, Law
-from rbp_lab.laws.registry import LAWS, POWER_LAWS, Results, compute, sections, tables
+from rbp_lab.laws.registry import LAWS, POWER_LAWS, TOKEN_LAWS, Results, compute, sections, tables
+from rbp_lab.laws.trajectories import fit_along, shown_of
 from rbp_lab.papers.run import PAPER_LAWS, AgainstPapers, against_papers
 from rbp_lab.papers.section import papers_section
 from rbp_lab.papers.terminal import show_papers
@@ -62,6 +63,7 @@ def analyze(
     records: Sequence[RunRecord] = (),
     papers: bool = False,
     source: str = "",
+    axis: str = "size",
     console: Console | None = None,
 ) -> Analysis:
     """Fit the laws to a table of points and write points.csv, fits.csv, fits.parquet and report.html with its figures.
@@ -72,29 +74,36 @@ def analyze(
     records: the runs behind the points, when there are; they show where ties or one document decide. papers: also ours
     beside the published numbers, paper_comparison.csv and a section of the report, with the laws that are compared.
     source: where values without runs came from, such as the name of a file; the report names it for every point.
+    axis: "size" for laws in S; "tokens" for the laws along trainings in place of them, "size+tokens" for the joint laws
+    as well.
     Every file appears complete or not at all; files of an earlier analysis in the same place that this one does not
     write are removed; a finished analysis of the same inputs is found and its files are kept as they are. Prints
     tables and paths to ``console`` when one is given. Raises LabError when there are no points.
     """
     if points.empty:
         raise LabError("there are no points to analyse")
-    out, points = Path(out_dir), with_sizes(points, fit.least_sizes)
-    fits = fit_all(points, fit.confidence, records, size)
+    out, along = Path(out_dir), axis != "size"
+    points = points if along else with_sizes(points, fit.least_sizes)
+    fits = (
+        fit_along(points, fit.least_tokens, fit.confidence) if along
+        else fit_all(points, fit.confidence, records, size)
+    )  # fmt: skip
     measured = sorted(int(k) for k in points["k"].dropna().unique())
     shown = tuple(k for k in fit.figure_ks if k in measured) or tuple(measured[:3])
-    inputs = Inputs(points, fits, tuple(records), shown, size, fit.confidence, fit.laws, fit.every_figure)
-    digest = _digest(points, records, fit, size, papers, source)
+    inputs = Inputs(points, fits, tuple(records), shown, size, fit.confidence, fit.laws, fit.every_figure, fit)
+    digest = _digest(points, records, fit, size, papers, source, axis)
     files = _found(out, digest)
     fresh = not files
-    chosen = LAWS if fit.laws else POWER_LAWS
+    chosen = TOKEN_LAWS[axis] if along else LAWS if fit.laws else POWER_LAWS
     compared = [law for law in LAWS if law in PAPER_LAWS] if papers else []
-    results = compute([law for law in LAWS if law in compared or (fresh and law in chosen)], inputs)
+    every = TOKEN_LAWS[axis] if along else LAWS
+    results = compute([law for law in every if law in compared or (fresh and law in chosen)], inputs)
     beside = against_papers(inputs, results) if papers else None
     if fresh:
         earlier = _manifest(out)["files"]
         if earlier:
             _write_manifest(out, "", earlier)  # interrupted from here on, nothing in this place counts as finished
-        shown_laws = [law for law in LAWS if law in chosen or law in compared]
+        shown_laws = [law for law in every if law in chosen or law in compared]
         files = _write_all(out, inputs, shown_laws, results, beside, fit.formats, source)
         names = [f.name for f in files]
         for stale in set(earlier) - set(names):
@@ -102,7 +111,8 @@ def analyze(
         _write_manifest(out, digest, names)
     if console is not None:
         bits = results.get(vocabularies.name) or vocabularies.compute(inputs)
-        show(console, points, fits, shown, bits.tables.get("bits_per_byte"), f"{vocabularies.NOT_COMPARABLE}:")
+        printed = shown_of(fits, shown) if along else fits
+        show(console, points, printed, shown, bits.tables.get("bits_per_byte"), f"{vocabularies.NOT_COMPARABLE}:")
         if beside is not None:
             show_papers(console, beside.comparisons, beside.lines)
         figures = [f for f in files if fit.formats and f.suffix == f".{fit.formats[0]}"]

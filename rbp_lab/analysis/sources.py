@@ -12,6 +12,7 @@ import pandas as pd
 from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.config.schemas import Filters, KSpec
 from rbp_lab.errors import LabError, one_of, shown
+from rbp_lab.laws.registry import AXES
 from rbp_lab.points import (
     COLUMNS,
     SIZES,
@@ -56,7 +57,10 @@ class LoadedRun:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which points an analysis takes. source: one of ``SOURCES``, or several joined by +; the rest as analyze.yaml."""
+    """Which points an analysis takes. source: one of ``SOURCES``, or several joined by +; the rest as analyze.yaml.
+
+    Laws in tokens also take −log p_{N,k}, of runs whose tables are there, for the N of ``k.windows``.
+    """
 
     store: str
     k: KSpec
@@ -65,6 +69,7 @@ class Selection:
     project: str | None = None
     entity: str | None = None
     size: str = "non_embedding_params"
+    axis: str = "size"
     filters: Filters = field(default_factory=Filters)
     tracking: Tracking = NO_TRACKING
 
@@ -76,7 +81,7 @@ def gather(selection: Selection) -> AnalysisInputs:
     newest of one source; values are never averaged. Raises LabError on an unknown source, on runs that must not share
     a table, or when nothing is left.
     """
-    names, size = selection.source.split("+"), selection.size
+    names, size, windows = selection.source.split("+"), selection.size, windows_of(selection.axis, selection.k)
     for name in names:
         if name == "wandb-offline":
             raise LabError(
@@ -111,9 +116,9 @@ def gather(selection: Selection) -> AnalysisInputs:
     remote = [run.remote for run in runs if run.record is None and run.remote is not None]
     ks = selection.k.thresholds
     if not remote:
-        return AnalysisInputs(points_from_records(records, ks, size), records, selection.source, notes)
+        return AnalysisInputs(points_from_records(records, ks, size, windows), records, selection.source, notes)
     check_comparable([run.header for run in runs])
-    tables = [points_from_records(records, ks, size)] if records else []
+    tables = [points_from_records(records, ks, size, windows)] if records else []
     rows = [row for run in remote for row in summary_rows(run, ks, size)]
     tables.append(pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS))
     for run in remote:
@@ -121,6 +126,15 @@ def gather(selection: Selection) -> AnalysisInputs:
         lacks = f", and of these k: {', '.join(str(k) for k in ks if k not in has)}" if len(has) < len(ks) else ""
         notes.append(f"run {run.where}: {run.why}, so its summary is used; that rules out {NEEDS_TABLES}{lacks}")
     return AnalysisInputs(validate(pd.concat(tables, ignore_index=True)), records, selection.source, notes)
+
+
+def windows_of(axis: str, k: KSpec) -> list[int]:
+    """The N of −log p_{N,k} among the points: those measured for laws in tokens, none for laws in S, which have others.
+
+    LabError when ``axis`` is none.
+    """
+    one_of("axis", axis, AXES)
+    return [] if axis == "size" else k.windows
 
 
 def _load(name: str, selection: Selection, notes: list[str]) -> list[LoadedRun]:

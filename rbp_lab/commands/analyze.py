@@ -39,7 +39,7 @@ class AnalysisRequest(Selection):
 
 def run(config: Mapping[str, Any], console: Console | None = None) -> None:
     """``rbp-lab analyze``, printed to ``console`` (a new one by default) and mirrored as ``tracking`` says."""
-    config = {name: node for name, node in config.items() if name != "study"}  # what made the runs is no part of it
+    config = {name: node for name, node in config.items() if name not in ("study", "models")}  # what made the runs
     request, console = read(AnalysisRequest, config), console or terminal()
     given, default = request.out, Store(request.store).analysis(request.name).directory
     out = default if given is None else Path(os.path.expanduser(given))
@@ -51,6 +51,6 @@ def run(config: Mapping[str, Any], console: Console | None = None) -> None:
         print_line(console, f"note: {line}")
     analyze(
         inputs.points, out, request.fit, size=request.size, records=inputs.records, papers=request.papers,
-        source=inputs.source, console=console,
+        source=inputs.source, axis=request.axis, console=console,
     )  # fmt: skip
     mirror_analysis(request.tracking, request.store, out, config)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from rbp_lab.analysis.run import analyze
+from rbp_lab.analysis.sources import windows_of
 from rbp_lab.commands.measure import MeasureRequest, MeasureSettings, job_from_config
 from rbp_lab.commands.train import train
 from rbp_lab.config.build import MADE, part, read
@@ -25,11 +26,16 @@ from rbp_lab.tracking.wandb.analysis import mirror_analysis
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRequest(MeasureSettings):
-    """What ``conf/demo.yaml`` composes. models: in the order of training. training: the dataset trained on."""
+    """What ``conf/demo.yaml`` composes. models: in the order of training. training: the dataset trained on.
+
+    name: results go to <store>/analysis/<name>. axis: of the laws, as in ``conf/analyze.yaml``.
+    """
 
     models: dict[str, Annotated[ModelSource, MADE]]
     training: Annotated[TextSource, MADE]
     fit: FitChoices = field(default_factory=FitChoices)
+    name: str = "demo"
+    axis: str = "size"
 
 
 def run(config: Mapping[str, Any]) -> None:
@@ -47,9 +53,8 @@ def run(config: Mapping[str, Any]) -> None:
         print_line(console, str(trained))
         jobs = checkpoint_configs({**part(MeasureRequest, config), "model": config["models"][name]})
         records += [o.record for o in run_each(map(job_from_config, jobs), lambda line: print_line(console, line))]
-    out = Store(request.store).analysis("demo").directory
-    points = points_from_records(records, request.k.thresholds)
-    analyze(points, out, request.fit, records=records, console=console)
+    out = Store(request.store).analysis(request.name).directory
+    points = points_from_records(records, request.k.thresholds, windows=windows_of(request.axis, request.k))
+    analyze(points, out, request.fit, records=records, axis=request.axis, console=console)
     mirror_analysis(request.tracking, request.store, out, config)
-    print_line(console, f"demo finished in {number(time.monotonic() - begin, 0)} s")
-    return None
+    return print_line(console, f"demo finished in {number(time.monotonic() - begin, 0)} s")

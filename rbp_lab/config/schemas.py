@@ -14,6 +14,7 @@ IMPLEMENTATIONS = ("auto", "reference", "torch", "numba", "triton-chunked", "tri
 CANDIDATES = ("rows", "tokenizer")
 DEVICES = ("auto", "cpu", "cuda")
 PLACEMENTS = ("auto", "single", "balanced")
+LOSSES = ("log", "huber")  # of ln value: squares, or Huber's with delta 1e-3
 FORMATS = ("png", "svg", "pdf")
 LARGEST_K = 2**31 - 1  # ranks and window lengths are kept in 32 bits
 MOST_MB = 2**30
@@ -150,6 +151,9 @@ class FitChoices:
     confidence: of every interval. figure_ks: the k drawn against S and listed per model. laws: every law, not only the
     power laws in S. least_sizes: data sets on which no family has so many sizes take no part in laws in S. formats: of
     FORMATS, in which each figure is also a file of its own. every_figure: also figures of one k at a time.
+
+    For laws in tokens: least_tokens: checkpoints with fewer take no part. loss: of ln value in the law in size and
+    tokens. E: the asymptote of cross-entropy there, when it is known, and E_source where from.
     """
 
     confidence: float = 0.95
@@ -158,8 +162,18 @@ class FitChoices:
     least_sizes: int = 1
     formats: list[str] = field(default_factory=list)
     every_figure: bool = False
+    least_tokens: int = 0
+    loss: str = "log"
+    E: float | None = None
+    E_source: str = ""
 
     def __post_init__(self) -> None:
+        one_of("fit.loss", self.loss, LOSSES)
+        if self.E is not None and not (self.E >= 0 and self.E_source.strip()):
+            raise LabError(
+                f"fit.E must be a cross-entropy of at least 0 nats, with where it is from: fit.E=1.69 "
+                f"'fit.E_source=\"arXiv 2203.15556\"'; got {shown(self.E)} and {shown(self.E_source)}"
+            )
         if not 0 < self.confidence < 1:
             raise LabError(f"fit.confidence must lie between 0 and 1; got {shown(self.confidence)}")
         if self.least_sizes < 1:

@@ -55,7 +55,7 @@ def family_name(family: str | None) -> str:
 class Label:
     """What a fit is about. family: POOLED for all of a data set. metric: a name in QUANTITIES, or any other.
 
-    k: None for CE. window: N (1 for RBP).
+    k: None for CE. window: N (1 for RBP). training: of a law along one training, what its models are called; "" else.
     """
 
     family: str | None = ""
@@ -63,6 +63,7 @@ class Label:
     metric: str = ""
     k: int | None = None
     window: int = 1
+    training: str = ""
 
     @property
     def quantity(self) -> str:
@@ -77,7 +78,7 @@ class Label:
         return entry.in_tex(self.k, self.window) if entry else r"\mathrm{value}"
 
     def __str__(self) -> str:
-        where = ", ".join(part for part in (family_name(self.family), self.dataset) if part)
+        where = ", ".join(part for part in (self.training or family_name(self.family), self.dataset) if part)
         return f"{self.quantity} ({where})" if where else self.quantity
 
 
@@ -87,7 +88,7 @@ NO_LABEL = Label()
 # What a law may run along → its name in a sentence, and what one of its points is.
 AXES = {
     "S": ("size S", "model"),
-    "D": ("number of training tokens D", "model"),
+    "D": ("number of training tokens D", "checkpoint"),
     "compute": ("training compute C", "model"),
     "k": ("threshold k", "threshold"),
 }
@@ -285,6 +286,8 @@ class FitResult:
             "metric": self.label.metric, "k": self.label.k, "window": self.label.window, "form": self.form,
             "status": self.status, "message": self.message, "n": self.n, "dof": self.dof,
         }  # fmt: skip
+        if self.points.axis != "S":
+            row |= {"axis": self.points.axis, "training": self.label.training}
         for name, value in self.params.items():
             low, high = self.intervals.get(name, (None, None))
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}

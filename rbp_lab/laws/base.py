@@ -13,6 +13,7 @@ from typing import Protocol
 
 import pandas as pd
 
+from rbp_lab.config.schemas import FitChoices
 from rbp_lab.figures.style import FamilyStyle, family_styles
 from rbp_lab.fits.documents import DocumentEffects
 from rbp_lab.fits.influence import few_documents
@@ -30,7 +31,7 @@ class Inputs:
 
     points: the tidy table. fits: the power laws of ``points`` in S. records: the runs behind the points, none for
     published values. shown: the k drawn and listed at length. size: what S is. everything: False for the power laws in
-    S alone, without other forms, bands and counts. every_figure: also those of one k at a time.
+    S alone, without other forms, bands and counts. every_figure: also those of one k at a time. choices: of the rest.
     """
 
     points: pd.DataFrame
@@ -41,6 +42,7 @@ class Inputs:
     confidence: float = 0.95
     everything: bool = True
     every_figure: bool = False
+    choices: FitChoices = field(default_factory=FitChoices)
 
     @cached_property
     def ks(self) -> list[int]:

@@ -19,6 +19,8 @@ from rbp_lab.laws import (
     overview,
     paired,
     scaling,
+    surface,
+    tokens,
     vocabularies,
 )
 from rbp_lab.laws.base import Inputs, Law, LawResult
@@ -30,6 +32,9 @@ LAWS: tuple[Law, ...] = (
 )  # fmt: skip
 # What the power laws in S alone give, and what classifiers of one size give.
 POWER_LAWS: tuple[Law, ...] = (overview, aggregate, vocabularies, scaling, over_k)
+# What checkpoints give, by the axis that is asked for.
+TOKEN_LAWS: dict[str, tuple[Law, ...]] = {"tokens": (tokens,), "size+tokens": (tokens, surface)}
+AXES = ("size", *TOKEN_LAWS)
 
 Results = dict[str, LawResult]
 

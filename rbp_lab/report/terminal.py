@@ -102,19 +102,24 @@ def models_table(points: pd.DataFrame, dataset: str, ks: Sequence[int] = (1, 10,
 
 
 def exponents_table(fits: Sequence[FitResult], dataset: str) -> Table:
-    """One row per fit of a data set: quantity, family, α with its interval, R², RMSE, and the warning codes."""
+    """One row per fit of a data set: quantity, family, α with its interval, R², RMSE, and the warning codes.
+
+    Of laws along trainings, the training in place of the family.
+    """
     mine = [f for f in fits if f.label.dataset == dataset and f.ok]
     level = percent(mine[0].confidence) if mine else "95%"
-    table = Table(title=Text(f"Exponents on {visible(dataset)}: value ∝ S^−α, R² in log10-log10"), title_justify="left")
+    axis = mine[0].points.axis if mine else "S"
+    title = Text(f"Exponents on {visible(dataset)}: value ∝ {axis}^−α, R² in log10-log10")
+    table = Table(title=title, title_justify="left")
     table.add_column("quantity", no_wrap=True)
-    table.add_column("family", no_wrap=True)
+    table.add_column("family" if axis == "S" else "training", no_wrap=True)
     for name in ("α", f"{level} interval", "R²", "RMSE %", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("warnings")
     for f in mine:
         low, high = f.intervals["alpha"]
         table.add_row(
-            f.label.quantity, Text(visible(family_name(f.label.family))), number(f.params["alpha"]),
+            f.label.quantity, Text(visible(f.label.training or family_name(f.label.family))), number(f.params["alpha"]),
             Text(bracket(low, high)), number(f.r2, 4), number(f.rmse_percent, 2), str(f.n), " ".join(f.warnings),
         )  # fmt: skip
     return table
@@ -126,7 +131,8 @@ def notes(fits: Sequence[FitResult], dataset: str) -> list[str]:
     reasons: dict[tuple[str, str], list[str]] = {}
     for f in mine:
         if not f.ok:
-            reasons.setdefault((family_name(f.label.family), f.message), []).append(f.label.quantity)
+            about = f.label.training or family_name(f.label.family)
+            reasons.setdefault((about, f.message), []).append(f.label.quantity)
     lines = [f"no fit for {family} {', '.join(names)}: {why}" for (family, why), names in reasons.items()]
     codes = sorted({code for f in mine for code in f.warnings})
     return lines + [f"{code}: {WARNINGS[code]}" for code in codes]

@@ -169,6 +169,7 @@ def summary_rows(run: RemoteRun, ks: Sequence[int], size: str) -> list[dict[str,
         "model": header.model.name, "family": header.model.family, "dataset": header.dataset.name, "window": 1,
         "size": float(params.non_embedding if size == "non_embedding_params" else params.total),
         "n": int(numbers[STEP]), "key": header.key, "documents": int(numbers.get("documents", 0)) or pd.NA,
+        "training_tokens": header.model.training_tokens, "warmup_tokens": header.model.warmup_tokens,
     }  # fmt: skip
 
     def se(name: str) -> float:

@@ -1,0 +1,49 @@
+"""The size and the training tokens that reach a value with the least compute (arXiv 2203.15556, section 3.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+OPERATIONS = 6.0  # of a parameter and token: two forwards, four backwards (arXiv 2001.08361, section 2.1)
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """size, tokens: N and D. operations: C = 6·N·D, without those of embedding and head when N is without them."""
+
+    size: float
+    tokens: float
+
+    @property
+    def operations(self) -> float:
+        return OPERATIONS * self.size * self.tokens
+
+
+UNREACHABLE = Optimum(math.nan, math.nan)
+
+
+def optimum(params: Mapping[str, float], target: float) -> Optimum:
+    """The N and D of least C with E + A·N^−a + B·D^−b = target; NaN when the target is not above E.
+
+    With m = target − E, at the optimum a·A·N^−a = b·B·D^−b (the gradients of the value and of C are parallel in ln N
+    and ln D), so A·N^−a = m·b/(a + b) and B·D^−b = m·a/(a + b).
+    """
+    a, b, rest = params["a"], params["b"], target - params.get("E", 0.0)
+    if not rest > 0:
+        return UNREACHABLE
+    try:
+        return Optimum(
+            (params["A"] * (a + b) / (rest * b)) ** (1 / a), (params["B"] * (a + b) / (rest * a)) ** (1 / b)
+        )
+    except OverflowError:
+        return UNREACHABLE
+
+
+def best_for(params: Mapping[str, float], operations: float) -> Optimum:
+    """The N and D of least value with 6·N·D = operations: N = G·(C/6)^(b/(a + b)), G = (a·A/(b·B))^(1/(a + b))."""
+    a, b = params["a"], params["b"]
+    share = operations / OPERATIONS
+    size = (a * params["A"] / (b * params["B"])) ** (1 / (a + b)) * share ** (b / (a + b))
+    return Optimum(size, share / size)

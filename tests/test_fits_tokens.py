@@ -1,0 +1,140 @@
+"""The joint law in size and tokens: exact recovery, its special cases, intervals over trainings, least compute."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from rbp_lab.errors import LabError
+from rbp_lab.fits.compute import best_for, optimum
+from rbp_lab.fits.fit import fit
+from rbp_lab.fits.result import FitPoints
+from rbp_lab.fits.tokens import FORMS, FULL, SurfacePoints, evaluate, fit_surface
+
+TRUE = {"E": 1.5, "A": 18.0, "a": 0.28, "B": 60.0, "b": 0.31}
+SIZES, TOKENS = np.array([9e3, 25e3, 72e3, 180e3, 420e3, 1e6]), np.geomspace(36e3, 716e3, 8)
+SIZE, TOKEN = (grid.ravel() for grid in np.meshgrid(SIZES, TOKENS, indexing="ij"))
+RUN = np.repeat(np.arange(6), 8)
+
+
+def made(params=TRUE, of_run=0.0, of_point=0.0, seed=0) -> SurfacePoints:
+    """48 points of six trainings, with relative errors that a training shares and such of each point."""
+    rng = np.random.default_rng(seed)
+    noise = of_run * rng.standard_normal(6)[RUN] + of_point * rng.standard_normal(48)
+    return SurfacePoints(SIZE, TOKEN, evaluate(params, SIZE, TOKEN) * np.exp(noise), RUN)
+
+
+def without(*names: str) -> dict[str, float]:
+    return {name: value for name, value in TRUE.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("form", "params"),
+    zip(FORMS, (TRUE, without("E"), without("B", "b"), without("A", "a")), strict=True),
+)
+@pytest.mark.parametrize("loss", ["log", "huber"])
+def test_an_exact_law_is_found_by_its_form_and_by_the_full_one(form, params, loss):
+    found = fit_surface(made(params), form, loss=loss)
+    assert found.ok and found.params == pytest.approx(params, rel=1e-3)
+    assert found.left_out_percent < 0.01 and found.rmse_percent < 0.01
+    whole = fit_surface(made(params), FULL, loss=loss)
+    assert whole.at(SIZE, TOKEN) == pytest.approx(evaluate(params, SIZE, TOKEN), rel=1e-3)
+
+
+def test_it_is_the_two_term_form_where_that_fits_the_same():
+    """A second implementation in the package: least squares of ln value of the same formula."""
+    points = made(of_point=0.01)
+    other = fit("two_term", FitPoints(points.size, points.value, tokens=points.tokens))
+    ours = fit_surface(points).params
+    theirs = [other.params[name] for name in ("alpha", "beta", "E")]
+    assert [ours[name] for name in ("a", "b", "E")] == pytest.approx(theirs, rel=1e-3)
+
+
+def test_special_cases_never_fit_better_and_a_pinned_floor_stays():
+    points = made(of_run=0.01, of_point=0.003)
+    fits = {form: fit_surface(points, form) for form in FORMS}
+    assert all(fits[FULL].rmse_percent <= other.rmse_percent + 1e-9 for other in fits.values())
+    pinned = fit_surface(points, E=1.2)
+    assert pinned.params["E"] == 1.2 and pinned.pinned and "E" not in pinned.intervals
+    assert fits[FULL].rmse_percent <= pinned.rmse_percent
+    assert fit_surface(points, "A·N^−a + B·D^−b", E=1.2).params.keys() == {"A", "a", "B", "b"}
+    zero = fit_surface(points, E=0.0)
+    assert zero.params["a"] == pytest.approx(fits["A·N^−a + B·D^−b"].params["a"], rel=1e-4)
+
+
+def test_one_wild_point_moves_huber_less():
+    points = made(of_point=0.001)
+    value = points.value.copy()
+    value[20] *= 1.5
+    wild = SurfacePoints(points.size, points.tokens, value, points.run)
+    by_squares, by_huber = (fit_surface(wild, loss=loss).params["b"] for loss in ("log", "huber"))
+    assert abs(by_huber - TRUE["b"]) < 0.01 < abs(by_squares - TRUE["b"])
+
+
+@pytest.mark.parametrize(("of_run", "of_point"), [(0.0, 0.01), (0.01, 0.003)])
+def test_intervals_over_trainings_cover(of_run, of_point):
+    """Nominal 95 %, also where the points of a training share an error."""
+    hits, count = dict.fromkeys(TRUE, 0), 20
+    for seed in range(count):
+        found = fit_surface(made(of_run=of_run, of_point=of_point, seed=seed))
+        for name, (low, high) in found.intervals.items():
+            hits[name] += low <= TRUE[name] <= high
+    assert min(hits.values()) >= 0.8 * count, hits
+
+
+def test_differences_are_paired_over_trainings():
+    points = made(of_run=0.02, of_point=0.0005)
+    double = SurfacePoints(points.size, points.tokens, 2 * points.value, points.run)
+    value, low, high = fit_surface(double).difference(fit_surface(points), "b")
+    assert abs(value) < 1e-4 and low <= value <= high and high - low < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("points", "form", "E", "words"),
+    [
+        (made().where(RUN < 3), FULL, None, "at least 4 training runs; got 3"),
+        (made().where(np.isclose(TOKEN, TOKENS[0])), FULL, None, "tokens must differ: at least 3 are needed, got 1"),
+        (made(), FULL, 5.0, "fit.E=5 is not below every value, of which the least is 2.7"),
+        (SurfacePoints(np.full(48, 1e4), TOKEN, made().value, RUN), FULL, None, "sizes must differ: .* got 1"),
+    ],
+)
+def test_what_cannot_be_fitted_is_a_sentence(points, form, E, words):
+    found = fit_surface(points, form, E=E)
+    assert not found.ok and re.search(words, found.message) and not found.params
+
+
+def test_bad_numbers_are_refused():
+    with pytest.raises(LabError, match="every value must be positive and finite"):
+        SurfacePoints(SIZE, TOKEN, np.where(RUN == 0, np.inf, 1.0), RUN)
+    with pytest.raises(LabError, match=r"fit\.loss must be one of log, huber"):
+        fit_surface(made(), loss="l1")
+
+
+def test_least_compute_is_the_minimum_over_all_sizes():
+    target = 3.2
+    best = optimum(TRUE, target)
+    assert evaluate(TRUE, best.size, best.tokens) == pytest.approx(target)
+
+    def operations(log_size: float) -> float:
+        rest = target - TRUE["E"] - TRUE["A"] * math.exp(-TRUE["a"] * log_size)
+        return math.inf if rest <= 0 else 6 * math.exp(log_size) * (TRUE["B"] / rest) ** (1 / TRUE["b"])
+
+    grid = np.linspace(math.log(best.size) - 1, math.log(best.size) + 1, 2001)
+    assert min(map(operations, grid)) == pytest.approx(best.operations, rel=1e-5)
+    assert optimize.minimize_scalar(operations, bounds=(grid[0], grid[-1]), method="bounded").x == pytest.approx(
+        math.log(best.size), abs=1e-3
+    )
+    back = best_for(TRUE, best.operations)
+    assert (back.size, back.tokens) == pytest.approx((best.size, best.tokens))
+    assert math.isnan(optimum(TRUE, 1.5).size)
+
+
+def test_the_interval_of_the_least_compute_is_over_trainings():
+    found = fit_surface(made(of_run=0.005, of_point=0.003))
+    low, high = found.interval(lambda p: optimum(p, 3.2).operations)
+    assert low < optimum(found.params, 3.2).operations < high < 100 * low
+    assert np.isnan(found.interval(lambda p: optimum(p, 0.1).operations)).all()
