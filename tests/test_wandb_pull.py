@@ -32,7 +32,8 @@ def store(tmp_path_factory, tiny_model_dir, tiny_gpt2_dir):
     """Three records, measured without W&B: two models on one text, one of them on another. Do not write into it."""
     store = tmp_path_factory.mktemp("measured")
     for name, directory, seed in (("a", tiny_model_dir, 0), ("b", tiny_gpt2_dir, 0), ("b", tiny_gpt2_dir, 1)):
-        changes = {"model__path": str(directory), "model__name": name, "dataset__name": f"text-{seed}"}
+        changes = {"model__path": str(directory), "model__name": name, "dataset__name": f"text-{seed}",
+                   "model__training_tokens": 1000, "model__warmup_tokens": 10}  # fmt: skip
         measure(measure_config(directory, store, dataset__seed=seed, **changes))
     return store
 

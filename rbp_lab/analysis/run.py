@@ -85,7 +85,7 @@ def analyze(
     out, along = Path(out_dir), axis != "size"
     points = points if along else with_sizes(points, fit.least_sizes)
     fits = (
-        fit_along(points, fit.least_tokens, fit.confidence) if along
+        fit_along(points, fit.least_tokens, fit.confidence, records) if along
         else fit_all(points, fit.confidence, records, size)
     )  # fmt: skip
     measured = sorted(int(k) for k in points["k"].dropna().unique())

@@ -51,8 +51,8 @@ def run(config: Mapping[str, Any]) -> None:
         alone = {**config, "models": {name: config["models"][name]}}
         trained = train(model, request.training, request.store, request.force, (), request.tracking, alone)
         print_line(console, str(trained))
-        jobs = checkpoint_configs({**part(MeasureRequest, config), "model": config["models"][name]})
-        records += [o.record for o in run_each(map(job_from_config, jobs), lambda line: print_line(console, line))]
+        configs = checkpoint_configs({**part(MeasureRequest, config), "model": config["models"][name]})
+        records += [o.record for o in run_each(configs, job_from_config, lambda line: print_line(console, line))]
     out = Store(request.store).analysis(request.name).directory
     points = points_from_records(records, request.k.thresholds, windows=windows_of(request.axis, request.k))
     analyze(points, out, request.fit, records=records, axis=request.axis, console=console)

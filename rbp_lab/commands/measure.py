@@ -42,7 +42,7 @@ def run(config: Mapping[str, Any]) -> str:
 
     A model that names checkpoints is measured once for each of them.
     """
-    outcomes = run_each(map(job_from_config, checkpoint_configs(config)), lambda line: print(line, flush=True))
+    outcomes = run_each(checkpoint_configs(config), job_from_config, lambda line: print(line, flush=True))
     return "measured" if any(outcome.measured for outcome in outcomes) else "found"
 
 

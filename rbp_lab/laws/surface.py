@@ -116,7 +116,8 @@ def section(result: SurfaceLaw) -> Section | None:
         "One law for all checkpoints of all sizes, value = E + A·S^−a + B·D^−b (arXiv 2203.15556, section 3.3), beside "
         f"its special cases, fitted to ln value by {LOSSES[inputs.choices.loss]}. The unit of the intervals is a "
         "training, not a checkpoint: the law is fitted again without each training in turn (jackknife, t). The same "
-        "refits show by how much the law misses a training that it has not seen."
+        "refits show by how much the law misses a training that it has not seen. Errors of the documents, which are "
+        "common to all trainings, are not in these intervals."
     )
     if pinned is not None:
         lead += f" E of cross-entropy is pinned at {significant(pinned)} nats ({inputs.choices.E_source})."

@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from rbp_lab.fits.documents import DocumentEffects
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, FitResult, Label
+from rbp_lab.records import RunRecord
 from rbp_lab.text import count
 
 QUANTITY = ["metric", "window", "k"]
@@ -56,18 +58,26 @@ def quantities(points: pd.DataFrame, left_out: pd.DataFrame) -> Iterator[tuple[s
         yield dataset, family, label, mine
 
 
-def fit_along(points: pd.DataFrame, least_tokens: int = 0, confidence: float = 0.95) -> tuple[FitResult, ...]:
+def fit_along(
+    points: pd.DataFrame, least_tokens: int = 0, confidence: float = 0.95, records: Sequence[RunRecord] = ()
+) -> tuple[FitResult, ...]:
     """A power law of every quantity against training tokens, for each training by itself; refused fits among them.
 
-    In the order of ``order``. Labels carry the training.
+    In the order of ``order``. Labels carry the training. records: the runs behind the points, when there are: intervals
+    then count the errors of documents.
     """
     fits = []
-    for _, _, label, rows in quantities(points, checkpoints(points, least_tokens)):
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(record.dataset.name, []).append(record)
+    effects = {dataset: DocumentEffects(mine) for dataset, mine in groups.items()}
+    for dataset, _, label, rows in quantities(points, checkpoints(points, least_tokens)):
         for training, mine in rows.groupby("training"):
             along = FitPoints(
                 mine["training_tokens"].to_numpy(np.float64), mine["value"].to_numpy(), tuple(mine["model"]),
                 mine["se_log"].to_numpy(), axis="D", documents=mine["documents"].to_numpy(np.float64, na_value=np.nan),
             )  # fmt: skip
+            along = effects[dataset].with_errors(along, label) if dataset in effects else along
             fit = fit_power(along, replace(label, training=training), confidence)
             fit = replace(fit, method=fit.method.replace("log10 S", "log10 D"))
             fits.append((order(label, mine["size"].iloc[0]), fit))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 
 from rbp_lab.errors import LabError, note, note_once, warn
 from rbp_lab.measurement.devices import Runtime, choose_device, number_of_processes, place_in_cluster
@@ -16,23 +17,26 @@ from rbp_lab.store.records import DamagedRecord, has_record, read_totals, record
 from rbp_lab.store.shards import Gone, Partial
 
 
-def run_each(jobs: Iterable[Job], say: Callable[[str], None]) -> list[Outcome]:
-    """``run_job`` for each, with a line for each outcome. One that fails is said and does not stop the others.
+def run_each(
+    configs: Sequence[Mapping[str, Any]], job_of: Callable[[Mapping[str, Any]], Job], say: Callable[[str], None]
+) -> list[Outcome]:
+    """``run_job`` for the job of each configuration, with a line for each outcome.
 
-    LabError at the end when one failed: its own when there was no other.
+    Of several, one that fails is said and does not stop the others; LabError at the end.
     """
-    outcomes, failed = [], []
-    for job in jobs:
+    outcomes, failed = [], 0
+    for job in map(job_of, configs):
         try:
             outcomes.append(run_job(job))
         except LabError as error:
-            failed.append(error)
+            if len(configs) == 1:
+                raise
+            failed += 1
             warn(f"{job.model.name}: {str(error).removeprefix(f'model {job.model.name}: ')}")
             continue
         say(outcomes[-1].line())
     if failed:
-        ran = len(outcomes) + len(failed)
-        raise failed[0] if ran == 1 else LabError(f"{len(failed)} of {ran} checkpoints could not be measured")
+        raise LabError(f"{failed} of {len(configs)} checkpoints could not be measured")
     return outcomes
 
 
