@@ -111,7 +111,7 @@ def test_few_trainings_and_events_never_seen_are_said(tmp_path):
 
 
 def test_one_training_has_a_law_in_tokens_alone(tmp_path):
-    points = trajectories()
+    points = trajectories(warmup_tokens=pd.NA)  # none is left out
     analyze(points[points["size"] == SIZES[0]], tmp_path / "out", FitChoices(figure_ks=[1]), axis="tokens")
     fits = pd.read_csv(tmp_path / "out" / "fits.csv")
     assert set(fits["axis"]) == {"D"} and set(fits["training"]) == {"m0"} and len(fits) == len(TRUE)

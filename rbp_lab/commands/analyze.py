@@ -21,6 +21,8 @@ from rbp_lab.store.atomic import may_be_written
 from rbp_lab.store.layout import Store
 from rbp_lab.tracking.wandb.analysis import mirror_analysis
 
+MADE_BY = ("study", "models", "dataset")  # of an experiment: what makes the runs is no part of their analysis
+
 
 @dataclass(frozen=True)
 class AnalysisRequest(Selection):
@@ -39,7 +41,7 @@ class AnalysisRequest(Selection):
 
 def run(config: Mapping[str, Any], console: Console | None = None) -> None:
     """``rbp-lab analyze``, printed to ``console`` (a new one by default) and mirrored as ``tracking`` says."""
-    config = {name: node for name, node in config.items() if name not in ("study", "models")}  # what made the runs
+    config = {name: node for name, node in config.items() if name not in MADE_BY}
     request, console = read(AnalysisRequest, config), console or terminal()
     given, default = request.out, Store(request.store).analysis(request.name).directory
     out = default if given is None else Path(os.path.expanduser(given))

@@ -37,7 +37,8 @@ LEVELS = 9  # contours
 def tokens_figure(fits: Sequence[FitResult], sizes: Mapping[str, float], left_out: pd.DataFrame, title: str) -> Figure:
     """Points and power laws against D, a panel per quantity and a colour per training, darker for larger models.
 
-    fits: laws along trainings on one data set. sizes: S by training. left_out: rows of points that take no part.
+    fits: laws along trainings on one data set. sizes: S by training. left_out: rows of points that take no part, with
+    the column "training".
     """
     panels: dict[tuple, list[FitResult]] = {}
     for fit in fits:
@@ -53,7 +54,7 @@ def tokens_figure(fits: Sequence[FitResult], sizes: Mapping[str, float], left_ou
         out = out[out["k"].isna() if k is None else (out["k"] == k).fillna(False)]
         for fit in group:
             _training(ax, fit, colors[fit.label.training])
-            rest = out[[m.partition("@")[0] == fit.label.training for m in out["model"]]]
+            rest = out[out["training"] == fit.label.training]
             ax.plot(
                 rest["training_tokens"].to_numpy(float), rest["value"], "o", ms=4, mfc="none",
                 mec=colors[fit.label.training], mew=0.9,

@@ -64,7 +64,7 @@ def section(result: Tokens) -> Section:
     figures: dict[str, Drawing] = {}
     for dataset, mine in by_dataset(shown).items():
         out = result.left_out[(result.left_out["left_out"] != "") & (result.left_out["dataset"] == dataset)]
-        rows = inputs.points[inputs.points["model"].isin(out["model"]) & (inputs.points["dataset"] == dataset)]
+        rows = inputs.points.merge(out[["dataset", "model", "training"]], on=["dataset", "model"])
         size = dict(zip(result.left_out["training"], result.left_out["size"], strict=True))
         draw(figures, dataset, lambda f=mine, r=rows, s=size, d=dataset: tokens_figure(f, s, r, f"Tokens on {d}"))
     lead = (
