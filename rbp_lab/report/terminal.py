@@ -87,7 +87,8 @@ def models_table(points: pd.DataFrame, dataset: str, ks: Sequence[int] = (1, 10,
     table.add_column("model", no_wrap=True)
     for name in ["S", *(["CE"] if with_ce else []), *(f"RBP_{k}" for k in measured), "tokens"]:
         table.add_column(name, justify="right", no_wrap=True)
-    for _, model in rows.sort_values(["family", "size", "training_tokens"], kind="stable").drop_duplicates("model").iterrows():
+    ordered = rows.sort_values(["family", "size", "training_tokens"], kind="stable")
+    for _, model in ordered.drop_duplicates("model").iterrows():
         mine = rows[rows["model"] == model["model"]]
         ce = mine.loc[mine["metric"] == CE.name, "value"]
         value = {k: mine.loc[(mine["metric"] == RBP.name) & (mine["k"] == k), "value"] for k in measured}
