@@ -14,7 +14,7 @@ from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.config.schemas import FitChoices, KSpec
 from rbp_lab.errors import LabError
 from rbp_lab.fits.tokens import evaluate
-from rbp_lab.laws.trajectories import checkpoints, fit_along
+from rbp_lab.laws.trajectories import checkpoints, fit_along, training_of
 from rbp_lab.points import longest_trained, validate
 from tests.test_fits_tokens import SIZES, TOKENS
 
@@ -49,6 +49,11 @@ def test_what_takes_no_part_has_a_reason():
     early = reasons[f"m2@step{round(TOKENS[0])}"]
     assert early == f"warm-up: the learning rate reaches its peak at {WARMUP:,} tokens only"
     assert reasons[f"m2@step{round(TOKENS[3])}"] == "fewer than fit.least_tokens=200,000" and reasons["m2"] == ""
+
+
+def test_a_training_is_what_its_checkpoints_are_called_without_their_step():
+    names = ["m@step5", "m", "m@step5+int8", "m+int8", "m@stage1-step5-tokens1B"]
+    assert list(map(training_of, names)) == ["m", "m", "m+int8", "m+int8", "m"]
 
 
 def test_every_quantity_of_every_training_has_a_law_in_tokens():

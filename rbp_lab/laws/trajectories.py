@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -18,8 +19,11 @@ QUANTITY = ["metric", "window", "k"]
 
 
 def training_of(model: str) -> str:
-    """What the checkpoints of one training are called without their step: "pythia-14m" of "pythia-14m@step512"."""
-    return model.partition("@")[0]
+    """What the checkpoints of one training are called without their step: "pythia-14m" of "pythia-14m@step512".
+
+    A mark of rounded weights stays: "pythia-14m+int8" of "pythia-14m@step512+int8".
+    """
+    return re.sub(r"@[^@+]+", "", model, count=1)
 
 
 def checkpoints(points: pd.DataFrame, least_tokens: int = 0) -> pd.DataFrame:
