@@ -28,7 +28,7 @@ WARNINGS = {
     "few_models": "fewer than 7 models: the form of the law cannot be tested, and the interval is wide",
     "saturated": "fewer than 3 models have at least 5 effective events on both sides of the threshold",
     "zero_counts": "some models missed (or hit) never: their values are bounds, not measurements",
-    "curvature": "the residuals bend: a quadratic term in log S differs from zero at the 5 % level",
+    "curvature": "the residuals bend: a quadratic term in log S (log D) differs from zero at the 5 % level",
     "ridge": "the likelihood is flat along a ridge: the parameters trade off and their intervals say little",
     "tie_sensitive": "the exponent moves by more than a tenth of its interval when ties are broken the other way",
     "one_document_dominates": "one document left out moves the exponent by more than half of the residuals' interval",

@@ -120,17 +120,18 @@ def _answers(result: Tokens, shown: list[FitResult]) -> list[str]:
         if not fitted:
             continue
         betas = [f.params["alpha"] for f in fitted]
-        straight = sum("curvature" not in f.warnings for f in fitted)
+        straight = sum(f.n >= 5 and "curvature" not in f.warnings for f in fitted)
         late = [result.late[f.label] for f in fitted]
         slower = sum(m.ok and m.params["alpha"] < f.params["alpha"] for f, m in zip(fitted, late, strict=True))
-        among = f"from {number(min(betas), 3)} to {number(max(betas), 3)} over {len(fitted)} trainings"
         if len(fitted) == 1:
             notes.append(f"{quantity} on {dataset}: β = {number(betas[0], 3)}.")
             continue
         notes.append(
-            f"{quantity} on {dataset}: β {among}, {number(betas[0], 3)} for the smallest and {number(betas[-1], 3)} "
-            f"for the largest; RMSE at most {number(max(f.rmse_percent for f in fitted), 1)} %, no bend at the 5 % "
-            f"level in {straight} of {len(fitted)}; the later half falls less steeply in {slower} of {len(fitted)}."
+            f"{quantity} on {dataset} falls as a power of tokens, without a bend at the 5 % level, in {straight} of "
+            f"{len(fitted)} trainings: β = {number(betas[0], 3)} for the smallest and {number(betas[-1], 3)} for the "
+            f"largest, from {number(min(betas), 3)} to {number(max(betas), 3)} in all; RMSE at most "
+            f"{number(max(f.rmse_percent for f in fitted), 1)} %; the later half alone is less steep in {slower} of "
+            f"{len(fitted)}."
         )
     if len(out):
         reasons = out["left_out"].str.partition(":")[0].value_counts()
