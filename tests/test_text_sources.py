@@ -194,7 +194,8 @@ def compose(name: str, *overrides: str) -> dict:
     from omegaconf import OmegaConf
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return OmegaConf.to_container(hydra_compose(f"dataset/{name}", overrides=list(overrides)).dataset, resolve=True)
+        composed = hydra_compose(f"dataset/{name}", overrides=["+store=there", *overrides])
+        return OmegaConf.to_container(composed.dataset, resolve=True)
 
 
 # Sources of [RBP] (arXiv 2510.20387), section 4 and its released code: path, config, split, text.
@@ -224,6 +225,7 @@ def test_the_papers_corpora_compose_with_its_protocol(name):
 def test_the_generic_configs_hold_every_field_and_its_default(name, cls):
     given = {"hub": {"path": "owner/some"}, "local": {"files": "x.txt"}}[name]
     config = compose(name, *(f"dataset.{key}={value}" for key, value in given.items()))
+    given |= {"cache": "there/cache/corpora"} if name == "hub" else {}
     assert build(config, "dataset") == cls(**given)
     assert set(config) == {field.name for field in dataclasses.fields(cls)} | {"_target_"}
 

@@ -96,13 +96,15 @@ class Selection:
     Documents of at least min_chars characters are permuted by ``np.random.default_rng(shuffle_seed)`` (the
     permutation of ``datasets.Dataset.shuffle(seed)``; None keeps the order), and at most the first num_documents are
     taken (None takes all). [RBP] (arXiv 2510.20387, section 4) selects documents this way: 1000 of a corpus, and all
-    164 of HumanEval, which has fewer. name: of the dataset, for messages. Raises LabError on a value out of range.
+    164 of HumanEval, which has fewer. unique: of equal texts only the first is a candidate. name: of the dataset, for
+    messages. Raises LabError on a value out of range.
     """
 
     name: str
     shuffle_seed: int | None
     num_documents: int | None
     min_chars: int
+    unique: bool = False
 
     def __post_init__(self) -> None:
         where = f"dataset {self.name!r}"
@@ -144,6 +146,7 @@ class Selection:
         settings = {
             "shuffle_seed": self.shuffle_seed, "num_documents": self.num_documents, "min_chars": self.min_chars,
         }  # fmt: skip
+        settings |= {"unique": True} if self.unique else {}
         size = {"documents": len(texts), "characters": sum(map(len, texts))}
         return Corpus(self.name, texts, tuple(ids), fingerprint(ids, texts), {**info, **settings, **size})
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from rbp_lab.data.corpus import Corpus, Selection, check_name
+from rbp_lab.data.corpus_cache import keep_corpus, read_corpus
 from rbp_lab.data.rows import RowReader, flat, row_text
 from rbp_lab.data.spool import Spool
-from rbp_lab.data.tables import corpus_from_tables
+from rbp_lab.data.tables import corpus_from_stream, corpus_from_tables
 from rbp_lab.data.windows import Windowing
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, note_once, shown
 from rbp_lab.hub_errors import explained, quiet
 from rbp_lab.hub_files import cache_alone_when_unreachable, persistently, sound_files
 
@@ -33,9 +37,12 @@ class HubText:
     path: hub id (owner/dataset). config, revision: of the data set; null for its defaults. split: one, or several
     joined by "+", in that order. data_files: split → file pattern in the repository; without it, ``datasets`` fetches
     the files of all splits. streaming: reads the rows over the network and keeps their texts while it runs, instead
-    of a copy of the files on disk; same documents. field, template, where: as in ``LocalText``. protocol: how
-    documents are cut when scored. The rest is as in ``corpus.Selection``; the defaults are those of [RBP] (arXiv
-    2510.20387, section 4).
+    of a copy of the files on disk; same documents. shuffle_buffer: with streaming, ``datasets`` shuffles the files and
+    then so many rows at a time, and nothing is read once there are enough documents: another choice of documents, with
+    a fingerprint of its own, see ``tables.corpus_from_stream``. field, template, where: as in ``LocalText``. cache: a
+    directory that keeps the chosen documents, so that the next model reads the same; None reads the data set anew.
+    protocol: how documents are cut when scored. The rest is as in ``corpus.Selection``; the defaults are those of
+    [RBP] (arXiv 2510.20387, section 4).
     """
 
     path: str
@@ -45,12 +52,15 @@ class HubText:
     revision: str | None = None
     data_files: dict[str, Any] | None = None
     streaming: bool = False
+    shuffle_buffer: int | None = None
     field: str | None = None
     template: str | None = None
     where: dict[str, Any] | None = None
     shuffle_seed: int | None = 42
     num_documents: int | None = 1000
     min_chars: int = 1
+    unique: bool = False
+    cache: str | None = None
     protocol: Windowing = default(default_factory=Windowing)
 
     def __post_init__(self) -> None:
@@ -62,6 +72,21 @@ class HubText:
         if not all(part.strip() for part in self.split.split("+")):
             raise LabError(f"dataset.split names splits joined by +, for example validation+test; got {self.split!r}")
         row_text(self.field, self.template)
+        if self.shuffle_buffer is None:
+            return
+        if self.shuffle_buffer < 1:
+            raise LabError(f"dataset.shuffle_buffer must be at least 1 row, or null; got {self.shuffle_buffer}")
+        for name, wrong, right in (
+            ("streaming", not self.streaming, "true"),
+            ("shuffle_seed", self.shuffle_seed is None, "a number"),
+            ("num_documents", self.num_documents is None, "a number"),
+            ("split", "+" in self.split, "one split"),
+        ):
+            if wrong:
+                raise LabError(
+                    f"dataset.shuffle_buffer is for a streaming shuffle, which needs dataset.{name} to be {right}; got "
+                    f"{shown(getattr(self, name))}"
+                )
 
     def corpus(self) -> Corpus:
         """The selected documents; ids are "split/row number". The commit that was read is in the corpus's info.
@@ -70,12 +95,13 @@ class HubText:
             LabError: the data set cannot be had (unknown id, revision, split or configuration; no network and not in
                 the cache), a field is missing, nothing matches or nothing is selected.
         """
-        import datasets
-
         if os.path.exists(os.path.expanduser(self.path)):
             raise LabError(f"dataset.path={self.path} is a local path; give its files to dataset=local")
-        selection = Selection(self.name, self.shuffle_seed, self.num_documents, self.min_chars)
-        reader = RowReader(row_text(self.field, self.template), flat(self.where or {}))
+        if self.shuffle_buffer is not None:
+            note_once(
+                f"dataset {self.name}: a streaming shuffle of {self.shuffle_buffer} rows at a time chooses its "
+                "documents, others than the shuffle of the whole would; its fingerprint differs"
+            )
         asked = self.path + (f" ({self.config})" if self.config else "")
         splits: dict[str, Any] = {}
         with (
@@ -85,39 +111,63 @@ class HubText:
             sound_files(f"dataset {self.name!r}: {self.path}", self.path, "dataset", lambda: _forget(splits)),
         ):
             commit = self._commit()
-            for part in map(str.strip, self.split.split("+")):
-                load = partial(
-                    datasets.load_dataset,
-                    self.path,
-                    self.config,
-                    split=part,
-                    revision=commit or self.revision,
-                    data_files=self.data_files or None,
-                    streaming=self.streaming,
-                    # Sizes in the data set's card are those of all its files, so they cannot hold for some.
-                    verification_mode="no_checks" if self.data_files else "basic_checks",
-                )
-                splits[part] = persistently(load)
-            kind = StreamedSplit if self.streaming else StoredSplit
-            tables = [kind(rows, label, f"dataset {self.name!r}, {label}", reader) for label, rows in splits.items()]
-            commits = {commit or _commit_of_copy(rows) for rows in splits.values()}
-            if len(commits) > 1:
-                raise LabError(
-                    f"dataset {self.name!r}: splits in the cache are of several commits; set dataset.revision"
-                )
-            info = {
-                "source": "hub",
-                "path": self.path,
-                "config": self.config,
-                "split": self.split,
-                "revision": self.revision,
-                "commit": commits.pop(),
-                "data_files": self.data_files,
-                "field": self.field,
-                "template": self.template,
-                "where": self.where,
-            }
-            return corpus_from_tables(tables, selection, info, check=reader.check)
+            kept = None if self.cache is None else Path(self.cache) / self._digest()
+            found = None if kept is None else read_corpus(kept, self.name)
+            if found is not None and commit in (None, found.info["commit"]):
+                return found
+            corpus = self._choose(commit, splits)
+        if kept is not None:
+            keep_corpus(kept, corpus)
+        return corpus
+
+    def _digest(self) -> str:
+        """A hash (32 digits) of what decides which documents are chosen, but for the commit."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        what = {name: value for name, value in fields.items() if name not in ("name", "cache", "protocol")}
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+
+    def _choose(self, commit: str | None, splits: dict[str, Any]) -> Corpus:
+        """The documents, read from the data set; ``splits`` is filled with what ``datasets`` gives."""
+        import datasets
+
+        selection = Selection(self.name, self.shuffle_seed, self.num_documents, self.min_chars, self.unique)
+        reader = RowReader(row_text(self.field, self.template), flat(self.where or {}))
+        for part in map(str.strip, self.split.split("+")):
+            load = partial(
+                datasets.load_dataset,
+                self.path,
+                self.config,
+                split=part,
+                revision=commit or self.revision,
+                data_files=self.data_files or None,
+                streaming=self.streaming,
+                # Sizes in the data set's card are those of all its files, so they cannot hold for some.
+                verification_mode="no_checks" if self.data_files else "basic_checks",
+            )
+            splits[part] = persistently(load)
+        commits = {commit or _commit_of_copy(rows) for rows in splits.values()}
+        if len(commits) > 1:
+            raise LabError(f"dataset {self.name!r}: splits in the cache are of several commits; set dataset.revision")
+        info = {
+            "source": "hub",
+            "path": self.path,
+            "config": self.config,
+            "split": self.split,
+            "revision": self.revision,
+            "commit": commits.pop(),
+            "data_files": self.data_files,
+            "field": self.field,
+            "template": self.template,
+            "where": self.where,
+        }
+        if self.shuffle_buffer is not None:
+            ((label, rows),) = splits.items()
+            rows = rows.shuffle(seed=self.shuffle_seed, buffer_size=self.shuffle_buffer)
+            info |= {"shuffle_buffer": self.shuffle_buffer, "datasets": datasets.__version__}
+            return corpus_from_stream(rows, reader, selection, label, f"dataset {self.name!r}, {label}", info)
+        kind = StreamedSplit if self.streaming else StoredSplit
+        tables = [kind(rows, label, f"dataset {self.name!r}, {label}", reader) for label, rows in splits.items()]
+        return corpus_from_tables(tables, selection, info, check=reader.check)
 
     def _commit(self) -> str | None:
         """The commit that the revision means now, asked once for all splits; None where the hub gives none."""

@@ -6,6 +6,7 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from rbp_lab.errors import LabError
 
@@ -43,10 +44,16 @@ class Spool:
             raise _unkept(error) from error
 
 
+class Numbered(Protocol):
+    """Texts that can be had by number."""
+
+    def text(self, number: int) -> str: ...
+
+
 class SpooledTexts(Sequence[str]):
     """Texts of a spool in an order of their own. Equal to any sequence of the same texts."""
 
-    def __init__(self, spool: Spool, numbers: Sequence[int]):
+    def __init__(self, spool: Numbered, numbers: Sequence[int]):
         """numbers: of the texts, in the order in which they are given."""
         self._spool, self._numbers = spool, array("q", numbers)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from rbp_lab.data.corpus import Corpus, Selection
-from rbp_lab.data.rows import OTHER
+from rbp_lab.data.rows import OTHER, RowReader
 from rbp_lab.data.spool import Spool, SpooledTexts
 from rbp_lab.errors import LabError
+
+REPEATED = "with the text of another"
 
 
 class Table(Protocol):
@@ -60,7 +63,8 @@ def corpus_from_tables(
     then is known. Raises LabError as Selection, and when a chosen document is empty.
     """
     left_out: Counter[str] = Counter()
-    candidates = [_candidates(table, selection, left_out) for table in tables]
+    seen: set[int] = set()
+    candidates = [_candidates(table, selection, left_out, seen) for table in tables]
     check()
     starts = np.cumsum([0, *(len(numbers) for numbers, _ in candidates)])
     before = int(starts[-1]) + sum(number for reason, number in left_out.items() if reason != OTHER)
@@ -92,15 +96,58 @@ def _changed(table: Table) -> LabError:
     return LabError(f"{table.place} changed while it was read; measure again when it is written")
 
 
-def _candidates(table: Table, selection: Selection, left_out: Counter[str]) -> tuple[Sequence[int], array[int]]:
-    """Numbers and hashes of the documents that may be chosen; ``left_out`` counts the others by reason."""
+def _candidates(
+    table: Table, selection: Selection, left_out: Counter[str], seen: set[int]
+) -> tuple[Sequence[int], array[int]]:
+    """Numbers and hashes of the documents that may be chosen; ``left_out`` counts the others by reason.
+
+    seen: hashes of the documents before, of all tables, where a text may come once only.
+    """
     numbers, hashes = array("q"), array("q")
-    if table.length is not None and selection.min_chars == 0:
+    if table.length is not None and selection.min_chars == 0 and not selection.unique:
         return range(table.length), hashes
     for number, (text, reason) in enumerate(table.documents()):
         if text is None or (short := selection.why_too_short(text)) is not None:
             left_out[reason or short] += 1
+        elif selection.unique and hash(text) in seen:
+            left_out[REPEATED] += 1
         else:
+            if selection.unique:
+                seen.add(hash(text))
             numbers.append(number)
             hashes.append(hash(text))
     return numbers, hashes
+
+
+def corpus_from_stream(
+    rows: Iterable[Mapping[str, Any]],
+    reader: RowReader,
+    selection: Selection,
+    label: str,
+    place: str,
+    info: dict[str, Any],
+) -> Corpus:
+    """The Corpus of the first documents of a stream of rows that is shuffled already, which is read no further.
+
+    A text counts once, and a document's name is the label and the beginning of its text's SHA-256, since a stream does
+    not say which row of the data set comes. place: names the stream in messages. Raises LabError as Selection does.
+    """
+    spool, ids, left_out, read = Spool(), {}, Counter[str](), 0
+    for row in rows:
+        text, reason = reader(row, f"{place}, row {read} of its stream")
+        read += 1
+        if text is None or (short := selection.why_too_short(text)) is not None:
+            left_out[reason or short] += 1
+            continue
+        name = f"{label}/{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+        if name in ids:
+            left_out[REPEATED] += 1
+            continue
+        ids[name] = len(ids)
+        spool.append(text)
+        if len(ids) == selection.num_documents:
+            break
+    reader.check()
+    selection.order(len(ids), left_out)  # an error when nothing is chosen
+    counts = {"rows_read": read, "left_out": dict(left_out)}
+    return selection.corpus(SpooledTexts(spool, range(len(ids))), list(ids), {**info, **counts})
