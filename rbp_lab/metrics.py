@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats as distributions
+from scipy.special import stdtrit
 
 from rbp_lab.errors import LabError
 from rbp_lab.stats import UNIT, DocumentTable, RankStats
@@ -156,7 +156,7 @@ def ratio_estimate(
         return None
     ratio = x.sum() / n.sum()
     variance = len(n) / (len(n) - 1) * ((x - ratio * n) ** 2).sum() / n.sum() ** 2
-    t = distributions.t.ppf(0.5 + level / 2, len(n) - 1)
+    t = stdtrit(len(n) - 1, 0.5 + level / 2)
     if scale == "log":
         value, se_log, effect = ratio, np.sqrt(variance) / ratio, None
     elif ratio < 1:

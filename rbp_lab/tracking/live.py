@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats as distributions
+from scipy.special import stdtrit
 
 from rbp_lab.metrics import Estimate
 from rbp_lab.stats import UNIT, DocumentTable
@@ -69,7 +69,7 @@ class LiveIntervals:
 
 @lru_cache(maxsize=4)  # slow, and the same for every k of a row
 def _quantile(level: float, freedom: int) -> float:
-    return float(distributions.t.ppf(0.5 + level / 2, freedom))
+    return float(stdtrit(freedom, 0.5 + level / 2))
 
 
 def _hits(table: DocumentTable, thresholds: np.ndarray) -> np.ndarray:
