@@ -5,13 +5,20 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
+from rbp_lab.commands.positions import of_positions
+from rbp_lab.composition import plain
+from rbp_lab.config.build import build
+from rbp_lab.config.directory import CONF
+from rbp_lab.data.stdlib import StdlibText
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.aggregate.hub_classes import HubClasses
 from rbp_lab.ladder.aggregate.networks import CNN, MLP
 from rbp_lab.ladder.aggregate.positions import GroupedPositions
 from rbp_lab.ladder.model import LadderModel
 from rbp_lab.ladder.training import cross_entropy
+from rbp_lab.store.layout import Store
 
 
 def test_the_gradient_is_that_of_the_likelihood_of_the_multisets():
@@ -40,6 +47,30 @@ def test_models_trained_before_there_were_groups_are_the_same():
     assert "groups" not in plain.settings() and grouped.settings()["groups"] == 4
     with pytest.raises(LabError, match=r"model\.groups must be 1 to 10"):
         LadderModel("a", 28, "d", groups=11)
+
+
+def test_an_objective_without_a_task_is_of_the_language_model():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        def model(*words):
+            config = plain(compose("train", ["task=next-token", "model=ladder-1", "store=s", *words]))
+            return build(of_positions(config)["model"], "model")
+
+        four = model("objective=aggregate", "observation=proportions", "observation.m=4")
+        assert four.groups == 4 and four == model("objective=likelihood", "observation.m=4")
+        assert model("objective=supervised").groups == 1
+        for words, message in [
+            (["objective=likelihood", "observation=similarity"], "choose observation=proportions; got similarity"),
+            (["objective=aggregate", "objective.loss=gce"], r"objective\.loss=cross_entropy.* got gce with stored"),
+            (["objective=supervised", "observation=proportions"], "objective=supervised sees every label"),
+        ]:
+            with pytest.raises(LabError, match=message):
+                model(*words)
+
+
+def test_a_language_model_of_groups_has_a_law_of_its_own(tmp_path):
+    made = LadderModel("a", 28, str(tmp_path / "a"), tokens=256, context=32, batch=2, vocabulary=257, groups=4)
+    made.train(StdlibText(name="few", num_documents=3).corpus(), Store(tmp_path))
+    assert made.look().family == made.open().info.family == "ladder m=4"
 
 
 @pytest.fixture(autouse=True)

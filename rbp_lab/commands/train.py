@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from rbp_lab.commands.positions import of_positions
 from rbp_lab.config.build import MADE, at_least, read_part
 from rbp_lab.data.corpus import TextSource
-from rbp_lab.errors import LabError
 from rbp_lab.ladder.hooks import StepHook
 from rbp_lab.ladder.run import CHECKPOINT_SECONDS, Source, TrainedModel, train_or_find
 from rbp_lab.models.source import ModelSource
@@ -33,12 +33,11 @@ class TrainRequest:
 
 def run(config: Mapping[str, Any]) -> str:
     """``rbp-lab train``; "trained", or "found" when the model was finished before."""
-    if config.get("objective") is not None:
+    if config.get("objective") is not None and config.get("task"):
         from rbp_lab.commands.classifiers import train_classifiers  # torch: not for a model that is found
 
         return train_classifiers(config)
-    if given := [name for name in ("observation", "classifier", "task") if config.get(name) is not None]:
-        raise LabError(f"{given[0]} is of classifiers; choose objective=supervised, aggregate or likelihood as well")
+    config = of_positions(config)
     r = read_part(TrainRequest, config)
     trained = train(r.model, r.dataset, r.store, r.force, (), r.tracking, config, r.checkpoint_seconds)
     print(trained, flush=True)

@@ -101,6 +101,11 @@ class LadderModel:
             raise LabError(f"model.checkpoints must be at least 1 checkpoint, or null; got {self.checkpoints}")
 
     @property
+    def _law(self) -> str:
+        """The family of models that share a law with it."""
+        return self.family if self.groups == 1 else f"{self.family} m={self.groups}"
+
+    @property
     def depth(self) -> int:
         return depth_rule(self.width) if self.layers is None else self.layers
 
@@ -235,7 +240,7 @@ class LadderModel:
         def about(member: LadderModel) -> dict[str, Any]:
             return {
                 "name": member.name,
-                "family": self.family,
+                "family": self._law,
                 "settings": self.settings(),
                 "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint, "info": corpus.info},
                 "non_embedding_parameters": self.non_embedding,
@@ -276,7 +281,7 @@ class LadderModel:
         if why is not None:
             raise LabError(f"model {self.name} is not in {self.directory}: {why}; {self._how()}")
         return HFModel(
-            path=str(Path(self.directory).absolute()), name=self.name, family=self.family,
+            path=str(Path(self.directory).absolute()), name=self.name, family=self._law,
             training_tokens=self.tokens_seen, quantisation=self.quantisation, step=self.step or self.steps,
             warmup_tokens=warmup_rule(self.steps) * self.batch * self.context,
         )  # fmt: skip

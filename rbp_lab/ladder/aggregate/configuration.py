@@ -40,7 +40,8 @@ class Configuration:
                 f"objective={self.objective.kind} needs an observation, such as observation=proportions observation.m=4"
             )
         self.objective.check(self.observed)
-        self.sampler.groups(self.observed.m, 0)  # refuses a draw that is not blind before any work
+        if self.observed.m is not None:
+            self.sampler.groups(self.observed.m, 0)  # refuses a draw that is not blind before any work
 
     @property
     def observed(self) -> Observation:
@@ -58,7 +59,7 @@ class Configuration:
         if objective.kind == "supervised":
             words = ["supervised"]
         else:
-            words = [type(observation).__name__.lower(), f"m={observation.m}"]
+            words = [type(observation).__name__.lower(), *([] if observation.m is None else [f"m={observation.m}"])]
         if training.reuse > 1:
             words.append(f"r={training.reuse}")
         loss = objective.found_loss.name
@@ -101,6 +102,12 @@ class Configuration:
     def check(self, split: Split) -> None:
         """LabError when the observation, the prior or the classifier does not fit the task."""
         classes = len(split.classes)
+        if (split.bags is not None) != (self.observed.m is None):
+            raise LabError(
+                f"the data of task {self.task.name} come in bags with a label each, and no instance has one; choose "
+                "objective=likelihood or aggregate with observation=bags" if split.bags is not None else
+                f"observation.m must be given: the instances of task {self.task.name} come in no bags of their own"
+            )  # fmt: skip
         self.observed.check(classes)
         self.training.prior_of(classes)
 

@@ -15,6 +15,7 @@ from rbp_lab.config.schemas import KSpec
 from rbp_lab.errors import LabError, note
 from rbp_lab.ladder.aggregate.configuration import Configuration
 from rbp_lab.ladder.aggregate.members import Member
+from rbp_lab.ladder.aggregate.observations import Observation, log_likelihood
 from rbp_lab.ladder.aggregate.tasks import Split
 from rbp_lab.ladder.aggregate.training import CHUNK
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec, record_key
@@ -63,12 +64,13 @@ def measure_member(
 
 def score(member: Member, configuration: Configuration, split: Split) -> DocumentScores:
     """Scores of the true class of every test instance; documents in rising order, each with its instances."""
-    network = member.network(configuration, split)
-    parts = []
+    network, inputs = member.network(configuration, split), torch.from_numpy(split.test_inputs)
+    labels = torch.from_numpy(split.test_labels)
     with torch.no_grad():
-        for i in range(0, len(split.test_labels), CHUNK):
-            logits = network(torch.from_numpy(split.test_inputs[None, i : i + CHUNK]))[0]
-            parts.append(score_logits(logits, torch.from_numpy(split.test_labels[i : i + CHUNK])))
+        logits = [network(inputs[None, i : i + CHUNK])[0] for i in range(0, len(inputs), CHUNK)]
+        if split.bags is not None:
+            logits = [_of_bags(torch.cat(logits), torch.from_numpy(split.bags.test_groups), configuration.observed)]
+        parts = [score_logits(part, labels[i * CHUNK : i * CHUNK + len(part)]) for i, part in enumerate(logits)]
     try:
         scores = check_finite(TokenScores.join(parts))
     except NonFiniteLogits as error:
@@ -77,6 +79,15 @@ def score(member: Member, configuration: Configuration, split: Split) -> Documen
     documents, sizes = np.unique(split.documents, return_counts=True)
     arrays = [value.numpy()[order] for value in (scores.nll, scores.num_greater, scores.num_equal, scores.entropy)]
     return DocumentScores(documents, sizes, np.zeros_like(sizes), *arrays)
+
+
+def _of_bags(logits: torch.Tensor, bags: torch.Tensor, observation: Observation) -> torch.Tensor:
+    """log p(z | x) of both values of z for each bag, float64 [N, 2], from logits [n, K]; bags [N, m], n for none."""
+    logp = logits.double().log_softmax(-1)
+    none = torch.zeros_like(logp[:1])
+    of_groups = observation.absent(torch.cat([logp, none])[bags], bags == len(logp))
+    values = [torch.full((len(bags),), z) for z in (0, 1)]
+    return torch.stack([log_likelihood(observation, of_groups, z) for z in values], 1)
 
 
 def _header(member: Member, split: Split, k: KSpec) -> RunHeader:

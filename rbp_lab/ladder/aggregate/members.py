@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,19 +116,15 @@ def _train(
     prior = recipe.prior_of(classes)
     begin = datetime.now(UTC)
     members = [(seed, restart) for seed in seeds for restart in range(recipe.restarts)]
-    inputs = torch.stack([torch.from_numpy(splits[seed].inputs) for seed, _ in members])
-    labels = torch.stack([torch.from_numpy(splits[seed].labels) for seed, _ in members])
-    groups = torch.stack(
-        [torch.from_numpy(configuration.sampler.groups(labels.shape[1], seed)) for seed, _ in members]
-    )
-    data = Groups(inputs, groups, observed(observation, labels, groups))
-    kept = groups.shape[1] - (groups.shape[1] // HELD_OUT if recipe.restarts > 1 else 0)
+    data = _data(configuration, [(seed, splits[seed]) for seed, _ in members])
+    count = data.groups.shape[1]
+    kept = count - (count // HELD_OUT if recipe.restarts > 1 else 0)
     learned, held = data.part(slice(0, kept)), data.part(slice(kept, None))
     beginnings = [seed * RESTART_STRIDE + restart for seed, restart in members]
     network = configuration.classifier.build(shape, classes, beginnings)
     result = train(network, learned, observation, configuration.objective, recipe, beginnings, prior, on_step)
     network.eval()
-    logp = log_posteriors(network, inputs)
+    logp = log_posteriors(network, data.inputs)
     mass, left = member_mass(logp), residual_entropy(network, learned, observation)
     score = group_log_likelihood(network, held, observation) if recipe.restarts > 1 else np.zeros(len(members))
     seconds = (datetime.now(UTC) - begin).total_seconds()
@@ -138,8 +135,9 @@ def _train(
         weights = network.member(best)
         alignment = None
         if observation.identifies == PERMUTATION:
-            some = np.random.default_rng((seed, 3)).permutation(labels.shape[1])[: recipe.labelled]
-            alignment = align(logp[best, some].exp().double().numpy(), labels[best, some].numpy(), mass[best], prior)
+            labels = splits[seed].labels
+            some = np.random.default_rng((seed, 3)).permutation(len(labels))[: recipe.labelled]
+            alignment = align(logp[best, some].exp().double().numpy(), labels[some], mass[best], prior)
             for name in [name for name in weights if name.startswith("head.")]:
                 weights[name] = weights[name][..., list(alignment.output)].contiguous()
         records[seed] = _record(
@@ -152,6 +150,26 @@ def _train(
             save_file(weights, directory / WEIGHTS_FILE)
             (directory / TRAINING_FILE).write_text(json.dumps(records[seed], indent=1) + "\n", encoding="utf-8")
     return records
+
+
+def _data(configuration: Configuration, splits: list[tuple[int, Split]]) -> Groups:
+    """What members learn from, by seed and split: groups that are drawn, or the bags of the data, filled up."""
+    if any(split.bags is None for _, split in splits):
+        inputs, labels = _stacked(s.inputs for _, s in splits), _stacked(s.labels for _, s in splits)
+        groups = _stacked(configuration.sampler.groups(labels.shape[1], seed) for seed, _ in splits)
+        return Groups(inputs, groups, observed(configuration.observed, labels, groups))
+    filler = max(len(s.inputs) for _, s in splits)
+    width = max(s.bags.groups.shape[1] for _, s in splits)
+    inputs = np.zeros((len(splits), filler + 1, *splits[0][1].inputs.shape[1:]), np.float32)
+    groups = np.full((len(splits), len(splits[0][1].bags.z), width), filler)
+    for e, (_, s) in enumerate(splits):
+        inputs[e, : len(s.inputs)] = s.inputs
+        groups[e, :, : s.bags.groups.shape[1]] = np.where(s.bags.groups == len(s.inputs), filler, s.bags.groups)
+    return Groups(torch.from_numpy(inputs), torch.from_numpy(groups), _stacked(s.bags.z for _, s in splits), filler)
+
+
+def _stacked(arrays: Iterable[np.ndarray]) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(array) for array in arrays])
 
 
 def _record(

@@ -27,9 +27,12 @@ MOST_ASSIGNMENTS = 1_000_000
 
 @runtime_checkable
 class Observation(Protocol):
-    """A way to observe groups of m instances. identifies: ``CLASSES``, or ``PERMUTATION`` when only up to one."""
+    """A way to observe groups of m instances. identifies: ``CLASSES``, or ``PERMUTATION`` when only up to one.
 
-    m: int
+    m: None where groups come with the data (``Bag``).
+    """
+
+    m: int | None
     identifies: ClassVar[str]
 
     def observe(self, labels: torch.Tensor) -> torch.Tensor:
@@ -176,14 +179,18 @@ class Proportions:
 
 @dataclass(frozen=True)
 class Bag:
-    """Whether an instance of class ``positive`` is among the m of a bag (multiple-instance learning)."""
+    """Whether an instance of class ``positive`` is among the m of a bag (multiple-instance learning).
 
-    m: int = 4
+    m: None where the task's data come in bags, of whatever size.
+    """
+
+    m: int | None = 4
     positive: int = 1
     identifies: ClassVar[str] = CLASSES
 
     def __post_init__(self) -> None:
-        _group_size(self.m)
+        if self.m is not None:
+            _group_size(self.m)
         if self.positive < 0:
             raise LabError(f"observation.positive must be a class, counted from 0; got {self.positive}")
 
@@ -212,18 +219,23 @@ class Bag:
         own = torch.where(z[:, None, None] == 1, 0.0, IMPOSSIBLE)  # a positive instance makes the bag positive
         return logp + torch.where(is_positive, own, others)
 
+    def absent(self, logp: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        """Log-posteriors [..., m, K] with those of ``missing`` places [..., m] certainly not positive.
+
+        Such a place tells nothing of its bag, so bags of different sizes can be filled up to one.
+        """
+        positive = torch.arange(logp.shape[-1]) == self.positive
+        return torch.where(missing[..., None], torch.where(positive, IMPOSSIBLE, 0.0), logp)
+
     @staticmethod
     def _found(has: torch.Tensor, lacks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """For each place: log of the chance that a positive stands before it, and that none does; [G, m] each.
 
         The chance is a sum over the place of the first positive.
         """
-        found = [torch.full_like(has[:, 0], IMPOSSIBLE)]
-        none = [torch.zeros_like(has[:, 0])]
-        for i in range(has.shape[1] - 1):
-            found.append(torch.logaddexp(found[-1], none[-1] + has[:, i]))
-            none.append(none[-1] + lacks[:, i])
-        return torch.stack(found, 1), torch.stack(none, 1)
+        none = functional.pad(lacks.cumsum(1)[:, :-1], (1, 0))
+        found = (none + has).logcumsumexp(1)[:, :-1]
+        return functional.pad(found, (1, 0), value=IMPOSSIBLE), none
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from rbp_lab.errors import LabError
 from rbp_lab.ladder.aggregate.lattice import slot_sums
+from rbp_lab.ladder.aggregate.objective import Objective
+from rbp_lab.ladder.aggregate.observations import Observation, Proportions
 
 
 @dataclass(frozen=True)
@@ -33,3 +36,19 @@ class GroupedPositions:
         logs = logits.log_softmax(-1)[groups].gather(2, slots[:, None, :].expand(-1, self.m, -1))
         weights = torch.softmax(slot_sums(logs.detach()), -1)
         return -(weights * logs).sum(-1).mean()
+
+
+def group_size(objective: Objective, observation: Observation | None) -> int:
+    """m of a language model that learns from groups of its positions: ``model.groups``. LabError for what it cannot."""
+    if objective.kind != "supervised" and not isinstance(observation, Proportions):
+        raise LabError(
+            "with task=next-token a language model learns from how often each token occurs among m positions; choose "
+            f"observation=proportions; got {'null' if observation is None else type(observation).__name__.lower()}"
+        )
+    if objective.source != "current" or objective.found_loss.name != "cross_entropy":
+        raise LabError(
+            "with task=next-token a model learns by objective.loss=cross_entropy and objective.weights=current; "
+            f"got {objective.found_loss.name} with {objective.source}"
+        )
+    objective.check(observation or Proportions(1))
+    return 1 if observation is None else observation.m

@@ -18,7 +18,8 @@ UNIFORM = "uniform"
 class Recipe:
     """Settings of the training loop (node ``training``); None takes the rule of ``resolved``.
 
-    epochs: passes over the groups. batch: instances of a step. lr: peak learning rate of AdamW. weight_decay.
+    epochs: passes over the groups. batch: instances of a step; bags, where the data come in bags. lr: peak learning
+    rate of AdamW. weight_decay.
     warm_up_steps: of the learning rate, which then falls to 0 by a cosine. reuse: how often an instance occurs in
     groups. draw: how groups are drawn; "blind". restarts: beginnings, of which the one with the best likelihood on a
     tenth of the groups, held out, is kept. prior: of the classes where an observation names none, "uniform" or K
@@ -59,7 +60,7 @@ class Recipe:
         elif observation.identifies == PERMUTATION:
             epochs, batch, lr = 20 if self.reuse >= 8 else 40 if self.reuse >= 4 else 60, 256, 8e-3
         elif isinstance(observation, Bag):
-            epochs, batch, lr = 60, 32 * observation.m, 3e-3
+            epochs, batch, lr = 60, 32 * (observation.m or 1), 3e-3
         else:
             epochs, batch, lr = 40, 128, 2e-3
         if observation.identifies == PERMUTATION:

@@ -31,7 +31,7 @@ class Splits:
         for seed in seeds:
             if seed not in self._splits:
                 self._splits[seed] = task.split(seed)
-        sizes = {len(self._splits[seed].labels) for seed in seeds}
+        sizes = {self._splits[seed].units for seed in seeds}
         if len(sizes) > 1:
             raise LabError(f"the seeds of task {task.name} have splits of different sizes: {sorted(sizes)}")
         return {seed: self._splits[seed] for seed in seeds}

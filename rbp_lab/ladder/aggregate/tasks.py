@@ -18,13 +18,27 @@ TEST_SHARE = 0.3
 
 
 @dataclass(frozen=True, eq=False)
+class Bags:
+    """Groups that come with the data, each with one label: the observation of a bag. No instance has a label.
+
+    groups int64 [G, m] of training instances, test_groups [N, m] of test instances: filled up at the end with the
+    number of instances on their side, which stands for none. z: 1 for a bag with a positive instance, int64 [G].
+    """
+
+    groups: np.ndarray
+    z: np.ndarray
+    test_groups: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Split:
     """One split of a task. Groups are drawn within ``inputs``, so none straddles it.
 
     name: of the test set, as records show it. inputs [n, *shape] and labels int64 [n]: to train on. test_inputs
     [N, *shape], test_labels int64 [N], documents int64 [N]: to measure on; instances of one document are resampled
     together. document_names: by document. classes: names [K]. info: plain JSON that says where it comes from; its
-    ``set`` is what splits of all seeds are called together.
+    ``set`` is what splits of all seeds are called together. bags: of data whose bags alone have labels; test_labels and
+    documents are then of test bags, and labels repeat the bag's.
     """
 
     name: str
@@ -37,20 +51,23 @@ class Split:
     classes: tuple[str, ...]
     vocabulary: int | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    bags: Bags | None = None
 
     @property
     def shape(self) -> InputShape:
         return InputShape(self.inputs.shape[1:], self.vocabulary)
 
     @property
-    def prior(self) -> np.ndarray:
-        """Shares of the classes among the training labels, float64 [K]."""
-        return np.bincount(self.labels, minlength=len(self.classes)) / len(self.labels)
+    def units(self) -> int:
+        """How many training instances there are; bags, where the data come in bags."""
+        return len(self.labels if self.bags is None else self.bags.z)
 
     def fingerprint(self, part: str) -> str:
         """SHA-256 over the arrays of a part, "train" or "test"."""
         train = (self.inputs, self.labels)
         arrays = train if part == "train" else (self.test_inputs, self.test_labels, self.documents)
+        if self.bags is not None:
+            arrays += (self.bags.groups, self.bags.z) if part == "train" else (self.bags.test_groups,)
         digest = hashlib.sha256(repr(self.classes).encode())
         for array in arrays:
             digest.update(f"{array.dtype}{array.shape}".encode())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,15 +29,28 @@ CHUNK = 8192  # instances of a forward pass without gradients
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """What the members learn from: inputs [E, n, …]; groups int64 [E, G, m] of instances; z [E, G, …]."""
+    """What the members learn from: inputs [E, n, …]; groups int64 [E, G, m] of instances; z [E, G, …].
+
+    filler: the instance that stands for none in bags of different sizes; None where all groups have m instances.
+    """
 
     inputs: torch.Tensor
     groups: torch.Tensor
     z: torch.Tensor
+    filler: int | None = None
 
     def part(self, which: slice) -> Groups:
         """Some of the groups of every member."""
-        return Groups(self.inputs, self.groups[:, which], self.z[:, which])
+        return replace(self, groups=self.groups[:, which], z=self.z[:, which])
+
+    def known(self, observation: Observation, logp: torch.Tensor, instances: torch.Tensor) -> torch.Tensor:
+        """logp [..., K] of ``instances`` [...], with what is known of the one that stands for none."""
+        return logp if self.filler is None else observation.absent(logp, instances == self.filler)
+
+    def posteriors(self, network: StackedNetwork, observation: Observation) -> torch.Tensor:
+        """log p(y | x) of all instances [E, n, K], without gradients."""
+        logp = log_posteriors(network, self.inputs)
+        return self.known(observation, logp, torch.arange(logp.shape[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +86,7 @@ def train(
     raises reaches the caller. Raises LabError when a risk is not finite.
     """
     count, m = data.groups.shape[1:]
-    per_step = max(1, min(count, recipe.batch // m))
+    per_step = max(1, min(count, recipe.batch // m if data.filler is None else recipe.batch))
     epoch_steps = count // per_step
     steps = recipe.epochs * epoch_steps
     warm_up = objective.warm_up_of(observation, recipe.epochs) * epoch_steps
@@ -88,21 +101,20 @@ def train(
     risks = np.zeros((recipe.epochs, len(seeds)))
     for epoch in range(recipe.epochs):
         if recipe.reseed_epochs and epoch and epoch % recipe.reseed_epochs == 0 and epoch < recipe.epochs * 3 // 4:
-            _reseed(network, optimizer, log_posteriors(network, data.inputs), prior, noise, reseeded)
+            _reseed(network, optimizer, data.posteriors(network, observation), prior, noise, reseeded)
         order = torch.stack([torch.from_numpy(g.permutation(count)) for g in generators])
         for i in range(epoch_steps):
             step = epoch * epoch_steps + i
             rate = recipe.lr * _schedule(step, steps, recipe.warm_up_steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            source.before(step, lambda: log_posteriors(network, data.inputs))
+            source.before(step, lambda: data.posteriors(network, observation))
             chosen = order[:, i * per_step : (i + 1) * per_step]
             groups, z = data.groups[member, chosen], data.z[member, chosen]
-            instances = data.inputs[member, groups.flatten(1)]
-            logp = network(instances).log_softmax(-1).view(*groups.shape, -1)
+            logp = data.known(observation, _logits(network, data, groups).log_softmax(-1), groups)
             w = source.weights(logp, groups, z)
             values = cross_entropy(logp) if step < warm_up else loss(logp)
-            risk = (w * values).sum(-1).mean((1, 2))
+            risk = _mean((w * values).sum(-1), groups, data.filler)
             total = risk.sum()
             if recipe.prior_weight and step < steps // 2:
                 mean = logp.exp().mean((1, 2)).clamp(min=1e-12)
@@ -119,6 +131,27 @@ def train(
             risks[epoch] += values_now / epoch_steps
             on_step(step + 1, steps, float(values_now.mean()))
     return Trained(risks, source.impossible, tuple(reseeded))
+
+
+def _logits(network: StackedNetwork, data: Groups, groups: torch.Tensor) -> torch.Tensor:
+    """Logits [E, B, m, K] of the instances of groups [E, B, m]; 0 for most places where none is."""
+    places, member = groups.flatten(1), torch.arange(len(groups))[:, None]
+    if data.filler is None:
+        return network(data.inputs[member, places]).view(*groups.shape, -1)
+    # Bags of molecules have one instance or a thousand: the network sees the instances, not what fills bags up.
+    nothing = places == data.filler
+    real = nothing.long().argsort(dim=1, stable=True)[:, : int((~nothing).sum(1).max())]
+    found = network(data.inputs[member, places.gather(1, real)])
+    everywhere = found.new_zeros(*places.shape, found.shape[2])
+    return everywhere.scatter(1, real[..., None].expand_as(found), found).view(*groups.shape, -1)
+
+
+def _mean(values: torch.Tensor, groups: torch.Tensor, filler: int | None) -> torch.Tensor:
+    """Mean of values [E, B, m] over the instances of each member, [E]."""
+    if filler is None:
+        return values.mean((1, 2))
+    there = groups != filler
+    return torch.where(there, values, 0.0).sum((1, 2)) / there.sum((1, 2))
 
 
 def _schedule(step: int, steps: int, warm_up: int) -> float:
@@ -154,7 +187,7 @@ def _reseed(
 
 def group_log_likelihood(network: StackedNetwork, data: Groups, observation: Observation) -> np.ndarray:
     """Mean log p(z | x) of a group for every member, float64 [E]."""
-    logp = log_posteriors(network, data.inputs)
+    logp = data.posteriors(network, observation)
     members = torch.arange(len(logp))[:, None, None]
     of_groups = logp[members, data.groups]
     per_member = [log_likelihood(observation, of_groups[e], data.z[e]) for e in range(len(logp))]
@@ -171,10 +204,11 @@ def residual_entropy(network: StackedNetwork, data: Groups, observation: Observa
     found = []
     with torch.no_grad():
         for e in range(len(few.groups)):
-            instances = few.inputs[:, few.groups[e].flatten()]
-            logp = network(instances).log_softmax(-1)[e].view(*few.groups[e].shape, -1)
-            w, _ = weights(observation, logp, few.z[e])
-            found.append(torch.special.entr(w).sum(-1).double().mean().item())
+            groups = few.groups[e]
+            logp = network(few.inputs[:, groups.flatten()])[e].log_softmax(-1).view(*groups.shape, -1)
+            w, _ = weights(observation, few.known(observation, logp, groups), few.z[e])
+            left = torch.special.entr(w).sum(-1).double()
+            found.append(_mean(left[None], groups[None], few.filler).item())
     return np.array(found)
 
 
