@@ -16,10 +16,12 @@ import yaml
 
 from rbp_lab import __version__
 from rbp_lab.composition import (
+    NO_JOB,
     check_override,
     explain,
     plain,
     refuse_hidden_files,
+    shown_jobs,
     sweep_jobs,
     users_first,
     writable,
@@ -122,7 +124,7 @@ def _run(words: list[str]) -> int:
     if table := failures.table():
         print(f"\n{table}", file=sys.stderr)
     if not failures.jobs and arguments.multirun and not arguments.asks and not arguments.launcher:
-        raise LabError("the sweep has no job: a glob() in it matches nothing; rbp-lab ls shows what there is")
+        raise LabError(NO_JOB)
     return 1 if failures.failed else 0
 
 
@@ -171,6 +173,10 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     argv, sys.argv = sys.argv, [f"rbp-lab {command}", *arguments.flags, *arguments.overrides]
     users_first().directory = arguments.config_dir
     try:
+        if arguments.shows_jobs:
+            for text in shown_jobs(command, arguments):
+                print(text)
+            return failures
         ahead()
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(job)()
     except (LabError, BrokenPipeError):

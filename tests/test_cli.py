@@ -93,7 +93,7 @@ def test_usage_and_version(run):
         (["ls", "=x"], "an override is key=value; got '=x'"),
         (["measure", "--nope"], "unrecognized arguments: --nope; rbp-lab measure --help"),
         (["measure", "--config-dir"], "argument -cd/--config-dir: expected one argument"),
-        (["measure", "-m", "--cfg", "job"], "only one of --run, --multirun, --cfg and --info"),
+        (["measure", "-m", "--cfg", "all"], "only one of --run, --multirun, --cfg and --info"),
         (["measure", "--info", "x"], "argument -i/--info: invalid choice"),
         (["measure", "--cfg", "jobs"], "argument -c/--cfg: invalid choice"),
     ],
@@ -114,6 +114,16 @@ def test_hydras_own_flags(run):
     node = yaml.safe_load(run("measure", "--cfg", "job", "model=pythia-14m", "k=table2").out)
     assert node["model"]["path"] == "EleutherAI/pythia-14m" and node["k"]["thresholds"][-1] == 10000
     assert run("measure", "-c", "job", "-p", "model.name").out.strip() == "ladder-1"
+
+
+def test_a_sweep_shows_the_configuration_of_each_of_its_jobs(run):
+    done = run("measure", "-m", "--cfg", "job", "model=gguf,gpt2-xl", "dataset=c4,pile")
+    shown = list(yaml.safe_load_all(done.out))
+    assert done.code == 0 and len(shown) == 4 and done.out.startswith("--- # model=gguf dataset=c4\n")
+    assert {one["dataset"]["name"] for one in shown} == {"c4", "pile"}
+    assert {one["model"]["path"] for one in shown} >= {"???", "openai-community/gpt2-xl"}
+    assert "no such dataset=c5" in run("measure", "-m", "--cfg", "job", "dataset=c5").error
+    assert "the sweep has no job" in run("measure", "-m", "--cfg", "job", "model=glob(nothing*)").error
 
 
 @pytest.mark.parametrize("command", COMMANDS)

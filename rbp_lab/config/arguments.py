@@ -23,13 +23,15 @@ class WrongUsage(LabError):
 @dataclass(frozen=True)
 class Arguments:
     """flags: for Hydra, before the overrides. config_dir: the user's own YAML files, absolute. asks: a question
-    about the configuration is answered, no job is run. launcher: what Hydra is to run jobs with, "" for itself."""
+    about the configuration is answered, no job is run. shows_jobs: the configuration of each job of a sweep is that
+    question, to which Hydra has no answer. launcher: what Hydra is to run jobs with, "" for itself."""
 
     flags: tuple[str, ...]
     overrides: tuple[str, ...]
     config_dir: str | None
     multirun: bool
     asks: bool
+    shows_jobs: bool
     launcher: str
 
 
@@ -62,14 +64,17 @@ def parse(command: str, words: list[str]) -> Arguments:
     for name, value in given.items():
         if value:
             flags += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
-    if sum(bool(given[name]) for name in ("run", "multirun", "cfg", "info")) > 1:
-        raise WrongUsage("only one of --run, --multirun, --cfg and --info can be asked for")
+    asked = [name for name in ("run", "multirun", "cfg", "info") if given[name]]
+    shows_jobs = asked == ["multirun", "cfg"] and given["cfg"] == "job"
+    if len(asked) > 1 and not shows_jobs:
+        raise WrongUsage("only one of --run, --multirun, --cfg and --info can be asked for, or -m with --cfg job")
     return Arguments(
         flags=tuple(flags),
         overrides=tuple(_home(o) for o in overrides),
         config_dir=None if directory is None else str(directory),
         multirun=bool(given["multirun"]) or any(o.lstrip("+").lower() == "hydra.mode=multirun" for o in overrides),
         asks=any(given[name] for name in ("help", "hydra_help", "cfg", "info")),
+        shows_jobs=shows_jobs,
         launcher="".join(o.partition("=")[2] for o in overrides if o.lstrip("+").startswith("hydra/launcher=")),
     )
 

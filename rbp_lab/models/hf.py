@@ -20,6 +20,7 @@ from rbp_lab.models.files import (
 )
 from rbp_lab.models.hub_snapshot import fetch_small_files, fetch_weights
 from rbp_lab.models.opening import (
+    HEAD,
     ROUNDINGS,
     check_fields,
     checked_tokenizer,
@@ -59,10 +60,10 @@ class HFModel:
     path: hub id (owner/model) or local directory. name: directory-safe name for people, by default the last part of
     the path; a revision that it does not show is added. family: models that share one law. revision: branch, tag or
     commit of a hub id. dtype: overrides the precision config for this model (float32, bfloat16, float16); None
-    follows it. quantisation: int8, int4 or fp8 rounds the weights of the layers when they are loaded, see
-    ``rounding.round_weights``. attention: transformers' attention implementation, None for its default.
-    trust_remote_code: run code that the repository ships. training_tokens: tokens seen in training, when known.
-    display_size, licence: what listings say of the model before anything of it is there.
+    follows it. quantisation: int8, int4 or fp8 rounds the weights of the layers when they are loaded, int8+head also
+    those of the output layer, see ``rounding.round_weights``. attention: transformers' attention implementation, None
+    for its default. trust_remote_code: run code that the repository ships. training_tokens: tokens seen in training,
+    when known. display_size, licence: what listings say of the model before anything of it is there.
 
     checkpoints: of its training, each of which is a model of its own (``members``): names of branches or, of a
     directory, of directories in it; a shell pattern; so many, log-spaced; "published": all of the list of that name.
@@ -91,7 +92,7 @@ class HFModel:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.quantisation is not None:
-            one_of("model.quantisation", self.quantisation, ROUNDINGS)
+            one_of("model.quantisation", self.quantisation, [*ROUNDINGS, *(f"{kind}{HEAD}" for kind in ROUNDINGS)])
         check_checkpoints(self)
         object.__setattr__(self, "name", named(self.name or last_part(self.path), self.revision))
         object.__setattr__(self, "published", listed_out(self.published))

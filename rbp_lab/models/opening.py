@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DTYPES = ("float32", "bfloat16", "float16")
-ROUNDINGS = ("int8", "int4", "fp8")  # of weights, by ``rounding.round_weights``
+# Of weights, by ``rounding.round_weights``; with HEAD behind it also of the output layer's.
+ROUNDINGS, HEAD = ("int8", "int4", "fp8"), "+head"
 
 
 def check_fields(source: Any) -> None:

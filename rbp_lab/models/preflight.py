@@ -11,6 +11,7 @@ from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 from rbp_lab.hub_files import cache_alone_when_unreachable
 from rbp_lab.models.hub_snapshot import weight_names
+from rbp_lab.models.opening import HEAD
 from rbp_lab.models.source import ModelSource
 from rbp_lab.records import ModelInfo
 from rbp_lab.text import byte_size
@@ -49,8 +50,11 @@ def check(source: ModelSource, protocol: Windowing, dtype: str, device: str, roo
     except LabError as error:
         return Check(source.name, str(error).removeprefix(f"model {source.name}: "))
     size = BYTES[getattr(source, "dtype", None) or dtype]
-    layers = info.params.non_embedding * ROUNDED.get(info.quantisation or "", size)
-    memory = int(layers + (info.params.embedding + info.params.head) * size) + BESIDE
+    kind = info.quantisation or ""
+    layers = info.params.non_embedding * ROUNDED.get(kind.removesuffix(HEAD), size)
+    # Rounded, the head is no longer the embedding.
+    head = info.params.head or (info.params.embedding if kind.endswith(HEAD) else 0)
+    memory = int(layers + (info.params.embedding + head) * size) + BESIDE
     download, lacks = _download(source, info)
     return Check(
         info.name,

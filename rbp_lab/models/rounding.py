@@ -10,39 +10,46 @@ from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from rbp_lab.errors import LabError
+from rbp_lab.models.opening import HEAD
 from rbp_lab.text import count, number
 
 GROUP = 32  # weights that share a scale in int4
 
 
 def round_weights(network: nn.Module, kind: str, what: str) -> str:
-    """Round the weights of every linear layer but the output layer, in place; returns a sentence of what was rounded.
+    """Round the weights of every linear layer, in place; returns a sentence of what was rounded.
 
     int8: symmetric, a scale for each output. int4: symmetric, a scale for each group of GROUP weights. fp8: e4m3, a
-    scale for each output. The scales and the rounding are torchao's; activations stay as they are. Embeddings, norms,
-    the output layer and layers that are no ``nn.Linear`` keep their format.
+    scale for each output. The scales and the rounding are torchao's; activations stay as they are. Embeddings, norms
+    and layers that are not linear keep their format, and so does the output layer unless ``kind`` ends in HEAD. Then
+    it has the rounded values in the format that it had, which is what the scores are computed from; embeddings that
+    share its weights keep theirs.
 
     LabError, beginning with ``what``, without torchao and when there is nothing to round.
     """
+    with_head, kind = kind.endswith(HEAD), kind.removesuffix(HEAD)
     head = network.get_output_embeddings()
-    layers = {name: m for name, m in network.named_modules() if type(m) is nn.Linear and m is not head}
     every = sum(weight.numel() for weight in network.parameters())
-    rounded = sum(layer.weight.numel() for layer in layers.values())
-    if not layers:
-        others = [m for m in network.modules() if getattr(m, "weight", None) is not None and m is not head]
-        kinds = ", ".join(sorted({type(m).__name__ for m in others}))
-        raise LabError(f"{what}: no layer can be rounded to {kind}, as none is a plain linear layer ({kinds})")
-    wrong = next((name for name, m in layers.items() if m.weight.is_meta or m.weight.shape[1] % GROUP), None)
-    if wrong is not None and layers[wrong].weight.is_meta:
+    if any(m.weight.is_meta for m in _linear(network, head).values()):
         raise LabError(
             f"{what}: weights that lie in a slower place than they are used in cannot be rounded; choose "
             "launch.placement=single"
         )
-    if wrong is not None and kind == "int4":
+    _plain(network)
+    layers = _linear(network, head)
+    if not layers:
+        others = [m for m in network.modules() if getattr(m, "weight", None) is not None and m is not head]
+        kinds = ", ".join(sorted({type(m).__name__ for m in others}))
+        raise LabError(f"{what}: no layer can be rounded to {kind}, as none is a linear layer ({kinds})")
+    rounded = sum(layer.weight.numel() for layer in layers.values())
+    asked = layers | ({"the output layer": head} if with_head else {})
+    odd = next((name for name, m in asked.items() if m.weight.shape[1] % GROUP), None)
+    if kind == "int4" and odd is not None:
         raise LabError(
-            f"{what}: int4 needs layers of {GROUP} inputs or a multiple, but {wrong} has {layers[wrong].in_features}"
+            f"{what}: int4 needs layers of {GROUP} inputs or a multiple, but {odd} has {asked[odd].weight.shape[1]}"
         )
     if find_spec("torchao") is None:
         raise LabError(f"{what}: rounding weights to {kind} needs torchao: pip install 'rbp-lab[torchao]'")
@@ -50,8 +57,30 @@ def round_weights(network: nn.Module, kind: str, what: str) -> str:
         from torchao.quantization import quantize_
 
         quantize_(network, _config(kind), filter_fn=lambda module, name: name in layers)
+        if with_head:
+            alone = nn.ModuleDict({"head": nn.Linear(*head.weight.shape[::-1], bias=False, device="meta")})
+            alone["head"].weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+            quantize_(alone, _config(kind))
+            head.weight = nn.Parameter(alone["head"].weight.dequantize().to(head.weight.dtype), requires_grad=False)
     share = f"{number(100 * rounded / every, 0)}% of its {count(every)} weights"
-    return f"{share} are rounded to {kind} by torchao {version('torchao')}"
+    head_too = ", and the output layer," if with_head else ""
+    return f"{share}{head_too} are rounded to {kind} by torchao {version('torchao')}"
+
+
+def _linear(network: nn.Module, head: nn.Module | None) -> dict[str, nn.Module]:
+    """The linear layers but the output layer, by name; GPT-2's are Conv1D, with their weights transposed."""
+    return {name: m for name, m in network.named_modules() if type(m) in (nn.Linear, Conv1D) and m is not head}
+
+
+def _plain(network: nn.Module) -> None:
+    """Put an ``nn.Linear`` of the same weights in the place of every Conv1D, which torchao does not know."""
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is Conv1D:
+                plain = nn.Linear(layer.nx, layer.nf, device="meta")
+                plain.weight = nn.Parameter(layer.weight.detach().t().contiguous(), requires_grad=False)
+                plain.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
+                setattr(parent, name, plain.train(layer.training))
 
 
 def _config(kind: str) -> Any:
