@@ -37,8 +37,7 @@ def rbp(stats: RankStats, k: int, ties: str = "pessimistic") -> float:
     """
     if ties not in TIES:
         raise LabError(f"ties must be one of {', '.join(TIES)}; got {ties!r}")
-    counts = stats.counts if ties == "pessimistic" else stats.counts_optimistic
-    return float(counts[: check_threshold(k)].sum() / _tokens(stats))
+    return float(stats.hits(check_threshold(k), ties) / _tokens(stats))
 
 
 def cross_entropy(stats: RankStats) -> float:

@@ -96,6 +96,10 @@ class RankStats(_Monoid):
         """n, scored tokens."""
         return int(self.counts.sum())
 
+    def hits(self, k: int, ties: str = "pessimistic") -> int:
+        """Tokens of rank ≤ k, by the pessimistic or the "optimistic" rank."""
+        return int((self.counts if ties == "pessimistic" else self.counts_optimistic)[:k].sum())
+
     @property
     def nll_sum(self) -> np.ndarray:
         """Σ nll in nats by optimistic rank, float64 [V]."""
@@ -153,7 +157,7 @@ class DocumentTable(_Monoid):
         if len(ids) and (np.diff(ids[order]) == 0).any():
             twice = ids[order][1:][np.diff(ids[order]) == 0]
             raise ValueError(f"documents counted twice: {twice[:5].tolist()}{' …' if len(twice) > 5 else ''}")
-        per_row = {name: np.concatenate([getattr(self, name), getattr(other, name)])[order] for name in _PER_DOCUMENT}
+        per_row = {name: np.concatenate([getattr(self, name), getattr(other, name)])[order] for name in PER_DOCUMENT}
         sizes = np.concatenate([np.diff(self.indptr), np.diff(other.indptr)])
         indptr = np.concatenate([[0], np.cumsum(sizes[order])]).astype(np.int64)
         start = np.concatenate([[0], np.cumsum(sizes)])[:-1][order]
@@ -193,7 +197,7 @@ class DocumentTable(_Monoid):
         return out
 
 
-_PER_DOCUMENT = (
+PER_DOCUMENT = (
     "document_id", "num_scored", "num_bytes", "nll_units", "entropy_units", "num_tied", "nll_sq", "log_rank",
     "log_rank_sq",
 )  # fmt: skip

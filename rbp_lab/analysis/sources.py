@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from rbp_lab.analysis.csv_points import points_from_csv
@@ -24,7 +26,7 @@ from rbp_lab.points import (
 )
 from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.store.layout import Store
-from rbp_lab.store.records import list_records
+from rbp_lab.store.streamed import stream_records
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking, destination
 from rbp_lab.tracking.wandb.pull import pull_runs
 from rbp_lab.tracking.wandb.remote_run import NEEDS_TABLES, RemoteRun, summary_rows
@@ -140,7 +142,7 @@ def windows_of(axis: str, k: KSpec) -> list[int]:
 def _load(name: str, selection: Selection, notes: list[str]) -> list[LoadedRun]:
     """The finished runs of one source; of W&B the newest first. What is left out is noted."""
     if name == "local":
-        return [LoadedRun(name, record.header, record) for record in list_records(selection.store, notes.append)]
+        return [LoadedRun(name, record.header, record) for record in stream_records(selection.store, notes.append)]
     where = destination(replace(selection.tracking, mode="online"))
     if where is None or not where.online:
         raise LabError("source=wandb needs a W&B key: run wandb login or set WANDB_API_KEY")
@@ -183,7 +185,7 @@ def _one_per_measurement(found: list[LoadedRun], notes: list[str]) -> list[Loade
             kept[h.key] = run
             continue
         spec = replace(h.scoring, thresholds=(), window_lengths=())
-        name = (h.model.fingerprint, h.dataset.fingerprint, repr(spec), run.record.stats.counts.tobytes())
+        name = (h.model.fingerprint, h.dataset.fingerprint, repr(spec), _digest(run.record.stats.counts))
         first = kept.setdefault(name, run)
         if first is not run:
             richest, other = sorted((first, run), key=lambda r: len(r.header.scoring.thresholds), reverse=True)
@@ -193,6 +195,10 @@ def _one_per_measurement(found: list[LoadedRun], notes: list[str]) -> list[Loade
                 f"same tokens for other thresholds: kept the first, which has more"
             )
     return list(kept.values())
+
+
+def _digest(counts: np.ndarray) -> bytes:
+    return hashlib.sha256(counts.tobytes()).digest()
 
 
 def under_filters(run: LoadedRun, filters: Filters) -> LoadedRun | None:

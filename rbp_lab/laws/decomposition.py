@@ -52,9 +52,10 @@ def section(result: Decomposition) -> Section:
         draw(shares, dataset, lambda r=rows, t=title: shares_figure(r, t, inputs.styles))
     steps = checkpoints(table)
     for dataset, family, mine in families(inputs.records):
-        runs = [(r.model.name, inputs.size_of(r), error_curves(r.stats)) for r in mine]
         where = f"{dataset}: {family}"
-        draw(curves, f"{dataset}, {family}", lambda r=runs, w=where: error_curves_figure(r, f"Errors by rank on {w}"))
+        draw(curves, f"{dataset}, {family}", lambda m=mine, w=where: error_curves_figure(
+            [(r.model.name, inputs.size_of(r), error_curves(r.stats)) for r in m], f"Errors by rank on {w}"
+        ))  # fmt: skip
         at = steps[(steps["dataset"] == dataset) & (steps["family"] == family)]
         draw(along, f"{dataset}, {family}", lambda r=at, w=where: checkpoints_figure(r, f"Along training on {w}"))
     lead = (

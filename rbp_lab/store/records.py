@@ -23,13 +23,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rbp_lab.errors import LabError, note
 from rbp_lab.records import RunHeader, RunRecord
-from rbp_lab.stats import DocumentTable
+from rbp_lab.stats import DocumentTable, RankStats
 from rbp_lab.store.atomic import atomic_directory, atomic_path
 from rbp_lab.store.consistency import contradiction
 from rbp_lab.store.header import (
@@ -168,12 +169,29 @@ def read_totals(directory: str | Path, key: str | None = None) -> RunRecord:
         return RunRecord(about, stats, documents, (), header["summary"], header["provenance"])
 
 
+def read_stats(files: RecordFiles) -> RankStats:
+    """The totals of a record by rank, without its windows (``window_max`` has no columns); checksums are verified."""
+    with damage_named(files):
+        header = read_header(files, files.key)
+        windows = pd.DataFrame({"window": [], "max_rank": [], "count": []}, dtype="int64")
+        stats = stats_from_tables(header, _table(files, "ranks", header), windows)
+        return replace(stats, window_max=np.zeros((len(stats.window_lengths), 0), np.int64))
+
+
+def read_documents(files: RecordFiles) -> DocumentTable:
+    """The document table of a record; checksums are verified."""
+    with damage_named(files):
+        header = read_header(files, files.key)
+        tables = {name: _table(files, name, header) for name in ("documents", "document_ranks", "document_runs")}
+        return documents_from_tables(run_header(header).scoring.thresholds, tables)
+
+
 def _table(files: RecordFiles, name: str, header: Mapping[str, Any]) -> pd.DataFrame:
     """A table, verified when the header has its checksum."""
     data = files.table(name).read_bytes()
     if CHECKSUMS in header:
         _compare(files.table(name), header, sha256(data))
-    return pd.read_parquet(io.BytesIO(data))
+    return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False).to_pandas()
 
 
 def _verify(files: RecordFiles, header: Mapping[str, Any]) -> None:
