@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pandas as pd
 
+from rbp_lab.dimensions import told_apart
 from rbp_lab.errors import LabError
 from rbp_lab.fits.result import POOLED, FitPoints, Label
 from rbp_lab.quantities import QUANTITIES
@@ -22,11 +23,12 @@ from rbp_lab.records import RunHeader, RunRecord
 # documents: how many se_log is over, missing when unknown.
 # n: scored tokens (windows for "neg_log_p"), missing when unknown. key: of the record, "" for published values.
 # training_tokens: what the model had been trained on. warmup_tokens: until its learning rate had reached the peak.
-# flops: of its training, as published. Each is missing when unknown.
+# flops: of its training, as published. Each is missing when unknown. precision, protocol: what tells the run from
+# others (``dimensions.told_apart``), "" where nothing does.
 COLUMNS = {
     "model": "str", "family": "str", "size": "float64", "dataset": "str", "metric": "str", "k": "Int64",
     "window": "Int64", "value": "float64", "se_log": "float64", "n": "Int64", "key": "str", "training_tokens": "Int64",
-    "documents": "Int64", "warmup_tokens": "Int64", "flops": "float64",
+    "documents": "Int64", "warmup_tokens": "Int64", "flops": "float64", "precision": "str", "protocol": "str",
 }  # fmt: skip
 METRICS = tuple(QUANTITIES)
 SIZES = ("non_embedding_params", "total_params")
@@ -52,7 +54,8 @@ def points_from_records(
     if not records:
         raise LabError("there is no finished run to analyse; measure some models first (rbp-lab measure)")
     check_comparable(records)
-    rows = [row for record in records for row in _record_rows(record, ks, size, windows, ties)]
+    told = told_apart(records)
+    rows = [row | vars(told[record.key]) for record in records for row in _record_rows(record, ks, size, windows, ties)]
     return validate(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
@@ -86,15 +89,16 @@ def _record_rows(
     return rows
 
 
-# What two runs on one data set must share before their numbers stand in one table.
-_COMPARABLE = ("protocol", "dtype", "tf32", "logits", "candidates")
+# What runs on one data set must share before their numbers stand in one table, and what those of a family must.
+_OF_DATASET, _OF_FAMILY = ("protocol", "candidates"), ("dtype", "tf32", "logits")
 
 
 def check_comparable(records: Sequence[RunRecord | RunHeader]) -> None:
     """LabError when runs must not stand in one table.
 
-    Other protocols or precisions, one name for two corpora, two checkpoints of one model in unknown order, models of a
-    family with weights rounded in different ways.
+    Other protocols on one data set, other precisions or weights rounded in different ways in one family
+    (``dimensions.named_apart`` gives each a name of its own), one name for two corpora, two checkpoints of one model in
+    unknown order.
     """
     seen: dict[str, RunRecord | RunHeader] = {}
     rounded: dict[tuple[str, str], RunRecord | RunHeader] = {}
@@ -122,18 +126,21 @@ def check_comparable(records: Sequence[RunRecord | RunHeader]) -> None:
                 f"the name {record.dataset.name!r} stands for two corpora: runs {first.key} ({first.model.name}) and "
                 f"{record.key} ({record.model.name}) differ in fingerprint; choose one with filters.key"
             )
-        for name in _COMPARABLE:
-            ours, theirs = getattr(record.scoring, name), getattr(first.scoring, name)
-            if ours != theirs:
-                raise LabError(
-                    f"runs on {record.dataset.name!r} differ in {name}: {first.key} ({first.model.name}) has {theirs}, "
-                    f"{record.key} ({record.model.name}) has {ours}; choose one with filters.dtype or filters.key"
-                )
+        for names, before in ((_OF_DATASET, first), (_OF_FAMILY, other)):
+            for name in names:
+                ours, theirs = getattr(record.scoring, name), getattr(before.scoring, name)
+                if ours != theirs:
+                    raise LabError(
+                        f"runs on {record.dataset.name!r} differ in {name}: {before.key} ({before.model.name}) has "
+                        f"{theirs}, {record.key} ({record.model.name}) has {ours}; choose one with filters.dtype or "
+                        "filters.key"
+                    )
 
 
 def validate(points: pd.DataFrame, where: str = "the points") -> pd.DataFrame:
     """The table with exactly ``COLUMNS`` in order and their types; LabError on duplicates and impossible values."""
     optional = {"training_tokens": pd.NA, "documents": pd.NA, "warmup_tokens": pd.NA, "flops": np.nan}
+    optional |= {"precision": "", "protocol": ""}
     points = points.assign(**{name: missing for name, missing in optional.items() if name not in points})
     missing = [name for name in COLUMNS if name not in points.columns]
     if missing:
@@ -198,6 +205,11 @@ def with_sizes(points: pd.DataFrame, least: int) -> pd.DataFrame:
     enough = {dataset for (dataset, _), count in sizes.items() if count >= least}
     kept = points[points["dataset"].isin(enough)].reset_index(drop=True)
     return points if kept.empty else kept
+
+
+def may_be_pooled(points: pd.DataFrame) -> bool:
+    """Whether the families of these points, of one data set, may share a law: several, all at one precision."""
+    return points["family"].nunique() > 1 and points["precision"].nunique() == 1
 
 
 def longest_trained(points: pd.DataFrame) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def test_published_values_with_several_families(tmp_path):
     assert result.fit(POOLED, "Wiki pedia", "neg_log_rbp", 1).n == 14
     assert "CE" not in text  # no column of nothing
     assert {p.name for p in result.files} == {
-        "points.csv", "fits.csv", "fits.parquet", "report.html", "scaling_Wiki-pedia.svg",
+        "points.csv", "fits.csv", "fits.parquet", "law_dimensions.csv", "report.html", "scaling_Wiki-pedia.svg",
     }  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def test_names_that_mean_something_to_a_program_stay_names(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result, text = printed(points, tmp_path / "out", replace(ONLY_POWER_LAWS, formats=["svg"]))
-    assert all(path.is_file() for path in result.files) and len({p.name.casefold() for p in result.files}) == 10
+    assert all(path.is_file() for path in result.files) and len({p.name.casefold() for p in result.files}) == 11
     assert "\x1b[31mred" not in text and "\\x1b[31mred" in text and "[red]x[/red]" in text and "[/]" in text
     html = (tmp_path / "out" / "report.html").read_text()
     assert "\x1b" not in html and "<script>alert" not in html and "&lt;script&gt;alert" in html

@@ -97,6 +97,7 @@ def _csv_row(path: Path, line: int, row: dict[str, str], size: str, published: b
         "window": whole("window") if optional("window") else 1, "value": value,
         "se_log": number("se_log", 0) if optional("se_log") else math.nan,
         "n": whole("n") if optional("n") else pd.NA, "key": row.get("key", ""),
+        "precision": row.get("precision", ""), "protocol": row.get("protocol", ""),
         "training_tokens": tokens, "documents": whole("documents") if optional("documents") else pd.NA,
         "warmup_tokens": whole("warmup_tokens", 0) if optional("warmup_tokens") else pd.NA, "flops": flops,
     }  # fmt: skip

@@ -12,7 +12,7 @@ from rbp_lab.fits.documents import DocumentEffects
 from rbp_lab.fits.influence import few_documents, sensitivity_warnings
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import POOLED, FitResult, Label
-from rbp_lab.points import longest_trained, series
+from rbp_lab.points import longest_trained, may_be_pooled, series
 from rbp_lab.records import RunRecord
 
 
@@ -22,7 +22,7 @@ def fit_all(
     records: Sequence[RunRecord] = (),
     size: str = "non_embedding_params",
 ) -> tuple[FitResult, ...]:
-    """A power law of every quantity against S, per (family, dataset), and pooled where a data set has several families.
+    """A power law of every quantity against S, per (family, dataset), and pooled over families of one precision.
 
     Ordered by data set, quantity (cross-entropy first, then k), family. Refused fits are among them. records: the runs
     behind the points, when there are: intervals then count the errors of documents, and fits are marked where ties or a
@@ -40,8 +40,9 @@ def fit_all(
     for dataset in sorted(points["dataset"].unique()):
         here = points[points["dataset"] == dataset]
         families = sorted(here["family"].unique())
+        pooled = [POOLED] if may_be_pooled(here) else []
         for (metric, window, k), at in here.groupby(["metric", "window", "k"], dropna=False):
-            for family in [*families, *([POOLED] if len(families) > 1 else [])]:
+            for family in [*families, *pooled]:
                 label = Label(family, dataset, metric, None if pd.isna(k) else int(k), int(window))
                 data = series(at, label)
                 if len(data):

@@ -13,6 +13,7 @@ import pandas as pd
 
 from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.config.schemas import Filters, KSpec
+from rbp_lab.dimensions import named_apart, told_apart
 from rbp_lab.errors import LabError, one_of, shown
 from rbp_lab.laws.registry import AXES
 from rbp_lab.points import (
@@ -25,6 +26,7 @@ from rbp_lab.points import (
     validate,
 )
 from rbp_lab.records import RunHeader, RunRecord
+from rbp_lab.report.sections import some
 from rbp_lab.store.layout import Store
 from rbp_lab.store.streamed import stream_records
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking, destination
@@ -113,7 +115,7 @@ def gather(selection: Selection) -> AnalysisInputs:
         raise LabError("; ".join([_nothing_passes(selection.filters, [run.header for run in there]), *notes]))
     if not found and notes:
         raise LabError("; ".join(["there is no run that can be analysed", *notes]))
-    runs = sorted(deduplicated(found, notes), key=lambda run: run.header.order)
+    runs = sorted(_apart(deduplicated(found, notes), notes), key=lambda run: run.header.order)
     records = [run.record for run in runs if run.record is not None]
     remote = [run.remote for run in runs if run.record is None and run.remote is not None]
     ks = selection.k.thresholds
@@ -121,7 +123,8 @@ def gather(selection: Selection) -> AnalysisInputs:
         return AnalysisInputs(points_from_records(records, ks, size, windows), records, selection.source, notes)
     check_comparable([run.header for run in runs])
     tables = [points_from_records(records, ks, size, windows)] if records else []
-    rows = [row for run in remote for row in summary_rows(run, ks, size)]
+    told = told_apart([run.header for run in runs])
+    rows = [row | vars(told[run.header.key]) for run in remote for row in summary_rows(run, ks, size)]
     tables.append(pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS))
     for run in remote:
         has = [k for k in ks if f"rbp/{k}" in run.numbers]
@@ -185,7 +188,8 @@ def _one_per_measurement(found: list[LoadedRun], notes: list[str]) -> list[Loade
             kept[h.key] = run
             continue
         spec = replace(h.scoring, thresholds=(), window_lengths=())
-        name = (h.model.fingerprint, h.dataset.fingerprint, repr(spec), _digest(run.record.stats.counts))
+        model, counts = (h.model.fingerprint, h.model.quantisation), _digest(run.record.stats.counts)
+        name = (*model, h.dataset.fingerprint, repr(spec), counts)
         first = kept.setdefault(name, run)
         if first is not run:
             richest, other = sorted((first, run), key=lambda r: len(r.header.scoring.thresholds), reverse=True)
@@ -217,7 +221,24 @@ def under_filters(run: LoadedRun, filters: Filters) -> LoadedRun | None:
     )
     if header is None:
         return None
-    return replace(run, header=header, record=run.record and replace(run.record, header=header))
+    return _named(run, header)
+
+
+def _named(run: LoadedRun, header: RunHeader) -> LoadedRun:
+    """The run under the names of this header."""
+    record, remote = (part and replace(part, header=header) for part in (run.record, run.remote))
+    return replace(run, header=header, record=record, remote=remote)
+
+
+def _apart(runs: Sequence[LoadedRun], notes: list[str]) -> list[LoadedRun]:
+    """The runs under names that tell precisions and protocols apart; what was renamed is noted."""
+    found = [_named(run, header) for run, header in zip(runs, named_apart([r.header for r in runs]), strict=True)]
+    before, after = ([run.header.names for run in several] for several in (runs, found))
+    for place, what in ((1, "precision, and each is a family"), (2, "protocol, and each is a data set")):
+        names = {run[place] for run in after} - {run[place] for run in before}
+        if names:
+            notes.append(f"runs differ in {what} of its own, which no law pools: {some(sorted(names))}")
+    return found
 
 
 def _names(header: RunHeader) -> dict[str, list[str]]:

@@ -56,6 +56,14 @@ def combined(errors: Sequence[DocumentErrors | None], weights: Sequence[float]) 
     return DocumentErrors(values, first.ids, min(e.effective for e in errors))
 
 
+def independent(errors: Sequence[DocumentErrors | None], weights: Sequence[float]) -> DocumentErrors | None:
+    """As ``combined``, of quantities on different corpora: no document is in two of them."""
+    if any(e is None for e in errors):
+        return None
+    values = np.concatenate([w * e.values for w, e in zip(weights, errors, strict=True)])
+    return DocumentErrors(values, np.arange(len(values)), min(e.effective for e in errors))
+
+
 @dataclass(frozen=True, eq=False)
 class LineError:
     """Covariance of fitted parameters in two parts [p,p]: of documents beyond the residuals, and of the residuals.

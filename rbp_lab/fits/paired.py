@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
-from rbp_lab.fits.gls import combined
+from rbp_lab.fits.gls import combined, independent
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import NOT_FALLING, FitPoints, FitResult
 
@@ -48,12 +49,12 @@ class ExponentDifference:
         return pd.DataFrame([row | {"warnings": " ".join(self.warnings)}])
 
 
-def exponent_difference(first: FitResult, second: FitResult) -> ExponentDifference:
+def exponent_difference(first: FitResult, second: FitResult, same_documents: bool = True) -> ExponentDifference:
     """α of one law minus α of another, from ln(value₁/value₂) against ln S over the models that both have.
 
     Documents and the particular models are common to both, so the interval is narrower than that of two separate
     exponents; ``gain`` says how much (cross-entropy against −log RBP_1 is the paper's figure 8a). What documents do to
-    the ratio counts where both laws know it.
+    the ratio counts where both laws know it. same_documents: False for laws on two corpora.
     """
     by_name = {name: i for i, name in enumerate(second.points.names)}
     common = [(i, by_name[name]) for i, name in enumerate(first.points.names) if name in by_name]
@@ -68,7 +69,8 @@ def exponent_difference(first: FitResult, second: FitResult) -> ExponentDifferen
         size.append(a.x[i])
     errors = None
     if a.errors is not None and b.errors is not None:
-        errors = combined([a.errors.of([i for i, _ in common]), b.errors.of([j for _, j in common])], (1, -1))
+        of_ratio = combined if same_documents else independent
+        errors = of_ratio([a.errors.of([i for i, _ in common]), b.errors.of([j for _, j in common])], (1, -1))
     points = FitPoints(np.array(size), np.array(ratio), tuple(a.names[i] for i, _ in common), errors=errors)
     fit = fit_power(points, confidence=first.confidence)
     if not fit.ok:
@@ -82,6 +84,31 @@ def exponent_difference(first: FitResult, second: FitResult) -> ExponentDifferen
     return ExponentDifference(
         *names, fit.params["alpha"], low, high, len(common), first.confidence, "fitted", gain, tuple(falling)
     )
+
+
+def separate_difference(first: FitResult, second: FitResult) -> ExponentDifference:
+    """α of one law minus α of another without a common model: variances add, Welch–Satterthwaite degrees of freedom.
+
+    What documents that both laws share do to both exponents alike is not subtracted, so the interval is wide rather
+    than narrow.
+    """
+    names, models = (str(first.label), str(second.label)), min(first.n, second.n)
+    for law in (first, second):
+        if not law.ok:
+            return ExponentDifference(*names, None, None, None, models, first.confidence, law.message)
+    parts = []
+    for error in (first.error, second.error):
+        parts.append((float(error.residuals[0, 0]), error.freedom_residuals))
+        if error.documents[0, 0] > 0:
+            parts.append((float(error.documents[0, 0]), error.freedom_documents))
+    total = sum(variance for variance, _ in parts)
+    square = sum(variance**2 / freedom for variance, freedom in parts)
+    freedom = total**2 / square if square > 0 else math.inf
+    half = float(special.stdtrit(freedom, 0.5 + first.confidence / 2)) * math.sqrt(total)
+    difference = first.params["alpha"] - second.params["alpha"]
+    falling = dict.fromkeys(code for law in (first, second) for code in law.warnings if code == NOT_FALLING)
+    low, high = difference - half, difference + half
+    return ExponentDifference(*names, difference, low, high, models, first.confidence, "fitted", None, tuple(falling))
 
 
 def simultaneous_band(fits: Sequence[FitResult], seed: int = 0) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from rbp_lab.figures.decomposition import checkpoints_figure, error_curves_figur
 from rbp_lab.fits.decomposition import PartScaling, checkpoints, decomposition_table, error_curves, part_scalings
 from rbp_lab.fits.result import POOLED, family_name
 from rbp_lab.laws.base import Inputs, LawResult, draw, families, join
-from rbp_lab.points import longest_trained
+from rbp_lab.points import longest_trained, may_be_pooled
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import interval, si, significant
 
@@ -20,7 +20,7 @@ needs_runs = "it needs Σ nll by rank"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Decomposition(LawResult):
-    """parts: the laws of all parts, by data set and family; POOLED where a data set has several families."""
+    """parts: the laws of all parts, by data set and family; POOLED where families may be pooled."""
 
     parts: dict[tuple[str, str | None], list[PartScaling]]
 
@@ -30,8 +30,8 @@ def compute(inputs: Inputs) -> Decomposition:
     split = decomposition_table(inputs.records, inputs.size, inputs.confidence)
     in_size = longest_trained(split)
     groups = [(dataset, family) for dataset, family, _ in families(inputs.records)]
-    datasets = [dataset for dataset, _ in groups]
-    groups += [(dataset, POOLED) for dataset in dict.fromkeys(datasets) if datasets.count(dataset) > 1]
+    pooled = [dataset for dataset, here in inputs.points.groupby("dataset") if may_be_pooled(here)]
+    groups += [(dataset, POOLED) for dataset in pooled if dataset in inputs.effects]
     parts = {group: part_scalings(in_size, *group, inputs.confidence, inputs.effects[group[0]]) for group in groups}
     scaling = join(part.to_frame() for mine in parts.values() for part in mine)
     tables = {"decomposition": split, "parts": scaling}

@@ -12,12 +12,14 @@ from rbp_lab.laws import (
     aggregate,
     calibration,
     decomposition,
+    dimensions,
     emergence,
     forecast,
     lognormal,
     over_k,
     overview,
     paired,
+    precision,
     scaling,
     surface,
     tokens,
@@ -27,11 +29,11 @@ from rbp_lab.laws.base import Inputs, Law, LawResult
 from rbp_lab.report.sections import ReportTable, Section, warning_note
 
 LAWS: tuple[Law, ...] = (
-    overview, aggregate, vocabularies, scaling, over_k, against_k, paired, emergence, lognormal, decomposition,
-    calibration, forecast,
+    overview, aggregate, vocabularies, scaling, over_k, precision, dimensions, against_k, paired, emergence, lognormal,
+    decomposition, calibration, forecast,
 )  # fmt: skip
-# What the power laws in S alone give, and what classifiers of one size give.
-POWER_LAWS: tuple[Law, ...] = (overview, aggregate, vocabularies, scaling, over_k)
+# What the power laws in S alone give, what precision costs, and what classifiers of one size give.
+POWER_LAWS: tuple[Law, ...] = (overview, aggregate, vocabularies, scaling, over_k, precision, dimensions)
 # What checkpoints give, by the axis that is asked for.
 TOKEN_LAWS: dict[str, tuple[Law, ...]] = {"tokens": (tokens,), "size+tokens": (tokens, surface)}
 AXES = ("size", *TOKEN_LAWS)

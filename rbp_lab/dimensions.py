@@ -1,0 +1,109 @@
+"""Precision and protocol as dimensions of an analysis: what tells runs of one corpus apart beside the model.
+
+Runs at another precision, or with weights rounded in another way, belong to another family, and runs of another
+protocol to another data set. Their names say so, and nothing pools them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rbp_lab.records import ModelInfo, RunHeader, RunRecord
+
+UNDONE = ("not rounded", "no tf32")
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """What tells a run from others of its corpus, in words; "" where all of them agree."""
+
+    precision: str = ""
+    protocol: str = ""
+
+
+def precision_of(run: RunHeader | RunRecord) -> dict[str, str]:
+    """How the numbers of a run were computed, in words by what is chosen."""
+    spec = run.scoring
+    return {
+        "dtype": spec.dtype,
+        "tf32": "tf32" if spec.tf32 else UNDONE[1],
+        "logits": f"logits {spec.logits}",
+        "quantisation": run.model.quantisation or UNDONE[0],
+    }
+
+
+def protocol_of(run: RunHeader | RunRecord) -> dict[str, str]:
+    """What was scored, in words by what is chosen."""
+    chosen = {name: f"{name.replace('_', ' ')} {value}" for name, value in run.scoring.protocol.items()}
+    return chosen | {"candidates": f"candidates {run.scoring.candidates}"}
+
+
+def told_apart(runs: Iterable[RunHeader | RunRecord]) -> dict[str, Dimension]:
+    """By key, the choices in which runs of some corpus differ, whatever these are called."""
+    groups: dict[str, list[RunHeader | RunRecord]] = defaultdict(list)
+    for run in runs:
+        groups[run.dataset.fingerprint].append(run)
+    precision, protocol = (
+        {name for mine in groups.values() for name in _differing(map(choices, mine))}
+        for choices in (precision_of, protocol_of)
+    )
+    return {
+        run.key: Dimension(_words(precision_of(run), precision), _words(protocol_of(run), protocol))
+        for mine in groups.values() for run in mine
+    }  # fmt: skip
+
+
+def _differing(choices: Iterable[Mapping[str, str]]) -> list[str]:
+    """The choices that are not the same in all."""
+    choices = list(choices)
+    names = dict.fromkeys(name for one in choices for name in one)
+    return [name for name in names if len({one.get(name) for one in choices}) > 1]
+
+
+def _words(choices: Mapping[str, str], names: Iterable[str]) -> str:
+    """The values of these choices; one that says what was not done only when it says all."""
+    said = [value for name, value in choices.items() if name in names]
+    return ", ".join([value for value in said if value not in UNDONE] or said)
+
+
+def named_apart(headers: Sequence[RunHeader]) -> list[RunHeader]:
+    """The headers, in their order, under names that tell precisions and protocols apart.
+
+    A family that was measured at several precisions on one corpus becomes one family for each, with models of their
+    own; a corpus that was scored by several protocols becomes a data set for each.
+    """
+    told = told_apart(headers)
+    precisions, protocols = defaultdict(set), defaultdict(set)
+    for header in headers:
+        corpus = header.dataset.fingerprint
+        precisions[corpus, header.model.family].add(told[header.key].precision)
+        protocols[corpus].add(told[header.key].protocol)
+    split = {family for (_, family), several in precisions.items() if len(several) > 1}
+    named = []
+    for header in headers:
+        precision = told[header.key].precision if header.model.family in split else ""
+        protocol = told[header.key].protocol if len(protocols[header.dataset.fingerprint]) > 1 else ""
+        model = _unmarked(header.model) if precision else header.model.name
+        names = (with_dimension(name, precision) for name in (model, header.model.family))
+        named.append(header.named(*names, with_dimension(header.dataset.name, protocol)))
+    return named
+
+
+def with_dimension(name: str, word: str) -> str:
+    """A name that says its precision or protocol, before the step of a checkpoint: "pythia-14m, int8@step512"."""
+    first, at, step = name.partition("@")
+    return f"{first}, {word}{at}{step}" if word else name
+
+
+def without_dimension(name: str, word: str) -> str:
+    """The name before ``with_dimension``."""
+    first, at, step = name.partition("@")
+    return first.removesuffix(f", {word}") + at + step if word else name
+
+
+def _unmarked(model: ModelInfo) -> str:
+    """The model's name without the mark of rounded weights that it may bear, "pythia-14m" of "pythia-14m+int8"."""
+    return re.sub(rf"\+{re.escape(model.quantisation or '')}$", "", model.name, flags=re.IGNORECASE)

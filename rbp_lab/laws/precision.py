@@ -1,0 +1,144 @@
+"""What a coarser precision costs a model: differences to its finest run, over paired documents, by bits and size."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from rbp_lab import metrics
+from rbp_lab.comparison.differences import PairedSums, influence
+from rbp_lab.comparison.pairs import of_documents
+from rbp_lab.dimensions import told_apart, without_dimension
+from rbp_lab.figures.precision import precision_figure
+from rbp_lab.laws.base import Inputs, LawResult, draw
+from rbp_lab.records import RunRecord
+from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
+from rbp_lab.stats import UNIT, DocumentTable
+from rbp_lab.text import interval, percent, si, significant
+
+name = "precision"
+needs_runs = "what precision costs is measured over the documents of two runs"
+BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
+
+
+def compute(inputs: Inputs) -> LawResult:
+    """Every run beside the finest run of its model on the same documents by the same protocol, where there are two."""
+    rows = [
+        row
+        for mine in _same_model(inputs.records)
+        for finest, *coarser in [sorted(mine, key=_fineness)]
+        for run in coarser
+        for row in _rows(finest, run, inputs)
+    ]
+    return LawResult(inputs=inputs, tables={"precision": pd.DataFrame(rows)} if rows else {}, over_documents=True)
+
+
+def bits_of(run: RunRecord) -> int:
+    """Nominal bits of a weight: of the format that weights were rounded to (Q4_K_M: 4), else of the dtype."""
+    found = re.search(r"\d+", run.model.quantisation or "")
+    return int(found.group()) if found else BITS[run.scoring.dtype]
+
+
+def _fineness(run: RunRecord) -> tuple[object, ...]:
+    """The finest first: many bits, no rounding of products or logits."""
+    return -bits_of(run), -BITS[run.scoring.dtype], run.scoring.tf32, run.scoring.logits != "float32", run.key
+
+
+def _same_model(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """The runs of each model on a data set that has several; of one precision each."""
+    told, groups = told_apart(runs), {}
+    for run in runs:
+        model = without_dimension(run.model.name, told[run.key].precision)
+        groups.setdefault((run.dataset.name, model), []).append(run)
+    return [mine for mine in groups.values() if len(mine) > 1]
+
+
+def _rows(finest: RunRecord, run: RunRecord, inputs: Inputs) -> Iterator[dict[str, object]]:
+    """One row per quantity: its values, run − finest with its interval, ties, and how many tokens moved at least."""
+    a, b = _common(finest.documents, run.documents)
+    if not len(a) or not np.array_equal(a.num_scored, b.num_scored):
+        return  # other documents, or other tokens
+    told = told_apart((finest, run))
+    about = {
+        "dataset": run.dataset.name, "model": run.model.name, "family": run.model.family, "size": inputs.size_of(run),
+        "precision": told[run.key].precision, "bits": bits_of(run), "finest": told[finest.key].precision,
+        "documents": len(a), "tied": metrics.tie_rate(run.stats), "tied_finest": metrics.tie_rate(finest.stats),
+        "moved_at_least": moved_at_least(a, b),
+    }  # fmt: skip
+    quantities = [PairedSums("CE", "nats", a.nll_units * UNIT, a.num_scored, b.nll_units * UNIT, b.num_scored)]
+    quantities += [PairedSums(f"RBP_{k}", "", a.hits(k), a.num_scored, b.hits(k), b.num_scored) for k in inputs.shown]
+    for q in quantities:
+        first, second = q.x_a.sum() / q.n_a.sum(), q.x_b.sum() / q.n_b.sum()
+        half = _half(q, inputs.confidence)
+        apart = second - first
+        low, high = (None, None) if half is None else (apart - half, apart + half)
+        yield about | {"quantity": q.name, "value_finest": first, "value": second, "difference": apart, "low": low,
+                       "high": high}  # fmt: skip
+
+
+def _common(a: DocumentTable, b: DocumentTable) -> tuple[DocumentTable, DocumentTable]:
+    """The rows of the documents that both have."""
+    if np.array_equal(a.document_id, b.document_id):
+        return a, b
+    ids = np.intersect1d(a.document_id, b.document_id)
+    return of_documents(a, ids), of_documents(b, ids)
+
+
+def _half(quantity: PairedSums, confidence: float) -> float | None:
+    """Half of the interval of b − a over paired documents (``comparison.differences``); None for one document."""
+    r = influence(quantity)
+    n = len(r)
+    if n < 2:
+        return None
+    return float(special.stdtrit(n - 1, 0.5 + confidence / 2)) * math.sqrt(n / (n - 1) * float((r**2).sum()))
+
+
+def moved_at_least(a: DocumentTable, b: DocumentTable) -> float:
+    """The least share of tokens whose rank differs that the histograms of ranks by document allow, in [0, 1].
+
+    Tables of the same tokens. Records keep how often a rank occurs in a document, not where: half of Σ|difference| is
+    what must have moved, and tokens that changed places are not seen.
+    """
+    top = int(max(a.rank.max(initial=0), b.rank.max(initial=0))) + 1
+    keys = [np.repeat(np.arange(len(t)), np.diff(t.indptr)) * top + t.rank for t in (a, b)]
+    distinct, place = np.unique(np.concatenate(keys), return_inverse=True)
+    signed = np.concatenate([a.count.astype(np.int64), -b.count.astype(np.int64)])
+    difference = np.bincount(place, weights=signed, minlength=len(distinct))
+    return float(np.abs(difference).sum() / 2 / max(int(a.num_scored.sum()), 1))
+
+
+def section(result: LawResult) -> Section | None:
+    """Differences against bits, by k and size, and everything in a table; None when no model has two precisions."""
+    if "precision" not in result.tables:
+        return None
+    table, level = result.tables["precision"], percent(result.inputs.confidence)
+    figures: dict[str, Drawing] = {}
+    for dataset, rows in table.groupby("dataset"):
+        draw(figures, dataset, lambda r=rows, d=dataset: precision_figure(r, f"What precision costs on {d}"))
+    rows = [
+        {"data set": r.dataset, "model": r.model, "S": r.size, "bits": r.bits, "beside": r.finest,
+         "quantity": r.quantity, "finest": r.value_finest, "coarser": r.value,
+         "difference": interval(r.difference, r.low, r.high, 5), "tied, finest": percent(r.tied_finest),
+         "tied, coarser": percent(r.tied), "ranks moved, at least": percent(r.moved_at_least)}
+        for r in table.itertuples()
+    ]  # fmt: skip
+    cost = table[table["quantity"] == "CE"]
+    clear = int(((cost["low"] > 0) | (cost["high"] < 0)).sum())
+    lead = (
+        "Each run beside the run of the same model with the most bits, on the same documents: coarser minus finest, "
+        f"with intervals over paired documents at {level}. Bits are nominal, those in the name of the format. A record "
+        "keeps how often each rank occurs in a document, so of ranks that moved it tells the least number; rbp-lab "
+        f"compare tells more of a pair. Cross-entropy differs beyond its interval in {clear} of {len(cost)} runs; the "
+        f"largest difference is {significant(cost['difference'].abs().max(), 2)} nats."
+    )
+    caption = f"Coarser minus finest against nominal bits; bars: {level} over paired documents; darker is larger."
+    formats = {"S": si, "finest": 4, "coarser": 4}
+    return Section(
+        "precision", "What precision costs", lead, switched("precision", figures, caption),
+        (ReportTable("Differences to the finest run", pd.DataFrame(rows), formats, folded=len(rows) > 40),),
+    )  # fmt: skip
