@@ -35,6 +35,7 @@ KS = [1, 2, 5, 10, 50, 100]
 NAMES = {
     "against_k", "forms", "bands", "differences", "trade_off", "iso_rbp", "backtest", "counts", "emergence",
     "emergence_fits", "emergence_levels", "lognormal", "decomposition", "parts", "calibration", "calibration_trends",
+    "questions",
 }  # fmt: skip
 
 

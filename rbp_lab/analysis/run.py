@@ -15,9 +15,9 @@ from rich.console import Console
 from rbp_lab import __version__
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.config.schemas import FitChoices
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, no_such
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
-from rbp_lab.laws import vocabularies
+from rbp_lab.laws import questions, vocabularies
 from rbp_lab.laws.base import Inputs, Law
 from rbp_lab.laws.registry import LAWS, POWER_LAWS, TOKEN_LAWS, Results, compute, sections, tables
 from rbp_lab.laws.trajectories import fit_along, shown_of
@@ -94,7 +94,7 @@ def analyze(
     digest = _digest(points, records, fit, size, papers, source, axis)
     files = _found(out, digest)
     fresh = not files
-    chosen = TOKEN_LAWS[axis] if along else LAWS if fit.laws else POWER_LAWS
+    chosen = _only(TOKEN_LAWS[axis] if along else LAWS if fit.laws else POWER_LAWS, fit.only)
     compared = [law for law in LAWS if law in PAPER_LAWS] if papers else []
     every = TOKEN_LAWS[axis] if along else LAWS
     results = compute([law for law in every if law in compared or (fresh and law in chosen)], inputs)
@@ -113,6 +113,8 @@ def analyze(
         bits = results.get(vocabularies.name) or vocabularies.compute(inputs)
         printed = shown_of(fits, shown) if along else fits
         show(console, points, printed, shown, bits.tables.get("bits_per_byte"), f"{vocabularies.NOT_COMPARABLE}:")
+        for line in results[questions.name].lines() if questions.name in fit.only and questions.name in results else ():
+            print_line(console, line)
         if beside is not None:
             show_papers(console, beside.comparisons, beside.lines)
         figures = [f for f in files if fit.formats and f.suffix == f".{fit.formats[0]}"]
@@ -121,6 +123,15 @@ def analyze(
         for line in (*lines, f"{len(files)} files of {what} in {out}", str(AnalysisFiles(out).report)):
             print_line(console, line)
     return Analysis(points, fits, tuple(files))
+
+
+def _only(laws: Sequence[Law], names: Sequence[str]) -> list[Law]:
+    """The laws of these names, all without any; LabError for a name that none has."""
+    there = [law.name for law in laws]
+    for name in names:
+        if name not in there:
+            raise LabError(no_such("fit.only", "law", name, there))
+    return [law for law in laws if not names or law.name in names]
 
 
 def _write_all(

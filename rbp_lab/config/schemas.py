@@ -150,7 +150,8 @@ class FitChoices:
 
     confidence: of every interval. figure_ks: the k drawn against S and listed per model. laws: every law, not only the
     power laws in S. least_sizes: data sets on which no family has so many sizes take no part in laws in S. formats: of
-    FORMATS, in which each figure is also a file of its own. every_figure: also figures of one k at a time.
+    FORMATS, in which each figure is also a file of its own. every_figure: also figures of one k at a time. only: names
+    of the laws to fit; none for all.
 
     For laws in tokens: least_tokens: checkpoints with fewer take no part. loss: of ln value in the law in size and
     tokens. E: the asymptote of cross-entropy there, when it is known, and E_source where from.
@@ -162,6 +163,7 @@ class FitChoices:
     least_sizes: int = 1
     formats: list[str] = field(default_factory=list)
     every_figure: bool = False
+    only: list[str] = field(default_factory=list)
     least_tokens: int = 0
     loss: str = "log"
     E: float | None = None

@@ -19,7 +19,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.fits.against_k import REACH
 from rbp_lab.fits.cloglog import zero_bound
 from rbp_lab.fits.documents import DocumentEffects
-from rbp_lab.fits.gls import DocumentErrors, combined, fit_line
+from rbp_lab.fits.gls import DocumentErrors, LineError, combined, fit_line
 from rbp_lab.fits.power import fit_power, why_not
 from rbp_lab.fits.result import FitPoints, FitResult, Label
 from rbp_lab.records import RunRecord
@@ -84,7 +84,8 @@ class EmergenceFit:
     beta, beta_interval: exponent of N (1 under independence; the paper assumes it), from one slope per model, so that
     the windows of a model, which overlap, count as one. alpha, alpha_interval: exponent of S over the mean of the
     window lengths. log_c. windows: the N used; dropped: N left out because some model had p = 0 or 1, where the
-    logarithm ends. by_window: the power law in S of each N. status, message: "ok" or "refused" with a sentence.
+    logarithm ends. by_window: the power law in S of each N. beta_error: what beta_interval is from. status, message:
+    "ok" or "refused" with a sentence.
     """
 
     family: str
@@ -103,6 +104,7 @@ class EmergenceFit:
     confidence: float = 0.95
     warnings: tuple[str, ...] = ()
     by_window: dict[int, FitResult] = field(default_factory=dict)
+    beta_error: LineError | None = None
 
     @property
     def independent(self) -> bool | None:
@@ -182,7 +184,7 @@ def fit_emergence(
     return EmergenceFit(
         family, dataset, k, "ok", "fitted", float(beta), (float(beta - half), float(beta + half)),
         in_size.params["alpha"], in_size.intervals["alpha"], float(in_size.params["log_a"] - beta * x.mean()), n,
-        windows, dropped, confidence, warnings + in_size.warnings, by_window,
+        windows, dropped, confidence, warnings + in_size.warnings, by_window, error,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from rbp_lab.fits.gls import combined, independent
+from rbp_lab.fits.gls import LineError, combined, independent
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import NOT_FALLING, FitPoints, FitResult
 
@@ -24,7 +24,7 @@ class ExponentDifference:
     gain: how many times narrower the interval is than that of two separate exponents of these models, the root sum
     of squares of their standard errors over the paired one; None when refused or the ratio is an exact power. models:
     number of models in common. warnings: of the two laws, about their exponents. message: "fitted", or why there is
-    none.
+    none. error: of the line through the ratio, whose first parameter the difference is.
     """
 
     first: str
@@ -37,6 +37,7 @@ class ExponentDifference:
     message: str
     gain: float | None = None
     warnings: tuple[str, ...] = ()
+    error: LineError | None = None
 
     @property
     def differs(self) -> bool | None:
@@ -45,7 +46,7 @@ class ExponentDifference:
 
     def to_frame(self) -> pd.DataFrame:
         """One row with every field."""
-        row = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        row = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "error"}
         return pd.DataFrame([row | {"warnings": " ".join(self.warnings)}])
 
 
@@ -82,8 +83,9 @@ def exponent_difference(first: FitResult, second: FitResult, same_documents: boo
     if fit.se["alpha"] > 0 and all(law.ok for law in separate):
         gain = math.hypot(*(law.se["alpha"] for law in separate)) / fit.se["alpha"]
     return ExponentDifference(
-        *names, fit.params["alpha"], low, high, len(common), first.confidence, "fitted", gain, tuple(falling)
-    )
+        *names, fit.params["alpha"], low, high, len(common), first.confidence, "fitted", gain, tuple(falling),
+        fit.error,
+    )  # fmt: skip
 
 
 def separate_difference(first: FitResult, second: FitResult) -> ExponentDifference:

@@ -43,6 +43,13 @@ class Inputs:
     everything: bool = True
     every_figure: bool = False
     choices: FitChoices = field(default_factory=FitChoices)
+    _results: dict[str, LawResult] = field(default_factory=dict, init=False, repr=False)
+
+    def of(self, law: Law) -> LawResult:
+        """The law's result for these inputs, computed once: a law may use another's."""
+        if law.name not in self._results:
+            self._results[law.name] = law.compute(self)
+        return self._results[law.name]
 
     @cached_property
     def ks(self) -> list[int]:

@@ -20,6 +20,7 @@ from rbp_lab.laws import (
     overview,
     paired,
     precision,
+    questions,
     scaling,
     surface,
     tokens,
@@ -30,7 +31,7 @@ from rbp_lab.report.sections import ReportTable, Section, warning_note
 
 LAWS: tuple[Law, ...] = (
     overview, aggregate, vocabularies, scaling, over_k, precision, dimensions, against_k, paired, emergence, lognormal,
-    decomposition, calibration, forecast,
+    decomposition, calibration, forecast, questions,
 )  # fmt: skip
 # What the power laws in S alone give, what precision costs, and what classifiers of one size give.
 POWER_LAWS: tuple[Law, ...] = (overview, aggregate, vocabularies, scaling, over_k, precision, dimensions)
@@ -43,7 +44,7 @@ Results = dict[str, LawResult]
 
 def compute(laws: Sequence[Law], inputs: Inputs) -> Results:
     """The results of these laws by name, in their order; laws that need runs are left out without them."""
-    return {law.name: law.compute(inputs) for law in laws if inputs.records or not law.needs_runs}
+    return {law.name: inputs.of(law) for law in laws if inputs.records or not law.needs_runs}
 
 
 def tables(results: Mapping[str, LawResult]) -> dict[str, pd.DataFrame]:

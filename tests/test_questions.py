@@ -1,0 +1,140 @@
+"""Open questions of the papers: what is told, what is not, and how many would be needed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from rbp_lab.analysis.power_laws import fit_all
+from rbp_lab.analysis.run import analyze
+from rbp_lab.config.schemas import FitChoices
+from rbp_lab.errors import LabError
+from rbp_lab.fits.gls import fit_line
+from rbp_lab.fits.questions import (
+    answer,
+    families_differ,
+    forecast_errors,
+    left_out_errors,
+    more,
+    of_values,
+    paired_errors,
+)
+from rbp_lab.fits.result import FitPoints
+from rbp_lab.laws import questions
+from rbp_lab.laws.base import Inputs
+from rbp_lab.points import points_from_records
+from tests.fits_data import ladder
+
+SIZES = np.geomspace(1e4, 1e7, 8)
+
+
+def line(alpha, noise=0.0, sizes=SIZES, start=5.0):
+    return FitPoints(sizes, np.exp(start - alpha * np.log(sizes) + noise), tuple(f"m{i}" for i in range(len(sizes))))
+
+
+def test_a_forecast_is_of_each_model_from_all_smaller_ones():
+    assert max(forecast_errors(line(0.1)).values()) < 1e-12
+    noise = np.zeros(8)
+    noise[4] = 0.02
+    errors = forecast_errors(line(0.1, noise))
+    assert list(errors) == ["m3", "m4", "m5", "m6", "m7"] and errors["m3"] < 1e-12
+    assert errors["m4"] == pytest.approx(0.02)
+    slope, level = np.polyfit(np.log(SIZES[:5]), np.log(line(0.1, noise).value[:5]), 1)
+    assert errors["m5"] == pytest.approx(abs(level + slope * np.log(SIZES[5]) - np.log(line(0.1).value[5])))
+
+
+def test_a_model_left_out_is_predicted_by_the_others():
+    points = line(0.2, np.random.default_rng(0).normal(0, 0.05, 8))
+    found = left_out_errors(points)
+    for i, name in enumerate(points.names):
+        x, y = np.delete(np.log(points.x), i), np.delete(np.log(points.value), i)
+        slope, level = np.polyfit(x, y, 1)
+        assert found[name] == pytest.approx(abs(level + slope * np.log(points.x[i]) - np.log(points.value[i])))
+
+
+def test_the_number_needed_has_the_power_it_promises():
+    rng = np.random.default_rng(1)
+    n = more(0.5, 1.0, 0.95, 0.0)
+    values = rng.normal(0.5, 1.0, (20_000, n))
+    t = values.mean(1) / (values.std(1, ddof=1) / np.sqrt(n))
+    assert (t > stats.t.ppf(0.975, n - 1)).mean() == pytest.approx(0.8, abs=0.02)
+    assert more(0.5, 1.0, 0.95, 0.0) < more(0.25, 1.0, 0.95, 0.0)
+    assert more(0.5, 1.0, 0.95, 1.0) is None  # a variance that no number of units lessens
+
+
+def test_values_are_told_when_their_interval_leaves_out_no_difference():
+    clear, unclear = of_values([1.0, 1.1, 0.9, 1.0], 0.95, "forecasts"), of_values([1.0, -1.1, 0.9], 0.95, "forecasts")
+    assert clear.told and clear.low < 1 < clear.high and clear.needed is None
+    assert unclear.told is False and unclear.needed > 3 and unclear.needed_unit == "forecasts"
+    few = of_values([1.0, 2.0], 0.95, "forecasts")
+    assert few.difference is None and few.told is None and few.message == "at least 3 forecasts are needed; got 2"
+    first, second = {"a": 3.0, "b": 1.0, "c": 2.0}, {"a": 1.0, "c": 0.0, "b": -1.0, "d": 9.0}
+    assert paired_errors(first, second, 0.95, "models").difference == 2
+
+
+def test_families_of_one_exponent_are_told_apart_as_often_as_the_level_says():
+    rng, found = np.random.default_rng(2), []
+    for _ in range(800):
+        noise = rng.normal(0, 0.02, (2, 8))
+        found.append(families_differ(line(0.1, noise[0]), line(0.1, noise[1], start=4.0), None, 0.95, 0).told)
+    assert np.mean(found) == pytest.approx(0.05, abs=0.025)
+    apart = families_differ(line(0.15), line(0.1, 1e-3 * rng.normal(size=8), start=4.0), None, 0.95, 0)
+    assert apart.told and apart.difference == pytest.approx(0.05, abs=1e-3) and apart.units == 16
+    assert families_differ(line(0.1), line(0.1, sizes=SIZES[:2]), None, 0.95, 0).message
+
+
+def test_documents_are_needed_where_they_carry_the_variance():
+    design = np.column_stack([np.ones(8), np.log(SIZES) - np.log(SIZES).mean()])
+    points = line(0.1, 1e-6 * np.random.default_rng(3).normal(size=8))
+    _, alone = fit_line(design, np.log(points.value))
+    by_documents = replace(alone, documents=np.diag([1.0, 1.0]), freedom_documents=49.0)
+    asked = answer(0.5, by_documents, (0, 1), 0.95, 8, documents=50)
+    assert asked.told is False and asked.needed_unit == "documents" and asked.needed > 50
+    by_models = replace(alone, residuals=np.diag([1.0, 1.0]))
+    assert answer(0.5, by_models, (0, 1), 0.95, 8, documents=50).needed_unit == "models"
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return ladder(7, documents=60, vocab=2000, sigma=6.0)
+
+
+def test_every_question_is_answered_from_runs(runs):
+    other = [replace(r, header=replace(r.header, model=replace(r.model, name=f"b-{r.model.name}", family="b")))
+             for r in runs]  # fmt: skip
+    both = [*runs, *other]
+    points = points_from_records(both, [1, 10])
+    found = questions.compute(Inputs(points, fit_all(points, records=both), both))
+    by_question = {}
+    for a in found.answered:
+        by_question.setdefault(a.question, []).append(a)
+        assert a.answer.difference is not None and a.sentence
+        if not a.answer.told:
+            assert "cannot be told" in a.sentence and "would be needed" in a.sentence
+    assert {q: len(asked) for q, asked in by_question.items()} == {
+        questions.ENTROPY: 2, questions.EXPONENTS: 2, questions.INDEPENDENT: 2, questions.AXIS: 2, questions.SHARED: 1,
+    }  # fmt: skip
+    shared = by_question[questions.SHARED][0].answer  # the same records under another name
+    assert shared.difference == pytest.approx(0, abs=1e-12) and shared.told is False
+    assert "more than 10,000 would be needed" in by_question[questions.SHARED][0].sentence
+    assert len(found.tables["questions"]) == len(found.lines()) == 9
+    assert questions.section(found).tables[0].frame["answer"].tolist() == [a.sentence for a in found.answered]
+
+
+def test_values_without_runs_answer_what_they_can(runs):
+    points = points_from_records(runs, [1, 10])
+    found = questions.compute(Inputs(points, fit_all(points)))
+    assert {a.question for a in found.answered} == {questions.EXPONENTS}
+    assert set(found.lacks) == {questions.ENTROPY, questions.AXIS}
+
+
+def test_an_analysis_fits_only_the_laws_that_are_named(runs, tmp_path):
+    points = points_from_records(runs, [1, 10])
+    analyze(points, tmp_path, FitChoices(only=["questions"]), records=runs)
+    assert sorted(p.name for p in tmp_path.glob("law_*.csv")) == ["law_questions.csv"]
+    table = pd.read_csv(tmp_path / "law_questions.csv")
+    assert len(table) == 4 and table["answer"].notna().all()
+    with pytest.raises(LabError, match=r"fit\.only: no such law; did you mean questions"):
+        analyze(points, tmp_path / "other", FitChoices(only=["question"]), records=runs)
