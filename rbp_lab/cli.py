@@ -42,7 +42,7 @@ COMMANDS = {
     "train": "train one model of the ladder (-m 'model=glob(ladder-*)' for all)",
     "measure": "measure one model on one corpus (-m for a sweep)",
     "analyze": "fit the laws of finished runs, or of a CSV of published values",
-    "compare": "the differences of two finished runs: rbp-lab compare A B",
+    "compare": "how two finished runs differ (A B), or two models token by token (model@a=A model@b=B)",
     "sync": "mirror to Weights & Biases what the store has and W&B lacks; safe to repeat",
     "dashboard": "create or update the W&B workspace with the papers' panels",
     "ls": "list models, datasets, finished and unfinished runs",
@@ -118,7 +118,7 @@ def _run(words: list[str]) -> int:
             raise WrongUsage("hydra/launcher takes -m: it runs the jobs of a sweep, which may be a single one")
         if arguments.launcher == "slurm":
             check_slurm()
-    failures = _compose_and_run(command, arguments)
+    failures = _compose_and_run(arguments.command, arguments)
     if summary := failures.summary():
         print(f"\n{summary}", flush=True)
     if table := failures.table():

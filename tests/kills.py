@@ -180,11 +180,11 @@ def run_together(config: Mapping[str, Any], store: Path, commands: int) -> dict[
     "codes" are their exit codes; a lease is stale after three seconds, so that the others take over what that one has.
     """
     from rbp_lab.commands.measure import measure
-    from rbp_lab.measurement import work
+    from rbp_lab.measurement import sharding
     from rbp_lab.store.lease import Leases
 
     store.mkdir(parents=True, exist_ok=True)
-    work.Leases = functools.partial(Leases, beat=0.1, stale=3.0)
+    sharding.Leases = functools.partial(Leases, beat=0.1, stale=3.0)
     children = [fork(lambda: measure(config), os.setsid) for _ in range(commands)]
     while not (store / "tally").exists():
         time.sleep(0.002)

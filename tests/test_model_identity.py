@@ -152,7 +152,7 @@ def test_a_process_that_finds_another_model_than_it_was_started_for_stops(tiny_m
     config = measure_config(model, tmp_path / "store")
     key = measure(config).record.key
     flip(model / "model.safetensors", model / "model.safetensors")
-    failure = answer_to({"config": config, "key": key, "place": {}})
+    failure = answer_to({"command": "measure", "config": config, "key": key, "place": {}})
     assert failure["user"] and "changed while the processes started" in failure["message"]
     assert len(list_records(tmp_path / "store")) == 1
 

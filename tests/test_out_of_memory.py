@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import rbp_lab.measurement.work
+import rbp_lab.measurement.instrument
 from rbp_lab.commands.measure import measure
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError, out_of_memory
@@ -109,6 +109,6 @@ def test_too_little_memory_is_not_taken_for_an_output_layer_that_is_not_plain(er
 
 
 def test_a_model_that_does_not_fit_says_what_to_do(tiny_model_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(rbp_lab.measurement.work, "Scorer", lambda *args, **more: of_the_computer())
+    monkeypatch.setattr(rbp_lab.measurement.instrument, "Scorer", lambda *args, **more: of_the_computer())
     with pytest.raises(LabError, match=r"memory is not enough to load model tiny .*launch\.placement"):
         measure(measure_config(tiny_model_dir, tmp_path))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-import rbp_lab.measurement.work
+import rbp_lab.measurement.instrument
 from rbp_lab.commands.measure import measure
 from rbp_lab.config.schemas import Launch
 from rbp_lab.errors import LabError
@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_read_from_disk_and_the_record_is_the_same(
             places.append({weight.device.type for weight in model.parameters()})
             super().__init__(model, device, **more)
 
-    monkeypatch.setattr(rbp_lab.measurement.work, "Scorer", Watched)
+    monkeypatch.setattr(rbp_lab.measurement.instrument, "Scorer", Watched)
     directory = request.getfixturevalue(model)
     whole = measure(measure_config(directory, tmp_path / "whole")).record
     assert whole.provenance["placement"] == {"cpu": 1.0} and "do not lie" not in capsys.readouterr().err

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 from rbp_lab.config.build import MADE, OPEN, read
+from rbp_lab.config.schemas import Precision
 from rbp_lab.config.trajectory import checkpoint_configs
 from rbp_lab.measurement.job import Choices, Job, Outcome
 from rbp_lab.measurement.observers import Callback
@@ -20,6 +21,7 @@ from rbp_lab.tracking.trackers import trackers
 class MeasureSettings(Choices):
     """All of a measurement but its model, and who is notified of it."""
 
+    precision: Precision = field(default_factory=Precision)
     callbacks: dict[str, Annotated[Callback, OPEN]] = field(default_factory=dict)
     tracking: Tracking = NO_TRACKING
 
@@ -27,7 +29,7 @@ class MeasureSettings(Choices):
         """The measurement of ``model``. config: as composed, for worker processes."""
         chosen = {f.name: getattr(self, f.name) for f in fields(Choices)}
         notified = (*self.callbacks.values(), *trackers(self.tracking, self.store, config))
-        return Job(model=model, callbacks=notified, config=config, **chosen)
+        return Job(model=model, precision=self.precision, callbacks=notified, config=config, **chosen)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,14 +32,14 @@ def write_comparison(
     if with_interval:
         figures = (ReportFigure("comparison", lambda: comparison_figure(found, documents, title), CAPTION),)
     section = Section("differences", "b − a", f"{said[:1].upper()}{said[1:]}.", figures, (
-        ReportTable("Differences", _differences(found)),
-        ReportTable("Documents, those that carry the difference first", _documents(documents), folded=True),
+        ReportTable("Differences", differences_frame(found)),
+        ReportTable("Documents, those that carry the difference first", documents_frame(documents), folded=True),
     ), tuple(f"{line[:1].upper()}{line[1:]}." for line in notes))  # fmt: skip
-    runs = pd.DataFrame([_run("a", a), _run("b", b)])
+    runs = pd.DataFrame([run_row("a", a), run_row("b", b)])
     return write_report(path, title, [section], runs)[-1]
 
 
-def _differences(found: Sequence[Difference]) -> pd.DataFrame:
+def differences_frame(found: Sequence[Difference]) -> pd.DataFrame:
     rows = []
     for d in found:
         digits = 6 if d.name.startswith("p_") else 4
@@ -52,7 +52,7 @@ def _differences(found: Sequence[Difference]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _documents(documents: pd.DataFrame) -> pd.DataFrame:
+def documents_frame(documents: pd.DataFrame) -> pd.DataFrame:
     per_token = {side: documents[f"nll_{side}"] / documents[f"tokens_{side}"].where(documents[f"tokens_{side}"] > 0)
                  for side in "ab"}  # fmt: skip
     return pd.DataFrame({
@@ -62,7 +62,7 @@ def _documents(documents: pd.DataFrame) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def _run(side: str, header: RunHeader) -> dict[str, str]:
+def run_row(side: str, header: RunHeader) -> dict[str, str]:
     model, spec = header.model, header.scoring
     return {
         "run": side, "model": model.name, "family": model.family, "data set": header.dataset.name, "dtype": spec.dtype,

@@ -22,10 +22,12 @@ class WrongUsage(LabError):
 
 @dataclass(frozen=True)
 class Arguments:
-    """flags: for Hydra, before the overrides. config_dir: the user's own YAML files, absolute. asks: a question
-    about the configuration is answered, no job is run. shows_jobs: the configuration of each job of a sweep is that
-    question, to which Hydra has no answer. launcher: what Hydra is to run jobs with, "" for itself."""
+    """command: the module of ``commands`` and the file of conf/ that the words mean. flags: for Hydra, before the
+    overrides. config_dir: the user's own YAML files, absolute. asks: a question about the configuration is answered, no
+    job is run. shows_jobs: the configuration of each job of a sweep is that question, to which Hydra has no answer.
+    launcher: what Hydra is to run jobs with, "" for itself."""
 
+    command: str
     flags: tuple[str, ...]
     overrides: tuple[str, ...]
     config_dir: str | None
@@ -53,7 +55,8 @@ def parse(command: str, words: list[str]) -> Arguments:
     if command == "ls":
         parser.add_argument("--check", metavar="PATTERN")
     given = vars(parser.parse_intermixed_args(words))
-    overrides, directory = _named_sides(command, given.pop("overrides")), given.pop("config_dir")
+    command, overrides = _compared(command, given.pop("overrides"))
+    directory = given.pop("config_dir")
     if command == "ls":
         overrides = _about_listing(overrides, given.pop("check"))
     if directory is not None:
@@ -69,6 +72,7 @@ def parse(command: str, words: list[str]) -> Arguments:
     if len(asked) > 1 and not shows_jobs:
         raise WrongUsage("only one of --run, --multirun, --cfg and --info can be asked for, or -m with --cfg job")
     return Arguments(
+        command=command,
         flags=tuple(flags),
         overrides=tuple(_home(o) for o in overrides),
         config_dir=None if directory is None else str(directory),
@@ -79,12 +83,35 @@ def parse(command: str, words: list[str]) -> Arguments:
     )
 
 
-def _named_sides(command: str, words: list[str]) -> list[str]:
-    """The words, and those of ``rbp-lab compare A B`` that name records as the overrides a=A and b=B.
+def _compared(command: str, words: list[str]) -> tuple[str, list[str]]:
+    """The command that the words mean, and the words as Hydra takes them.
+
+    ``rbp-lab compare model@a=… model@b=…`` runs two models, whose nodes are a.model and b.model, and a precision
+    without a side is of both; ``rbp-lab compare A B`` names records.
+    """
+    models = [word for word in words if word.startswith(("model@a=", "model@b="))]
+    if command != "compare" or not models:
+        return command, _named_sides(words) if command == "compare" else words
+    if {word[:8] for word in models} != {"model@a=", "model@b="}:
+        raise WrongUsage(f"rbp-lab compare takes two models, model@a=… and model@b=…; got {' '.join(models)}")
+    found = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in ("model@a", "model@b"):
+            found.append(f"{name}.model{equals}{value}")
+        elif name == "precision":
+            found += [f"precision@{side}{equals}{value}" for side in "ab"]
+        else:
+            found.append(word)
+    return "compare_models", found
+
+
+def _named_sides(words: list[str]) -> list[str]:
+    """The words of ``rbp-lab compare A B``, those that name records as the overrides a=A and b=B.
 
     A word that begins with a filter's name, as model=… , is one of them too where a= and b= are not given.
     """
-    if command != "compare" or any(word.startswith(("a=", "b=")) for word in words):
+    if any(word.startswith(("a=", "b=")) for word in words):
         return words
     sides = [word for word in words if "=" not in word or word.partition("=")[0] in FILTERS]
     if not sides:  # --help and --cfg need none

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Protocol
 
 from rbp_lab import metrics
 from rbp_lab.config.build import MADE
@@ -20,14 +20,46 @@ from rbp_lab.store.records import read_record, read_totals
 from rbp_lab.text import count, number
 
 
+class Subject(Protocol):
+    """What a pass over a corpus is of, known before any weight is loaded.
+
+    key: of its record. models: that are run. dtypes: of each. about: their names, for whoever lists unfinished work.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def models(self) -> tuple[OpenModel, ...]: ...
+
+    @property
+    def dtypes(self) -> tuple[str, ...]: ...
+
+    @property
+    def about(self) -> Mapping[str, str]: ...
+
+
+class Task(Protocol):
+    """A pass over a corpus whose parts add up: ``Job`` measures a model, a comparison runs two.
+
+    It has the fields of ``Choices``. command: the module of ``commands`` whose ``job_from_config`` makes it of config.
+    worker: the module whose ``work`` does the part of one process, imported where that begins.
+    """
+
+    command: ClassVar[str]
+    worker: ClassVar[str]
+    config: Mapping[str, Any]
+
+    def identify(self, corpus: Corpus) -> Subject: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What a measurement is asked for, whatever the model. force: measure although a finished record is there."""
+    """What is asked of a pass over a corpus, whatever the model. force: do it although a finished record is there."""
 
     dataset: Annotated[TextSource, MADE]
     k: KSpec
     store: str
-    precision: Precision = field(default_factory=Precision)
     scoring: Scoring = field(default_factory=Scoring)
     launch: Launch = field(default_factory=Launch)
     force: bool = False
@@ -37,9 +69,16 @@ class Choices:
 class Job(Choices):
     """One measurement, as the command line composes it. config: as composed, which worker processes are given."""
 
+    command: ClassVar[str] = "measure"
+    worker: ClassVar[str] = "rbp_lab.measurement.work"
     model: ModelSource
+    precision: Precision = field(default_factory=Precision)
     callbacks: tuple[Callback, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+
+    def identify(self, corpus: Corpus) -> Identity:
+        """What the record will be of; LabError when model and protocol do not fit together."""
+        return identify(self, corpus, self.model, self.precision)
 
 
 @dataclass(frozen=True)
@@ -81,10 +120,22 @@ class Identity:
     def key(self) -> str:
         return self.header.key
 
+    @property
+    def models(self) -> tuple[OpenModel, ...]:
+        return (self.opened,)
 
-def identify(job: Job, corpus: Corpus) -> Identity:
-    """The header of the record that ``job`` asks for; LabError when model and protocol do not fit together."""
-    opened, protocol = job.model.open(), job.dataset.protocol
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        return (self.header.scoring.dtype,)
+
+    @property
+    def about(self) -> dict[str, str]:
+        return {"model": self.header.model.name, "dataset": self.header.dataset.name}
+
+
+def identify(job: Choices, corpus: Corpus, source: ModelSource, precision: Precision) -> Identity:
+    """What the record of a model in a precision will be of; LabError when model and protocol do not fit together."""
+    opened, protocol = source.open(), job.dataset.protocol
     model = opened.info
     if model.max_positions is not None and protocol.max_tokens > model.max_positions:
         raise LabError(
@@ -93,9 +144,9 @@ def identify(job: Job, corpus: Corpus) -> Identity:
         )
     dataset = DatasetInfo(job.dataset.name, corpus.fingerprint, len(corpus), corpus.info)
     scoring = ScoringSpec(
-        dtype=opened.dtype or job.precision.dtype,
-        tf32=job.precision.tf32,
-        logits=job.precision.logits,
+        dtype=opened.dtype or precision.dtype,
+        tf32=precision.tf32,
+        logits=precision.logits,
         candidates=job.scoring.candidates,
         protocol=asdict(protocol),
         thresholds=tuple(job.k.thresholds),

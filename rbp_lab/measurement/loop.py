@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,8 +12,11 @@ from rbp_lab.data.windows import TokenBatch, WindowPlan
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.accumulator import RankAccumulator
 from rbp_lab.measurement.observers import Measurement, Observers, Progress, RunInfo
-from rbp_lab.scoring.types import NonFiniteLogits, TokenScores, check_finite
+from rbp_lab.scoring.pairs import PairScores
+from rbp_lab.scoring.types import NonFiniteLogits, TokenScores
 from rbp_lab.stats import RankStats
+
+Scores = TypeVar("Scores", TokenScores, PairScores)
 
 
 class NonFiniteScores(LabError):
@@ -78,23 +82,27 @@ def measure(
     accumulator = RankAccumulator(dict(zip(documents.tolist(), rows.tolist(), strict=True)), fold_tokens)
     accumulator.on_start(run)
     watch = watch or Watch(run)
-    for batch, scores in _ahead(plan.batches(batch_tokens), score):
-        try:
-            check_finite(scores)
-        except NonFiniteLogits as error:
-            raise NonFiniteScores(_where(batch, error.index)) from None
+    for batch, scores in scored(plan.batches(batch_tokens), score):
         accumulator.on_batch(batch, scores)
         watch.batch(batch, scores, accumulator)
     watch.shard(accumulator)
     return accumulator.result()
 
 
-def _ahead(
-    batches: Iterable[TokenBatch], score: Callable[[TokenBatch], TokenScores]
-) -> Iterator[tuple[TokenBatch, TokenScores]]:
+def scored(batches: Iterable[TokenBatch], score: Callable[[TokenBatch], Scores]) -> Iterator[tuple[TokenBatch, Scores]]:
+    """Each batch with its scores on the host, those of one model or of two; NonFiniteScores when one is not finite."""
+    for batch, scores in _ahead(batches, score):
+        try:
+            scores.check_finite()
+        except NonFiniteLogits as error:
+            raise NonFiniteScores(_where(batch, error.index)) from None
+        yield batch, scores
+
+
+def _ahead(batches: Iterable[TokenBatch], score: Callable[[TokenBatch], Scores]) -> Iterator[tuple[TokenBatch, Scores]]:
     """Each batch with its scores on the host, the next batch already given to the device: a GPU works on it while the
     host copies, counts and prepares."""
-    waiting: tuple[TokenBatch, Callable[[], TokenScores]] | None = None
+    waiting: tuple[TokenBatch, Callable[[], Scores]] | None = None
     for batch in batches:
         arriving = batch, _to_host(score(batch))
         if waiting is not None:
@@ -104,17 +112,17 @@ def _ahead(
         yield waiting[0], waiting[1]()
 
 
-def _to_host(scores: TokenScores) -> Callable[[], TokenScores]:
+def _to_host(scores: Scores) -> Callable[[], Scores]:
     """Begins to copy; the function returned waits for the end of it."""
-    if scores.nll.device.type != "cuda":
+    if scores.device.type != "cuda":
         return lambda: scores
     import torch
 
     copies = scores.map(lambda values: values.to("cpu", non_blocking=True))
     copied = torch.cuda.Event()
-    copied.record(torch.cuda.current_stream(scores.nll.device))
+    copied.record(torch.cuda.current_stream(scores.device))
 
-    def arrived() -> TokenScores:
+    def arrived() -> Scores:
         copied.synchronize()
         return copies
 

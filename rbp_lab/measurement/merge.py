@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from rbp_lab import metrics
-from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import Runtime
 from rbp_lab.measurement.parts import documents_from_arrays, stats_from_arrays
 from rbp_lab.measurement.prepare import Prepared
+from rbp_lab.measurement.sharding import provenance, read_shard
 from rbp_lab.records import RunRecord
 from rbp_lab.stats import DocumentTable, RankStats
 from rbp_lab.store.records import write_record
-from rbp_lab.store.shards import DamagedShard
 
 
 def make_record(ready: Prepared, runtime: Runtime, seconds: float) -> Path:
@@ -44,7 +41,7 @@ def make_record(ready: Prepared, runtime: Runtime, seconds: float) -> Path:
             "processes": runtime.world,
             "batch_tokens": ready.job.scoring.batch_tokens,
             "documents_without_tokens": 0 if packed else ready.num_documents - documents,
-            **_provenance(ran),
+            **provenance(ran),
         },
     )
     path = write_record(ready.job.store, record, _documents(ready))
@@ -71,23 +68,12 @@ def _documents(ready: Prepared) -> Iterator[DocumentTable]:
 
 def _read(ready: Prepared, index: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """A shard, which holds each document of its part once, and as many tokens in its totals as in its documents."""
-    try:
-        arrays, about = ready.partial.read(index)
+
+    def wrong(arrays: Mapping[str, np.ndarray]) -> str | None:
         if not np.array_equal(arrays["documents.document_id"], ready.shard_documents(index)):
-            raise DamagedShard(f"shard {index} does not hold the documents from which it was made")
-        if arrays["counts"].sum() != arrays["documents.num_scored"].sum():
-            raise DamagedShard(f"shard {index} has other totals than its documents")
-        return arrays, about
-    except DamagedShard:
-        ready.partial.discard(index)
-        raise
+            return "does not hold the documents from which it was made"
+        return None if arrays["counts"].sum() == arrays["documents.num_scored"].sum() else (
+            "has other totals than its documents"
+        )  # fmt: skip
 
-
-def _provenance(ran: list[dict[str, Any]]) -> dict[str, Any]:
-    """What ran most of the shards, and their number; for the others, what was different with them."""
-    kinds = Counter(json.dumps(one, sort_keys=True) for one in ran)
-    if len({json.dumps(one["rows"], sort_keys=True) for one in ran}) > 1:
-        raise LabError("the shards of this run were computed by different rules for rows on different devices")
-    (most, _), *others = [(json.loads(kind), count) for kind, count in kinds.most_common()]
-    also = [{"shards": n, **{name: v for name, v in one.items() if v != most.get(name)}} for one, n in others]
-    return {**most, "shards": len(ran), **({"other_shards": also} if also else {})}
+    return read_shard(ready, index, wrong)

@@ -30,18 +30,18 @@ _LOG_LINES = 200
 FOREIGN = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PET_", "TORCHELASTIC_")
 
 
-def launch(config: Mapping[str, Any], key: str, places: Sequence[Runtime]) -> None:
-    """Measure ``config`` in as many processes as there are ``places``; they see plain JSON, never the command line.
+def launch(command: str, config: Mapping[str, Any], key: str, places: Sequence[Runtime]) -> None:
+    """Do the job of ``config`` in as many processes as there are ``places``; they see plain JSON, never words.
 
-    key: of the record to make; a process that finds another model or text stops. When one is killed the others do its
-    work. Raises LabError on a user's mistake in a process, or when all were killed; RuntimeError with the cause and its
-    traceback on everything else.
+    command: the module of ``commands`` that makes a job of it. key: of the record to make; a process that finds another
+    model or text stops. When one is killed the others do its work. Raises LabError on a user's mistake in a process, or
+    when all were killed; RuntimeError with the cause and its traceback on everything else.
     """
     workers = _pool(len(places), places[0].device)
     done = False
     try:
         for worker, place in zip(workers, places, strict=True):
-            worker.send({"config": config, "key": key, "place": asdict(place)})
+            worker.send({"command": command, "config": config, "key": key, "place": asdict(place)})
         _until_all_answer(workers)
         done = True
     finally:

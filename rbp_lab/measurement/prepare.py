@@ -12,7 +12,7 @@ from rbp_lab.data.streams import pieces
 from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import TokenizedCorpus, WindowPlan, plan_windows
 from rbp_lab.errors import LabError
-from rbp_lab.measurement.job import Identity, Job
+from rbp_lab.measurement.job import Choices, Subject
 from rbp_lab.models.source import OpenModel
 from rbp_lab.store.layout import Store
 from rbp_lab.store.shards import Partial, Plan
@@ -27,14 +27,14 @@ SHARDS, SMALL = 16, 2**15
 
 @dataclass(frozen=True)
 class Prepared:
-    """A measurement that may begin.
+    """A pass that may begin, of one model or of two.
 
-    plan: every row to score. num_documents: of the corpus. names: of the documents, by document_id. partial: the
-    shards, finished and not.
+    identity: what it is of, as its kind of work has it. plan: every row to score. num_documents: of the corpus. names:
+    of the documents, by document_id. partial: the shards, finished and not.
     """
 
-    job: Job
-    identity: Identity
+    job: Choices
+    identity: Subject
     plan: WindowPlan
     num_documents: int
     names: tuple[str, ...]
@@ -50,6 +50,10 @@ class Prepared:
         """The rows of one shard, with their tokens in memory."""
         return self.plan.documents(*self.partial.plan.bounds[index : index + 2])
 
+    def positions(self, shards: set[int]) -> int:
+        """Tokens, padding included, of some shards."""
+        return int(self.shard_positions[sorted(shards)].sum())
+
     def shard_documents(self, index: int) -> np.ndarray:
         """The ids of the documents of one shard, rising, int64."""
         first, last = self.partial.plan.bounds[index : index + 2]
@@ -57,21 +61,30 @@ class Prepared:
         return np.unique(ids[(ids >= first) & (ids < last)])
 
 
-def prepare(job: Job, corpus: Corpus, identity: Identity, device: str) -> Prepared:
+def prepare(job: Choices, corpus: Corpus, identity: Subject, device: str) -> Prepared:
     """Tokenize the corpus and cut it, or find how it was cut before. device: "cpu" or "cuda".
 
-    Raises LabError on anything the user can put right.
+    Raises LabError on anything the user can put right, and when two models do not see the same tokens.
     """
     protocol = job.dataset.protocol
-    tokens = tokenize(corpus, identity.opened.tokenizer, protocol, Store(job.store))
-    plan = plan_windows(tokens, protocol)
-    _refuse_ids_beyond(tokens, protocol.windows == "packed", corpus, identity.opened)
-    size = job.launch.shard_tokens or shard_tokens(identity.header.model.params.total, int(plan.length.sum()), device)
+    plans = []
+    for opened in identity.models:
+        tokens = tokenize(corpus, opened.tokenizer, protocol, Store(job.store))
+        plans.append(plan_windows(tokens, protocol))
+        _refuse_ids_beyond(tokens, protocol.windows == "packed", corpus, opened)
+    plan, digest = plans[0], plans[0].digest()
+    if any(other.digest() != digest for other in plans[1:]):
+        names = " and ".join(opened.info.name for opened in identity.models)
+        raise LabError(
+            f"the tokenizers of {names} make other tokens of {job.dataset.name}, so only bits per byte of text can be "
+            "compared: measure both models, then rbp-lab compare A B"
+        )
+    parameters = sum(opened.info.params.total for opened in identity.models)
+    size = job.launch.shard_tokens or shard_tokens(parameters, int(plan.length.sum()), device)
     names = corpus.ids
     if protocol.windows == "packed":
         names = tuple(f"window {i}" for i in range(int(plan.document_id.max()) + 1))
-    about = {"model": identity.header.model.name, "dataset": identity.header.dataset.name}
-    partial = Partial.begin(Store(job.store), identity.key, Plan(plan.digest(), plan.cut(size), about))
+    partial = Partial.begin(Store(job.store), identity.key, Plan(digest, plan.cut(size), identity.about))
     return Prepared(job, identity, plan, len(corpus), names, partial)
 
 

@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from typing import Any
 
+from rbp_lab.data.corpus import Corpus
 from rbp_lab.errors import LabError, note, note_once, warn
 from rbp_lab.measurement.devices import Runtime, choose_device, number_of_processes, place_in_cluster
-from rbp_lab.measurement.job import Identity, Job, Outcome, identify
+from rbp_lab.measurement.job import Job, Outcome, Subject, Task
 from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.store.atomic import may_be_written
 from rbp_lab.store.records import DamagedRecord, has_record, read_totals, record_path, with_header
@@ -48,7 +50,7 @@ def run_job(job: Job) -> Outcome:
     LabError on anything the user can put right; finished shards are kept then.
     """
     corpus = job.dataset.corpus()
-    identity = identify(job, corpus)
+    identity = job.identify(corpus)
     path = record_path(job.store, identity.key)
     if has_record(job.store, identity.key) and not job.force:
         try:
@@ -56,6 +58,16 @@ def run_job(job: Job) -> Outcome:
             return Outcome(path, _named_as_asked(job.store, found, identity.header), measured=False)
         except DamagedRecord as error:
             note(f"{error}; doing so now")
+    make(job, corpus, identity)
+    return Outcome(path, read_totals(path, identity.key).header, measured=True)
+
+
+def make(job: Task, corpus: Corpus, identity: Subject) -> None:
+    """Make the record that ``job`` asks for, in this process or in ``launch.processes`` of them.
+
+    identity: of the job, by ``job.identify(corpus)``. Raises LabError on anything the user can put right; finished
+    shards are kept then.
+    """
     if not may_be_written(job.store):
         raise LabError(f"nothing may be written to the store {job.store}; choose another one with store=DIR")
     if left_out := corpus.left_out_note():
@@ -68,26 +80,26 @@ def run_job(job: Job) -> Outcome:
     place = place_in_cluster(os.environ, device)
     with _kept(ready.partial, identity.key):
         if processes == 1:
-            from rbp_lab.measurement.work import work
-
-            work(ready, place)
+            import_module(job.worker).work(ready, place)
         else:
             from rbp_lab.measurement.pool import launch
 
             first, world = place.rank * processes, place.world * processes
-            launch(job.config, identity.key, [Runtime(first + i, world, device, processes) for i in range(processes)])
-    return Outcome(path, read_totals(path, identity.key).header, measured=True)
+            places = [Runtime(first + i, world, device, processes) for i in range(processes)]
+            launch(job.command, job.config, identity.key, places)
 
 
-def _gpus_each(job: Job, identity: Identity, memory: list[int]) -> int:
+def _gpus_each(job: Task, identity: Subject, memory: list[int]) -> int:
     """How many GPUs a process needs, each with so many bytes for weights."""
     import torch
 
     from rbp_lab.models.placement import gpus_per_model, limited
 
-    given = limited(dict(enumerate(memory)), job.launch.max_memory or {})
-    dtype = getattr(torch, identity.header.scoring.dtype)
-    return gpus_per_model(identity.opened.empty, dtype, list(given.values()), job.launch.placement)
+    given = list(limited(dict(enumerate(memory)), job.launch.max_memory or {}).values())
+    return max(
+        gpus_per_model(opened.empty, getattr(torch, dtype), given, job.launch.placement)
+        for opened, dtype in zip(identity.models, identity.dtypes, strict=True)
+    )
 
 
 @contextmanager

@@ -9,15 +9,13 @@ import signal
 import sys
 import threading
 import traceback
+from importlib import import_module
 from typing import Any
 
-from rbp_lab.commands.measure import job_from_config
 from rbp_lab.errors import LabError
 from rbp_lab.interrupts import end_on_signals
 from rbp_lab.measurement.devices import Runtime
-from rbp_lab.measurement.job import identify
 from rbp_lab.measurement.prepare import prepare
-from rbp_lab.measurement.work import work
 from rbp_lab.models.placement import remove_written_weights
 
 
@@ -40,16 +38,17 @@ def _read(jobs: queue.SimpleQueue[str]) -> None:
 def answer_to(work_order: dict[str, Any]) -> dict[str, Any]:
     """Do a job: {"done": True}, or what went wrong, for ``pool`` to raise.
 
-    work_order: the composed configuration, the key of the record that it must be of, and this process's place.
+    work_order: the command and the composed configuration, the key of the record that it must be of, and this process's
+    place.
     """
     try:
-        job = job_from_config(work_order["config"])
+        job = import_module(f"rbp_lab.commands.{work_order['command']}").job_from_config(work_order["config"])
         place = Runtime(**work_order["place"])
         corpus = job.dataset.corpus()
-        identity = identify(job, corpus)
+        identity = job.identify(corpus)
         if identity.key != work_order["key"]:
             raise LabError("the model or the text changed while the processes started; run again")
-        work(prepare(job, corpus, identity, place.device), place)
+        import_module(job.worker).work(prepare(job, corpus, identity, place.device), place)
         return {"done": True}
     except Exception as error:
         what = "".join(traceback.format_exception_only(error)).strip()

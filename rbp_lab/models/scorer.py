@@ -48,8 +48,8 @@ class Scorer:
         implementation: str = "auto",
         lengths: Sequence[int] = (),
     ):
-        self._model, self._device = model, device
-        self._num_candidates, self._logits = num_candidates, logits
+        self._model, self.device = model, device
+        self._num_candidates, self.logits = num_candidates, logits
         self._budget = budget
         self._most_tokens: int | None = None  # of a batch, padding included, once memory was not enough for more
         self._rows = model.get_input_embeddings().weight.shape[0]
@@ -63,8 +63,8 @@ class Scorer:
 
     def _probe(self, lengths: Sequence[int]) -> HeadPlan:
         """The plan of the head. The longest row is computed first, by the model as it came, and last again."""
-        ids = _probe_ids(2, 9, self._rows).to(self._device)
-        rows = [_probe_ids(1, length, self._rows).to(self._device) for length in lengths]
+        ids = _probe_ids(2, 9, self._rows).to(self.device)
+        rows = [_probe_ids(1, length, self._rows).to(self.device) for length in lengths]
         before = response(self._model, rows[-1]) if rows else []
         self.reset()
         plan = probe_head(self._model, ids, rows, self.reset)
@@ -117,8 +117,7 @@ class Scorer:
 
         def at_head(hidden: torch.Tensor, head: LMHead, keep: torch.Tensor, last: bool) -> None:
             limited = LMHead(head.weight, head.bias, head.scale, head.softcap, self._num_candidates)
-            picked = F.pad(keep, (0, 1)).reshape(-1).nonzero()[:, 0]
-            waiting.append(hidden.reshape(-1, hidden.shape[-1]).index_select(0, _to(picked, hidden.device)))
+            waiting.append(_picked(hidden, keep))
             states = torch.cat(waiting)
             step = _positions_at_once(states)
             while len(states) >= step or (last and (len(states) or not found)):
@@ -126,27 +125,46 @@ class Scorer:
                 now, states = states[:step], states[step:]
                 labels = _to(targets[done : done + len(now)], hidden.device)
                 found.append(
-                    score_tokens(now, limited, labels, self.implementation, self._budget, self._logits, check=False)
+                    score_tokens(now, limited, labels, self.implementation, self._budget, self.logits, check=False)
                 )
             waiting[:] = [states]
 
         # No attention mask: rows are padded on the right and attention is causal, so no scored position sees padding,
         # and the mask-free kernels are faster and the same for every batch.
-        rows = len(tokens) if torch.device(self._device).type != "cpu" else 1  # of a forward pass
+        rows = len(tokens) if torch.device(self.device).type != "cpu" else 1  # of a forward pass
         for first in range(0, len(tokens), rows):
             at = slice(first, first + rows)
             last = at.stop >= len(tokens)
             with intercept(self._model, self.plan, partial(at_head, keep=scored[at], last=last)):
-                self._model(input_ids=_to(tokens[at], self._device), use_cache=False)
+                self._model(input_ids=_to(tokens[at], self.device), use_cache=False)
         return TokenScores.join(found)
+
+    def states(self, tokens: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+        """Hidden states [n,D] of the scored positions of rows, tokens [B,T] and scored [B,T−1] on the host, as they
+        enter the output layer in one forward pass."""
+        found: list[torch.Tensor] = []
+        with intercept(self._model, self.plan, lambda hidden, head: found.append(_picked(hidden, scored))):
+            self._model(input_ids=_to(tokens, self.device), use_cache=False)
+        return found[0]
+
+    def head(self) -> LMHead:
+        """The output layer; only of a model whose weights all lie where they are used."""
+        layer = self._model.get_output_embeddings()
+        return LMHead(layer.weight, layer.bias, self.plan.scale, self.plan.softcap, self._num_candidates)
 
     def _score_logits(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
         parts: list[TokenScores] = []
         for row, keep in zip(tokens, scored, strict=True):  # one row at a time: its logits are the least one can hold
-            logits = self._model(input_ids=_to(row[None], self._device), use_cache=False).logits[0, :-1]
+            logits = self._model(input_ids=_to(row[None], self.device), use_cache=False).logits[0, :-1]
             kept = logits.index_select(0, _to(keep.nonzero()[:, 0], logits.device))
             parts.append(score_logits(kept[:, : self._num_candidates].float(), _to(row[1:][keep], logits.device)))
         return TokenScores.join(parts)
+
+
+def _picked(hidden: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """The states [n,D] of the positions of hidden [B,T,D] that keep [B,T−1] marks; the last of a row predicts none."""
+    picked = F.pad(keep, (0, 1)).reshape(-1).nonzero()[:, 0]
+    return hidden.reshape(-1, hidden.shape[-1]).index_select(0, _to(picked, hidden.device))
 
 
 def _chosen(implementation: str, weight: torch.Tensor, device: str) -> str:

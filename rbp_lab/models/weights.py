@@ -27,8 +27,8 @@ def product_eps(convolves: bool = False) -> float:
     return max(_PRODUCT_EPS.get(backend.fp32_precision, _FP32_EPS) for backend in backends)
 
 
-def why_not_finite(model: nn.Module) -> str:
-    """Why the model's logits are NaN or infinite and what to do, as the rest of a sentence."""
+def not_finite(model: nn.Module) -> str | None:
+    """Which weight is NaN or infinite and what to do, as the rest of a sentence; None when all are finite."""
     for name, weight in model.named_parameters():
         if weight.is_meta or not weight.is_floating_point() or bool(torch.isfinite(weight).all()):
             continue
@@ -38,6 +38,13 @@ def why_not_finite(model: nn.Module) -> str:
         return f"its weight {name} is infinite in {kind}: beyond that format's range, or so in the checkpoint" + (
             "; try precision=bf16 or fp32" if weight.dtype is torch.float16 else "; download or save it again"
         )
+    return None
+
+
+def why_not_finite(model: nn.Module) -> str:
+    """Why the model's logits are NaN or infinite and what to do, as the rest of a sentence."""
+    if (weights := not_finite(model)) is not None:
+        return weights
     kinds = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
     if kinds <= {torch.float32, torch.float64}:
         return "its weights are finite and float32, so the forward pass itself overflows; check the model's config"

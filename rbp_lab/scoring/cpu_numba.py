@@ -80,7 +80,7 @@ def _score(
 
 # Not FAST: another order of operations would lose the last bits.
 @njit(nogil=True, cache=True, fastmath={"contract"})
-def _exp(d):  # type: ignore[no-untyped-def]
+def exp(d):  # type: ignore[no-untyped-def]
     """exp(d) in float32 to two units of the last place, d held between LOWEST and HIGHEST."""
     x = min(max(d, LOWEST), HIGHEST)
     k = np.floor(x * LOG2_E + float32(0.5))
@@ -104,7 +104,7 @@ def _power_sums(row, reference):  # type: ignore[no-untyped-def]
     s, q = float32(0), float32(0)
     for j in range(row.shape[0]):
         d = row[j] - reference
-        e = _exp(d)
+        e = exp(d)
         s += e
         q += d * e
     return s, q

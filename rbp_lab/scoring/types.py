@@ -67,6 +67,14 @@ class TokenScores:
         fine = torch.isfinite(nll) & torch.isfinite(entropy)
         return cls(torch.where(fine, nll, torch.nan), greater, equal, entropy.clamp(min=0.0), *bracket)
 
+    @property
+    def device(self) -> torch.device:
+        return self.nll.device
+
+    def check_finite(self) -> None:
+        """See ``check_finite``."""
+        check_finite(self)
+
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> TokenScores:
         """The scores with ``change`` applied to each of their tensors."""
         return TokenScores(*(None if value is None else change(value) for value in self._values()))

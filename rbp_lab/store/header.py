@@ -13,7 +13,7 @@ from typing import Any
 from rbp_lab.errors import LabError
 from rbp_lab.records import RECORD_VERSION, DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec
 from rbp_lab.stats import UNIT
-from rbp_lab.store.layout import RecordFiles
+from rbp_lab.store.layout import PairFiles, RecordFiles
 
 TABLES = ("ranks", "windows", "documents", "document_ranks", "document_runs")
 # The entry with the sha256 of every table's file, and within it the one of all other entries of record.json.
@@ -28,13 +28,18 @@ class DamagedRecord(LabError):
 
 def header_text(record: RunRecord, checksums: Mapping[str, str]) -> str:
     """record.json: the header with the checksums of the tables, and last one over everything else in it."""
-    header = json.loads(json.dumps(_as_json(record), allow_nan=False))  # as a reader will have it
+    return sealed(_as_json(record), checksums)
+
+
+def sealed(header: Mapping[str, Any], checksums: Mapping[str, str]) -> str:
+    """A header as the text of its file, with checksums of other files, and last one over everything else in it."""
+    header = json.loads(json.dumps(header, allow_nan=False))  # as a reader will have it
     header[CHECKSUMS] = dict(checksums)
-    header[CHECKSUMS][OWN] = _checksum_of(header)
+    header[CHECKSUMS][OWN] = checksum_of(header)
     return json.dumps(header, indent=2) + "\n"
 
 
-def _checksum_of(header: Mapping[str, Any]) -> str:
+def checksum_of(header: Mapping[str, Any]) -> str:
     """sha256 over the values of a header, without its own checksum, however the file is laid out."""
     tables = {name: value for name, value in header[CHECKSUMS].items() if name != OWN}
     return sha256(json.dumps({**header, CHECKSUMS: tables}, sort_keys=True, separators=(",", ":")).encode())
@@ -51,15 +56,22 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _as_json(record: RunRecord) -> dict[str, Any]:
-    stats, header = record.stats, record.header
+def header_as_json(header: RunHeader) -> dict[str, Any]:
+    """What a measurement is of, as ``run_header`` reads it."""
     return {
-        "version": RECORD_VERSION,
         "key": header.key,
         "model": asdict(header.model) | {"non_embedding_params": header.model.params.non_embedding},
         "dataset": asdict(header.dataset),
         "scoring": asdict(header.scoring),
         "other_names": {"models": header.other_models, "datasets": header.other_datasets},
+    }
+
+
+def _as_json(record: RunRecord) -> dict[str, Any]:
+    stats = record.stats
+    return {
+        "version": RECORD_VERSION,
+        **header_as_json(record.header),
         "summary": record.summary,
         "totals": {
             "vocab_rows": stats.vocab_rows,
@@ -74,7 +86,7 @@ def _as_json(record: RunRecord) -> dict[str, Any]:
 
 
 @contextmanager
-def damage_named(files: RecordFiles) -> Iterator[None]:
+def damage_named(files: RecordFiles | PairFiles) -> Iterator[None]:
     """Whatever a damaged file makes its readers raise, as one sentence that names the record."""
     try:
         yield
@@ -107,7 +119,7 @@ def read_header(files: RecordFiles, key: str | None = None) -> dict[str, Any]:
             raise ValueError(f"record.json has the entries {', '.join(sorted(header))}")
         elif set(header[CHECKSUMS]) != {OWN, *(files.table(name).name for name in TABLES)}:
             raise ValueError("record.json does not list the checksum of every file")
-        elif header[CHECKSUMS][OWN] != _checksum_of(header):
+        elif header[CHECKSUMS][OWN] != checksum_of(header):
             raise ValueError("the checksum of record.json does not hold")
         if header["totals"]["vocab_rows"] != header["model"]["vocab_rows"]:
             raise ValueError("record.json states two numbers of vocabulary rows")

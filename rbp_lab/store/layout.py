@@ -9,6 +9,7 @@
     checkpoints/<key>/   what a training that is not finished goes on from
     analysis/<name>/     tables, figures and report of an analysis
     comparisons/<a>-<b>/ tables of a comparison of two records
+    comparisons/<key>/   comparison.json and parquet tables of a comparison of two models in one pass, and its page
     cache/               token ids, tokenizers, records pulled from W&B; safe to delete
     mirrored/            what W&B has of this store
     wandb/               offline W&B runs
@@ -148,6 +149,22 @@ class ComparisonFiles:
 
 
 @dataclass(frozen=True)
+class PairFiles(ComparisonFiles):
+    """The files of the comparison of two models in one pass; its page and CSV tables lie beside them."""
+
+    @property
+    def header(self) -> Path:
+        return self.directory / "comparison.json"
+
+    @property
+    def distances(self) -> Path:
+        return self.directory / "distances.csv"
+
+    def table(self, name: str) -> Path:
+        return self.directory / f"{name}.parquet"
+
+
+@dataclass(frozen=True)
 class AnalysisFiles:
     """The files of one analysis, apart from its figures."""
 
@@ -239,6 +256,16 @@ class Store:
     def comparison(self, a: str, b: str) -> ComparisonFiles:
         """Where the comparison of two records goes."""
         return ComparisonFiles(self.root / "comparisons" / f"{self.record(a).key}-{self.record(b).key}")
+
+    def pair(self, key: str) -> PairFiles:
+        """Where the comparison of two models in one pass lies, or will lie; LabError when ``key`` is not one."""
+        self.record(key)
+        return PairFiles(recovered(self.root / "comparisons" / key))
+
+    def pairs(self) -> list[PairFiles]:
+        """Every finished comparison in one pass, by key."""
+        keys = {named(path.parent) for path in (self.root / "comparisons").glob("*/comparison.json")}
+        return [self.pair(key) for key in sorted(filter(is_key, keys))]
 
     def analyses(self) -> list[AnalysisFiles]:
         """Every finished analysis, by name."""

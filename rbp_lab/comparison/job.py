@@ -1,0 +1,82 @@
+"""What a comparison of two models in one pass is asked for, and what it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+from rbp_lab.comparison.record import PairHeader
+from rbp_lab.config.build import MADE
+from rbp_lab.config.schemas import KSpec, Precision
+from rbp_lab.data.corpus import Corpus
+from rbp_lab.errors import LabError
+from rbp_lab.measurement.job import Choices, Identity, identify
+from rbp_lab.models.source import ModelSource, OpenModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One of the two models, in a precision."""
+
+    model: Annotated[ModelSource, MADE]
+    precision: Precision = field(default_factory=Precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairJob(Choices):
+    """Two models on one corpus in one pass. ks: of hits and overlaps. perturbation: None, or what b, which is then the
+    same model as a, is computed with. config: as composed, which worker processes are given."""
+
+    command: ClassVar[str] = "compare_models"
+    worker: ClassVar[str] = "rbp_lab.comparison.work"
+    a: Side
+    b: Side
+    ks: tuple[int, ...] = (1, 10, 100)
+    perturbation: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        KSpec(list(self.ks))
+
+    def identify(self, corpus: Corpus) -> PairIdentity:
+        """What the record will be of; LabError when a model and the protocol do not fit together."""
+        a, b = (identify(self, corpus, side.model, side.precision) for side in (self.a, self.b))
+        every = self.scoring.candidates == "rows"
+        infos = [one.header.model for one in (a, b)]
+        candidates = [one.vocab_rows if every else min(one.vocab_rows, one.tokenizer_size) for one in infos]
+        if candidates[0] != candidates[1]:
+            masked = "; scoring.candidates=tokenizer leaves out padded rows" if every else ""
+            raise LabError(
+                f"models {infos[0].name} and {infos[1].name} choose among {candidates[0]} and "
+                f"{candidates[1]} candidates, so their distributions cannot be compared in one pass{masked}"
+            )
+        if a.header.scoring.tf32 != b.header.scoring.tf32:
+            raise LabError("a.precision.tf32 and b.precision.tf32 must be the same: torch has one setting for both")
+        return PairIdentity(PairHeader(a.header, b.header, tuple(self.ks), self.perturbation), a, b)
+
+
+@dataclass(frozen=True)
+class PairIdentity:
+    """What a comparison will be of, known before any weight is loaded, and the models that were opened for it."""
+
+    header: PairHeader
+    a: Identity
+    b: Identity
+
+    @property
+    def key(self) -> str:
+        return self.header.key
+
+    @property
+    def models(self) -> tuple[OpenModel, ...]:
+        return self.a.opened, self.b.opened
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        return self.header.a.scoring.dtype, self.header.b.scoring.dtype
+
+    @property
+    def about(self) -> dict[str, str]:
+        return {"model": f"{self.header.a.model.name} against {self.header.b.model.name}",
+                "dataset": self.header.a.dataset.name}  # fmt: skip

@@ -1,0 +1,42 @@
+"""Compare two models in one pass: find the finished comparison or make it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rbp_lab.comparison.job import PairJob
+from rbp_lab.comparison.record import PairRecord, has_pair, read_pair
+from rbp_lab.errors import note
+from rbp_lab.measurement.run import make
+from rbp_lab.store.header import DamagedRecord
+
+PERTURBATIONS = {
+    "noise": "a with its hidden states times 1 ± 2⁻⁹, the rounding of bf16",
+    "batch": "a with every row computed beside another one",
+}
+
+
+def run_pair(job: PairJob) -> tuple[PairRecord, bool]:
+    """The comparison that ``job`` asks for, and whether it was made now.
+
+    A finished one of the same key is returned unless ``force``; a damaged one is made again. Raises LabError on
+    anything the user can put right; finished shards are kept then.
+    """
+    corpus = job.dataset.corpus()
+    identity = job.identify(corpus)
+    if has_pair(job.store, identity.key) and not job.force:
+        try:
+            return read_pair(job.store, identity.key), False
+        except DamagedRecord as error:
+            note(f"{error}; doing so now")
+    make(job, corpus, identity)
+    return read_pair(job.store, identity.key), True
+
+
+def floors(job: PairJob) -> dict[str, PairRecord]:
+    """What a differs by from itself, by perturbation: smaller differences of two models mean nothing."""
+    config = {**job.config, "b": job.config.get("a", {})}
+    return {
+        name: run_pair(replace(job, b=job.a, perturbation=name, config={**config, "perturbation": name}))[0]
+        for name in PERTURBATIONS
+    }
