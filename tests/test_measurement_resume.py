@@ -10,7 +10,7 @@ import pytest
 
 from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
-from rbp_lab.measurement import work
+from rbp_lab.measurement import instrument
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import read_record
 from rbp_lab.store.shards import Partial
@@ -77,7 +77,7 @@ def test_a_damaged_shard_is_named_and_measured_again(tiny_model_dir, tmp_path, w
 def test_shards_whose_rows_followed_other_rules_are_not_gone_on_with(tiny_model_dir, tmp_path, monkeypatch):
     config = small_shards(tiny_model_dir, tmp_path)
     break_off(monkeypatch, config)
-    monkeypatch.setattr(work, "probe_rows", lambda *_: work.RowRules(padded=False))
+    monkeypatch.setattr(instrument, "probe_rows", lambda *_: instrument.RowRules(padded=False))
     with pytest.raises(LabError, match=r"were computed on cpu with rows .*go on there, or delete"):
         measure(config)
 

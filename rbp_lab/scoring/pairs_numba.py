@@ -19,6 +19,7 @@ from rbp_lab.scoring.threads import run_per_thread
 from rbp_lab.scoring.types import TokenScores
 
 COLUMNS = 2048  # whose sums are taken in float32
+LAST_ID = 2**31 - 1
 # Columns of what is counted and summed by position.
 GREATER_A, GREATER_B, EQUAL_A, EQUAL_B, AGREE, OVERLAP = range(6)
 MASS_A, MASS_B, MOMENT_A, MOMENT_B, CROSS_A, CROSS_B, VARIATION, SHIFT_A, SHIFT_B = range(9)
@@ -65,8 +66,8 @@ def compare_rows(z_a, z_b, targets, sums, counts, ks, number):  # type: ignore[n
     With x = z_a − the largest of z_a, and y so of z_b: MASS Σ eˣ, MOMENT Σ x eˣ, CROSS Σ (x − y) eˣ and Σ (x − y) eʸ,
     VARIATION Σ |p_a − p_b|, SHIFT the largest logit − the target's. number: first choices that are looked at.
     """
-    values_a, values_b = np.empty(number, np.float32), np.empty(number, np.float32)
     best_a, best_b = np.empty(number, np.int64), np.empty(number, np.int64)
+    room, places = np.empty(z_a.shape[1], np.int64), np.full(z_a.shape[1], -1)
     for i in range(z_a.shape[0]):
         a, b, target = z_a[i], z_b[i], targets[i]
         t_a, t_b = a[target], b[target]
@@ -74,10 +75,10 @@ def compare_rows(z_a, z_b, targets, sums, counts, ks, number):  # type: ignore[n
         counts[i, GREATER_A], counts[i, EQUAL_A] = above, same - 1
         above, same = _counts(b, t_b)
         counts[i, GREATER_B], counts[i, EQUAL_B] = above, same - 1
-        tied_a, tied_b = _first_choices(a, values_a, best_a), _first_choices(b, values_b, best_b)
-        top_a, top_b = values_a[0], values_b[0]
+        tied_a, tied_b = _first_choices(a, room, best_a), _first_choices(b, room, best_b)
+        top_a, top_b = a[best_a[0]], b[best_b[0]]
         counts[i, AGREE] = int(tied_a == tied_b and np.array_equal(best_a[:tied_a], best_b[:tied_b]))
-        _overlaps(best_a, best_b, ks, counts[i, OVERLAP:])
+        _overlaps(best_a, best_b, places, ks, counts[i, OVERLAP:])
         mass_a, moment_a, mass_b, moment_b, cross_a, cross_b = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for first in range(0, a.shape[0], COLUMNS):
             last = min(first + COLUMNS, a.shape[0])
@@ -149,54 +150,60 @@ def _counts(row, t):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _largest_of_blocks(bits, block, out):  # type: ignore[no-untyped-def]
-    """The largest of each ``block`` entries of a row, as integers that are ordered as the float32 numbers are."""
+def _order(value):  # type: ignore[no-untyped-def]
+    """An int32 that is ordered as float32 numbers are; 0 and −0 are equal."""
+    bits = np.float32(value + np.float32(0)).view(np.int32)
+    return int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+
+
+@njit(nogil=True, cache=True)
+def _largest_of_blocks(row, block, out):  # type: ignore[no-untyped-def]
+    """The largest ``_order`` of each ``block`` entries of a row."""
     for i in range(out.shape[0]):
-        part, largest = bits[i * block : (i + 1) * block], int32(-(2**31))
+        part, largest = row[i * block : (i + 1) * block], int32(-(2**31))
         for j in range(part.shape[0]):
-            key = int32(part[j] ^ ((part[j] >> 31) & 0x7FFFFFFF))
-            largest = key if key > largest else largest
+            order = _order(part[j])
+            largest = order if order > largest else largest
         out[i] = largest
 
 
 @njit(nogil=True, cache=True)
-def _first_choices(row, values, best):  # type: ignore[no-untyped-def]
-    """Write the largest of a row and their ids to values and best, falling, equal ones by their id.
+def _first_choices(row, room, best):  # type: ignore[no-untyped-def]
+    """Write the ids of the largest of a row to best, falling, equal ones by their id; how many tie with the first.
 
-    As many blocks as there is room for have an entry that is no less than the least of so many largest ones, so that
-    only those must be looked through. Returns how many are tied with the first.
+    As many blocks as best has room for hold an entry that is no less than the least of so many largest ones, so that
+    only those must be looked through. room: int64 [V].
     """
     number, columns = len(best), row.shape[0]
     block = max(1, columns // (8 * number))
     blocks = np.empty(-(-columns // block), np.int32)
-    _largest_of_blocks(row.view(np.int32), block, blocks)
+    _largest_of_blocks(row, block, blocks)
     least = np.partition(blocks, len(blocks) - number)[len(blocks) - number]
-    bound = np.int32(least ^ ((least >> int32(31)) & int32(0x7FFFFFFF))).view(np.float32)
     n = 0
     for i in range(len(blocks)):
-        if blocks[i] < least:
-            continue
-        for j in range(i * block, min((i + 1) * block, columns)):
-            value = row[j]
-            if value < bound or (n == number and not value > values[n - 1]):
-                continue
-            n = min(n + 1, number)
-            at = n - 1
-            while at > 0 and value > values[at - 1]:
-                values[at], best[at] = values[at - 1], best[at - 1]
-                at -= 1
-            values[at], best[at] = value, j
+        if blocks[i] >= least:
+            for j in range(i * block, min((i + 1) * block, columns)):
+                order = _order(row[j])
+                if order >= least:
+                    room[n] = (np.int64(order) << 32) | (LAST_ID - j)
+                    n += 1
+    room[:n].sort()
     tied = 0
     for i in range(number):
-        tied += int(values[i] == values[0])
+        best[i] = LAST_ID - (room[n - 1 - i] & 0xFFFFFFFF)
+        tied += int(room[n - 1 - i] >> 32 == room[n - 1] >> 32)
     return tied
 
 
 @njit(nogil=True, cache=True)
-def _overlaps(best_a, best_b, ks, out):  # type: ignore[no-untyped-def]
-    """Add to out [K] how many ids are among the first k of both."""
+def _overlaps(best_a, best_b, places, ks, out):  # type: ignore[no-untyped-def]
+    """Add to out [K] how many ids are among the first k of both. places: int64 [V] of −1, left so."""
+    for j in range(best_b.shape[0]):
+        places[best_b[j]] = j
     for i in range(best_a.shape[0]):
-        for j in range(best_b.shape[0]):
-            if best_a[i] == best_b[j]:
-                for k in range(ks.shape[0]):
-                    out[k] += int32(max(i, j) < ks[k])
+        j = places[best_a[i]]
+        if j >= 0:
+            for k in range(ks.shape[0]):
+                out[k] += int32(max(i, j) < ks[k])
+    for j in range(best_b.shape[0]):
+        places[best_b[j]] = -1
