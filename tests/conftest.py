@@ -133,6 +133,24 @@ def tiny_model_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_near_dir(tmp_path_factory) -> Path:
+    """As tiny_model_dir, with every weight moved by about 2 %."""
+    import torch
+
+    directory, model = tmp_path_factory.mktemp("models") / "tiny-near", build_tiny_model("gpt_neox")
+    generator = torch.Generator().manual_seed(3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    moved = {n: v * (1 + 0.02 * torch.randn(v.shape, generator=generator)) for n, v in before.items()}
+    try:
+        model.load_state_dict(moved)
+        model.save_pretrained(directory)
+    finally:
+        model.load_state_dict(before)
+    build_tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def tiny_gpt2_dir(tmp_path_factory) -> Path:
     """As tiny_model_dir, a GPT-2 (tied head, learned positions)."""
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-gpt2", "gpt2")

@@ -77,3 +77,16 @@ def measure_config(model_dir, store, **changes):
             node = node[group]
         node[key] = value
     return config
+
+
+PAIR_KS = [1, 5, 50]
+
+
+def pair_config(a, b, store, **changes):
+    """A composed configuration of ``compare_models``: the models in two directories on MadeUpText."""
+    config = measure_config(a, store, **changes)
+    model, precision = config.pop("model"), config.pop("precision")
+    config.pop("callbacks")
+    sides = {side: {"model": {**model, "path": str(path), "name": f"tiny-{side}"}, "precision": precision}
+             for side, path in (("a", a), ("b", b))}  # fmt: skip
+    return {**config, **sides, "ks": PAIR_KS}

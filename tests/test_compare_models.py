@@ -1,6 +1,5 @@
 """Two models in one pass: the numbers of two measurements, however the work is cut; what cannot be compared is said."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -20,19 +19,8 @@ from rbp_lab.errors import LabError
 from rbp_lab.measurement.worker import answer_to
 from rbp_lab.store.layout import Store
 from rbp_lab.store.shards import Partial
-from tests.conftest import TINY_MODELS, build_tiny_model, build_tiny_tokenizer
-from tests.sources import measure_config
-
-KS = [1, 5, 50]
-
-
-def pair_config(a, b, store, **changes):
-    config = measure_config(a, store, **changes)
-    model, precision = config.pop("model"), config.pop("precision")
-    config.pop("callbacks")
-    sides = {side: {"model": {**model, "path": str(path), "name": f"tiny-{side}"}, "precision": precision}
-             for side, path in (("a", a), ("b", b))}  # fmt: skip
-    return {**config, **sides, "ks": KS}
+from tests.conftest import build_tiny_model, build_tiny_tokenizer
+from tests.sources import PAIR_KS, measure_config, pair_config
 
 
 def run(config):
@@ -40,31 +28,12 @@ def run(config):
 
 
 @pytest.fixture(scope="module")
-def near(tiny_model_dir, tmp_path_factory):
-    """The tiny model with its weights moved a little."""
-    directory = tmp_path_factory.mktemp("near")
-    name = next(n for n in TINY_MODELS if type(build_tiny_model(n)).__name__ in (
-        json.loads((tiny_model_dir / "config.json").read_text())["architectures"]))  # fmt: skip
-    model = build_tiny_model(name)
-    state = {k: v.clone() for k, v in model.state_dict().items()}
-    generator = torch.Generator().manual_seed(3)
-    moved = {k: v * (1 + 0.02 * torch.randn(v.shape, generator=generator)) for k, v in state.items()}
-    try:
-        model.load_state_dict(moved)
-        model.save_pretrained(directory)
-    finally:
-        model.load_state_dict(state)
-    build_tiny_tokenizer().save_pretrained(directory)
-    return directory
+def whole(tiny_model_dir, tiny_near_dir, tmp_path_factory):
+    return run(pair_config(tiny_model_dir, tiny_near_dir, tmp_path_factory.mktemp("whole")))
 
 
-@pytest.fixture(scope="module")
-def whole(tiny_model_dir, near, tmp_path_factory):
-    return run(pair_config(tiny_model_dir, near, tmp_path_factory.mktemp("whole")))
-
-
-def test_what_a_measurement_counts_as_well_is_what_it_counts(tiny_model_dir, near, whole, tmp_path):
-    for side, path in (("a", tiny_model_dir), ("b", near)):
+def test_what_a_measurement_counts_as_well_is_what_it_counts(tiny_model_dir, tiny_near_dir, whole, tmp_path):
+    for side, path in (("a", tiny_model_dir), ("b", tiny_near_dir)):
         record = measure(measure_config(path, tmp_path)).record
         assert record.key == getattr(whole.header, side).key
         n = whole.sums.column("tokens").sum()
@@ -72,15 +41,15 @@ def test_what_a_measurement_counts_as_well_is_what_it_counts(tiny_model_dir, nea
         for name, value in (("nll", metrics.cross_entropy), ("entropy", metrics.predictive_entropy)):
             mean = whole.sums.column(f"{name}_{side}").sum() / 2**24 / n
             assert mean == pytest.approx(value(record.stats), rel=1e-6)
-        for k in KS:  # tiles of another shape may round a logit otherwise
+        for k in PAIR_KS:  # tiles of another shape may round a logit otherwise
             assert abs(whole.sums.column(f"hit_{side}_{k}").sum() - metrics.rbp(record.stats, k) * n) <= 2
 
 
 @pytest.mark.parametrize("changes", [
     {"launch__shard_tokens": 100, "scoring__batch_tokens": 64}, {"scoring__batch_tokens": 10**5},
 ], ids=["shards", "batches"])  # fmt: skip
-def test_shards_and_batches_change_nothing(tiny_model_dir, near, whole, tmp_path, changes):
-    config = pair_config(tiny_model_dir, near, tmp_path)
+def test_shards_and_batches_change_nothing(tiny_model_dir, tiny_near_dir, whole, tmp_path, changes):
+    config = pair_config(tiny_model_dir, tiny_near_dir, tmp_path)
     for path, value in changes.items():
         group, key = path.split("__")
         config[group] = {**config[group], key: value}
@@ -90,24 +59,24 @@ def test_shards_and_batches_change_nothing(tiny_model_dir, near, whole, tmp_path
     assert not run_pair(job_from_config(config))[1], "the finished one is found"
 
 
-def test_swapping_the_models_mirrors_everything(tiny_model_dir, near, whole, tmp_path):
-    back = run(pair_config(near, tiny_model_dir, tmp_path))
+def test_swapping_the_models_mirrors_everything(tiny_model_dir, tiny_near_dir, whole, tmp_path):
+    back = run(pair_config(tiny_near_dir, tiny_model_dir, tmp_path))
     assert back.sums == whole.sums.mirrored() and back.header.key != whole.header.key
 
 
-def test_a_model_differs_from_itself_by_exactly_nothing_and_noise_by_little(tiny_model_dir, near, whole, tmp_path):
+def test_a_model_differs_from_itself_by_nothing_and_noise_by_little(tiny_model_dir, tiny_near_dir, whole, tmp_path):
     same = run(pair_config(tiny_model_dir, tiny_model_dir, tmp_path)).sums
     for name in ("kl_a", "kl_b", "variation", "moved", "rank_move", "delta_p", "delta_p_square"):
         assert not same.column(name).any(), name
     assert (same.column("agree") == same.column("tokens")).all()
-    found = floors(job_from_config(pair_config(tiny_model_dir, near, tmp_path)))
+    found = floors(job_from_config(pair_config(tiny_model_dir, tiny_near_dir, tmp_path)))
     kl = {name: one.sums.column("kl_a").sum() for name, one in found.items()}
     assert 0 < kl["noise"] < whole.sums.column("kl_a").sum() / 100 and kl["batch"] < kl["noise"]
     assert len({one.header.key for one in found.values()}) == 2
 
 
-def test_an_interrupted_comparison_goes_on_where_it_was(tiny_model_dir, near, whole, tmp_path, monkeypatch, capsys):
-    config = pair_config(tiny_model_dir, near, tmp_path, launch__shard_tokens=100)
+def test_an_interrupted_comparison_goes_on(tiny_model_dir, tiny_near_dir, whole, tmp_path, monkeypatch, capsys):
+    config = pair_config(tiny_model_dir, tiny_near_dir, tmp_path, launch__shard_tokens=100)
     real, kept = Partial.write, []
 
     def broken(self, *what):
@@ -126,8 +95,8 @@ def test_an_interrupted_comparison_goes_on_where_it_was(tiny_model_dir, near, wh
     assert "it is measured again" in capsys.readouterr().err
 
 
-def test_a_worker_does_its_part(tiny_model_dir, near, whole, tmp_path):
-    config = pair_config(tiny_model_dir, near, tmp_path, launch__shard_tokens=100)
+def test_a_worker_does_its_part(tiny_model_dir, tiny_near_dir, whole, tmp_path):
+    config = pair_config(tiny_model_dir, tiny_near_dir, tmp_path, launch__shard_tokens=100)
     order = {"command": "compare_models", "config": config, "key": whole.header.key}
     for rank in (1, 0):  # the second finds everything done
         assert answer_to(order | {"place": {"rank": rank, "world": 2}}) == {"done": True}
@@ -135,8 +104,8 @@ def test_a_worker_does_its_part(tiny_model_dir, near, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_record_of_one(tiny_model_dir, near, whole, tmp_path):
-    config = pair_config(tiny_model_dir, near, tmp_path, launch__shard_tokens=100, launch__processes=2)
+def test_two_processes_give_the_record_of_one(tiny_model_dir, tiny_near_dir, whole, tmp_path):
+    config = pair_config(tiny_model_dir, tiny_near_dir, tmp_path, launch__shard_tokens=100, launch__processes=2)
     record = run(config)
     assert record.sums == whole.sums and record.provenance["processes"] == 2
 
@@ -158,8 +127,8 @@ def test_findings_are_those_of_the_tokens(whole):
     assert all(sum(c.tokens for c in side) == moves.tokens.sum() for side in sides.values())
 
 
-def test_the_command_prints_and_keeps_it_with_a_page(tiny_model_dir, near, tmp_path, capsys):
-    assert compare_models(pair_config(tiny_model_dir, near, tmp_path) | {"floor": True}) == "compared"
+def test_the_command_prints_and_keeps_it_with_a_page(tiny_model_dir, tiny_near_dir, tmp_path, capsys):
+    assert compare_models(pair_config(tiny_model_dir, tiny_near_dir, tmp_path) | {"floor": True}) == "compared"
     out = capsys.readouterr().out
     assert "b − a of cross-entropy" in out and "the first choice is the same at" in out and "a with noise" in out
     page = (Store(tmp_path).pairs()[0].report).read_text()
@@ -172,12 +141,12 @@ def test_the_command_prints_and_keeps_it_with_a_page(tiny_model_dir, near, tmp_p
         assert what in (pages[0] if page else "")
 
 
-def test_what_cannot_be_compared_is_said(tiny_model_dir, near, tmp_path):
-    other = shutil.copytree(near, tmp_path / "other")
+def test_what_cannot_be_compared_is_said(tiny_model_dir, tiny_near_dir, tmp_path):
+    other = shutil.copytree(tiny_near_dir, tmp_path / "other")
     build_tiny_tokenizer(290).save_pretrained(other)
     with pytest.raises(LabError, match="make other tokens of made-up, so only bits per byte of text can be compared"):
         run(pair_config(tiny_model_dir, other, tmp_path))
-    config = pair_config(tiny_model_dir, near, tmp_path)
+    config = pair_config(tiny_model_dir, tiny_near_dir, tmp_path)
     with pytest.raises(LabError, match=r"precision\.tf32 must be the same"):
         run(config | {"b": config["b"] | {"precision": {"tf32": True}}})
     seen = build_tiny_tokenizer()("quick brown fox")["input_ids"]
@@ -185,8 +154,8 @@ def test_what_cannot_be_compared_is_said(tiny_model_dir, near, tmp_path):
     for token, why in ((late, r"models tiny-a: .*tiny-b: its weight .*holds NaN.*: non-finite logits in document"),
                        (slice(None), "model tiny-b: its weight .*holds NaN")):  # fmt: skip
         broken = tmp_path / f"broken-{token == late}"
-        shutil.copytree(near, broken)
-        model = type(build_tiny_model("gpt_neox")).from_pretrained(near)
+        shutil.copytree(tiny_near_dir, broken)
+        model = type(build_tiny_model("gpt_neox")).from_pretrained(tiny_near_dir)
         model.get_input_embeddings().weight.data[token, 0] = torch.nan
         model.save_pretrained(broken)
         with pytest.raises(LabError, match=why):
@@ -195,8 +164,8 @@ def test_what_cannot_be_compared_is_said(tiny_model_dir, near, tmp_path):
         run(config | {"ks": [5, 1]})
 
 
-def test_one_document_has_no_interval(tiny_model_dir, near, tmp_path, capsys):
-    config = pair_config(tiny_model_dir, near, tmp_path)
+def test_one_document_has_no_interval(tiny_model_dir, tiny_near_dir, tmp_path, capsys):
+    config = pair_config(tiny_model_dir, tiny_near_dir, tmp_path)
     compare_models(config | {"dataset": config["dataset"] | {"num_documents": 3}})
     assert "one document has no interval" in capsys.readouterr().out
 

@@ -29,6 +29,7 @@ class CompareModelsRequest(Choices):
     confidence: float = 0.95
     detect: float | None = None
     worst: int = 5
+    tokens: int = 0
     tracking: Tracking = NO_TRACKING
 
     def __post_init__(self) -> None:
@@ -41,10 +42,12 @@ class CompareModelsRequest(Choices):
 
 def run(config: Mapping[str, Any]) -> str:
     """Print how the models differ, and keep it; "compared", or "found" when that was finished before."""
+    from rbp_lab.comparison.tokens import token_texts  # torch: not for what is refused
+
     request, job = read(CompareModelsRequest, config), job_from_config(config)
     record, made = run_pair(job)
     show_pair(terminal(), request.store, record, floors(job) if request.floor else {}, request.confidence,
-              request.detect, request.worst)  # fmt: skip
+              request.detect, request.worst, lambda names: token_texts(job, names), request.tokens)  # fmt: skip
     return "compared" if made else "found"
 
 

@@ -15,16 +15,16 @@ from rbp_lab.comparison.record import PairRecord
 from rbp_lab.figures.comparison import comparison_figure
 from rbp_lab.figures.distances import calibration_figure, confidence_figure, transition_figure
 from rbp_lab.report.page import write_report
-from rbp_lab.report.sections import ReportFigure, ReportTable, Section
+from rbp_lab.report.sections import ReportFigure, ReportTable, Section, TokenText
 from rbp_lab.text import bracket, count, percent, significant
 
 
 def write_pair_page(
     path: Path, record: PairRecord, found: Sequence[Difference], about: Sequence[Finding], documents: pd.DataFrame,
-    said: Sequence[str], floor: Mapping[str, Sequence[Finding]], level: float,
+    said: Sequence[str], floor: Mapping[str, Sequence[Finding]], level: float, tokens: Sequence[TokenText] = (),
 ) -> Path:  # fmt: skip
     """Write the page. said: its headlines. documents: as ``show_pair.documents_table`` has them. floor: findings over
-    all tokens of a against itself, by perturbation."""
+    all tokens of a against itself, by perturbation. tokens: documents to show token by token."""
     a, b = record.header.a, record.header.b
     title = f"{b.model.name} against {a.model.name} on {a.dataset.name}"
     lead = " ".join(f"{line[:1].upper()}{line[1:]}." for line in said)
@@ -33,7 +33,17 @@ def write_pair_page(
         _distances(record, about, floor, title, level),
         _ranks(record, title, level),
         _calibration(record, title, level),
+        *([_tokens(tokens)] if tokens else []),
     ], pd.DataFrame([run_row("a", a), run_row("b", b)]))[-1]  # fmt: skip
+
+
+def _tokens(tokens: Sequence[TokenText]) -> Section:
+    return Section(
+        "tokens", "Documents token by token",
+        "Blue: the right token has a better rank under b; orange: a worse one; the darker, the further it moved. Grey "
+        "tokens are not scored. Point at a token for its ranks and probabilities.",
+        tokens=tuple(tokens),
+    )  # fmt: skip
 
 
 def _differences(found: Sequence[Difference], documents: pd.DataFrame, title: str, lead: str) -> Section:

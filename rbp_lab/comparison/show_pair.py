@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -17,6 +17,7 @@ from rbp_lab.comparison.pair_page import write_pair_page
 from rbp_lab.comparison.record import PairRecord
 from rbp_lab.comparison.run import PERTURBATIONS
 from rbp_lab.comparison.show import differences_table, headline, label, worst_table
+from rbp_lab.report.sections import TokenText
 from rbp_lab.report.terminal import print_line
 from rbp_lab.store.layout import Store
 from rbp_lab.store.tables import write_csv
@@ -27,11 +28,12 @@ BY_CONFIDENCE = ("KL(a‖b)", "total variation", "same first choice", "rank move
 
 def show_pair(
     console: Console, store: str, record: PairRecord, floor: Mapping[str, PairRecord], level: float,
-    detect: float | None, worst: int,
+    detect: float | None, worst: int, texts: Callable[[Sequence[str]], Sequence[TokenText]], shown: int,
 ) -> list[Difference]:  # fmt: skip
     """Print the headline and the tables of a comparison, and keep them with a page beside its record.
 
-    floor: comparisons of a with itself, by perturbation. detect, worst: as of ``show.compare_pair``.
+    floor: comparisons of a with itself, by perturbation. detect, worst: as of ``show.compare_pair``. texts: gives the
+    documents of some names token by token, of which the page has those ``shown`` that carry the difference.
     """
     header, chosen = record.header, paired(record.sums)
     found, about = compare(chosen, level), findings(record.sums, level)
@@ -42,7 +44,8 @@ def show_pair(
     write_csv(documents, files.documents)
     write_csv(pd.DataFrame([asdict(f) for f in about]), files.distances)
     said = sentences(found, about)
-    report = write_pair_page(files.report, record, found, about, documents, said, under, level)
+    tokens = texts(documents["document"].head(shown).tolist()) if shown else ()
+    report = write_pair_page(files.report, record, found, about, documents, said, under, level, tokens)
     print_line(console, f"\na: {label(header.a)}\nb: {label(header.b)}")
     for line in said:
         print_line(console, line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from rbp_lab.comparison.job import PairIdentity, PairJob
 from rbp_lab.comparison.record import PairRecord, has_pair, write_pair
 from rbp_lab.comparison.sums import PairSums, Tally, TokenPairs, pair_sums
-from rbp_lab.data.windows import TokenBatch
+from rbp_lab.data.windows import TokenBatch, WindowPlan
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import Runtime
 from rbp_lab.measurement.instrument import Instrument, load_instrument
@@ -37,7 +38,7 @@ def work(ready: Prepared, runtime: Runtime) -> Path:
     begin = time.monotonic()
     path = Store(ready.job.store).pair(ready.identity.key).directory
     try:
-        pair = _load(ready, runtime)
+        pair = load(ready.identity, ready.plan, ready.job, runtime)
         refuse_other_rules(ready, pair.ran["rows"], pair.ran["a"]["device"])
         finished = ready.positions(ready.partial.finished())
         title = "compare {model} on {dataset}".format(**ready.identity.about)
@@ -69,8 +70,8 @@ class _Progress:
             self._bar.close()
 
 
-class _Pair:
-    """Both models on a device, and how their rows are scored."""
+class Pair:
+    """Both models on a device, and how their rows are scored. ran: that as plain JSON, for the record's provenance."""
 
     def __init__(self, a: Instrument, b: Instrument, scorer: PairScorer):
         self._both, self._scorer = (a, b), scorer
@@ -79,36 +80,42 @@ class _Pair:
 
     def make(self, ready: Prepared, progress: _Progress, index: int) -> None:
         """Score one shard and keep its sums."""
-        shard, ks = ready.shard(index), ready.identity.header.ks
-        plan = shard if self._rules.padded else shard.unpadded()
+        ks = ready.identity.header.ks
         total = PairSums.zeros(ks)
-        batches = plan.batches(ready.job.scoring.batch_tokens if self._rules.together else 1)
-        try:
-            for batch, scores in scored(batches, self._scorer):
-                total = total + pair_sums(token_pairs(batch, scores), ks)
-                progress.batch(batch)
-        except NonFiniteScores as error:
-            raise LabError(f"{self._not_finite(ready)}: {error}") from None
+        for batch, tokens in self.tokens(ready.identity, ready.shard(index), ready.job.scoring.batch_tokens):
+            total = total + pair_sums(tokens, ks)
+            progress.batch(batch)
         for opened in ready.identity.models:
             opened.verify()
         ready.partial.write(index, to_arrays(total), {"ran": self.ran})
 
-    def _not_finite(self, ready: Prepared) -> str:
-        names = [opened.info.name for opened in ready.identity.models]
+    def tokens(
+        self, identity: PairIdentity, plan: WindowPlan, batch_tokens: int
+    ) -> Iterator[tuple[TokenBatch, TokenPairs]]:
+        """Every batch of a plan with its scored tokens; LabError when a logit is not finite."""
+        plan = plan if self._rules.padded else plan.unpadded()
+        try:
+            for batch, scores in scored(plan.batches(batch_tokens if self._rules.together else 1), self._scorer):
+                yield batch, token_pairs(batch, scores)
+        except NonFiniteScores as error:
+            raise LabError(f"{self._not_finite(identity)}: {error}") from None
+
+    def _not_finite(self, identity: PairIdentity) -> str:
+        names = [opened.info.name for opened in identity.models]
         why = [f"{n}: {why_not_finite(one.loaded.network)}" for n, one in zip(names, self._both, strict=True)]
         return f"models {' and '.join(dict.fromkeys(why))}"
 
 
-def _load(ready: Prepared, runtime: Runtime) -> _Pair:
-    identity = ready.identity
-    a = load_instrument(identity.a.opened, identity.header.a.scoring, ready.plan, ready.job, runtime)
+def load(identity: PairIdentity, plan: WindowPlan, job: PairJob, runtime: Runtime) -> Pair:
+    """Both models on this process's device, tried on rows of the plan; LabError when they cannot be compared."""
+    a = load_instrument(identity.a.opened, identity.header.a.scoring, plan, job, runtime)
     b = a
     if identity.header.perturbation is None:
-        b = load_instrument(identity.b.opened, identity.header.b.scoring, ready.plan, ready.job, runtime)
+        b = load_instrument(identity.b.opened, identity.header.b.scoring, plan, job, runtime)
     for opened, one in zip(identity.models, (a, b), strict=True):
         if one.scorer.plan.kind != "head" and (why := not_finite(one.loaded.network)):
             raise LabError(f"model {opened.info.name}: {why}")
-    return _Pair(a, b, PairScorer(a.scorer, b.scorer, identity.header.ks, identity.header.perturbation))
+    return Pair(a, b, PairScorer(a.scorer, b.scorer, identity.header.ks, identity.header.perturbation))
 
 
 def token_pairs(batch: TokenBatch, scores: PairScores) -> TokenPairs:

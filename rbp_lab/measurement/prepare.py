@@ -66,8 +66,19 @@ def prepare(job: Choices, corpus: Corpus, identity: Subject, device: str) -> Pre
 
     Raises LabError on anything the user can put right, and when two models do not see the same tokens.
     """
-    protocol = job.dataset.protocol
-    plans = []
+    plan, digest = plan_of(job, corpus, identity)
+    parameters = sum(opened.info.params.total for opened in identity.models)
+    size = job.launch.shard_tokens or shard_tokens(parameters, int(plan.length.sum()), device)
+    names = corpus.ids
+    if job.dataset.protocol.windows == "packed":
+        names = tuple(f"window {i}" for i in range(int(plan.document_id.max()) + 1))
+    partial = Partial.begin(Store(job.store), identity.key, Plan(digest, plan.cut(size), identity.about))
+    return Prepared(job, identity, plan, len(corpus), names, partial)
+
+
+def plan_of(job: Choices, corpus: Corpus, identity: Subject) -> tuple[WindowPlan, str]:
+    """Every row of the corpus, and the digest of the plan; LabError when two models do not see the same tokens."""
+    protocol, plans = job.dataset.protocol, []
     for opened in identity.models:
         tokens = tokenize(corpus, opened.tokenizer, protocol, Store(job.store))
         plans.append(plan_windows(tokens, protocol))
@@ -79,13 +90,7 @@ def prepare(job: Choices, corpus: Corpus, identity: Subject, device: str) -> Pre
             f"the tokenizers of {names} make other tokens of {job.dataset.name}, so only bits per byte of text can be "
             "compared: measure both models, then rbp-lab compare A B"
         )
-    parameters = sum(opened.info.params.total for opened in identity.models)
-    size = job.launch.shard_tokens or shard_tokens(parameters, int(plan.length.sum()), device)
-    names = corpus.ids
-    if protocol.windows == "packed":
-        names = tuple(f"window {i}" for i in range(int(plan.document_id.max()) + 1))
-    partial = Partial.begin(Store(job.store), identity.key, Plan(digest, plan.cut(size), identity.about))
-    return Prepared(job, identity, plan, len(corpus), names, partial)
+    return plan, digest
 
 
 def shard_tokens(parameters: int, tokens: int, device: str) -> int:

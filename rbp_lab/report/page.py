@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -19,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from rbp_lab.report.panels import Panel, draw_panels
-from rbp_lab.report.sections import NAMES, Format, ReportFigure, ReportTable, Section, file_stem
+from rbp_lab.report.sections import NAMES, Format, ReportFigure, ReportTable, Section, TokenText, file_stem
 from rbp_lab.report.svg import colour_rules, style_rules
 from rbp_lab.store.atomic import atomic_path
 from rbp_lab.text import count, is_missing, number, significant, visible
@@ -77,7 +78,7 @@ def page(
     shown = [_section(section, draw) for section in sections]
     rules, light, dark = _figure_rules(shown)
     style = _asset("page.css").replace("/*light*/", light).replace("/*dark*/", dark) + rules
-    script = _asset("page.js")
+    script = _asset("page.js") + (_asset("tokens.js") if any(section.tokens for section in sections) else "")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
@@ -112,7 +113,17 @@ def _section(section: Section, draw: Callable[[ReportFigure], list[Panel]]) -> d
         "anchor": section.anchor, "title": section.title, "lead": section.lead, "notes": section.notes,
         "figures": [_figure(figure, panels) for figure, panels in figures if panels],
         "tables": [_table(table) for table in section.tables],
+        "tokens": _token_data(section.tokens) if section.tokens else "",
     }  # fmt: skip
+
+
+def _token_data(documents: Sequence[TokenText]) -> Markup:
+    """Documents as JSON within a script element, which nothing in them can end."""
+    found = [
+        {"name": visible(d.name), "t": list(d.pieces), "a": list(d.rank_a), "b": list(d.rank_b),
+         "p": [float(f"{p:.3g}") for p in d.p_a], "q": [float(f"{p:.3g}") for p in d.p_b]} for d in documents
+    ]  # fmt: skip
+    return Markup(json.dumps(found, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def _figure(shown: ReportFigure, panels: Sequence[Panel]) -> dict[str, Any]:

@@ -67,9 +67,25 @@ class ReportTable:
     folded: bool = False
 
 
+@dataclass(frozen=True)
+class TokenText:
+    """A document under two models. pieces: the text of every token; of each its rank under a and b, 0 where it is not
+    scored, and its probability under a and b."""
+
+    name: str
+    pieces: Sequence[str]
+    rank_a: Sequence[int]
+    rank_b: Sequence[int]
+    p_a: Sequence[float]
+    p_b: Sequence[float]
+
+
 @dataclass(frozen=True, eq=False)
 class Section:
-    """One law. anchor: its name in the address. lead: what it is about. notes: warnings and refusals in words."""
+    """One law. anchor: its name in the address. lead: what it is about. notes: warnings and refusals in words.
+
+    tokens: documents to show token by token.
+    """
 
     anchor: str
     title: str
@@ -77,6 +93,7 @@ class Section:
     figures: tuple[ReportFigure, ...] = ()
     tables: tuple[ReportTable, ...] = ()
     notes: tuple[str, ...] = ()
+    tokens: tuple[TokenText, ...] = ()
 
 
 def file_stem(text: str) -> str:
