@@ -8,11 +8,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from rbp_lab.comparison.pairs import find_pairs
-from rbp_lab.comparison.show import compare_pair
+from rbp_lab.comparison.show import check_choices, compare_pair
 from rbp_lab.config.build import read
 from rbp_lab.config.schemas import KSpec
-from rbp_lab.errors import LabError, shown
+from rbp_lab.errors import LabError
 from rbp_lab.report.terminal import terminal
+from rbp_lab.tracking.settings import NO_TRACKING, Tracking
+from rbp_lab.tracking.wandb.comparison import mirror_comparison
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,13 @@ class CompareRequest:
     confidence: float = 0.95
     detect: float | None = None
     worst: int = 5
+    tracking: Tracking = NO_TRACKING
 
     def __post_init__(self) -> None:
         if self.a is None or self.b is None:
             raise LabError("rbp-lab compare takes two runs, as rbp-lab compare A B; rbp-lab ls shows what there is")
         KSpec(self.ks, self.windows)
-        if not 0 < self.confidence < 1:
-            raise LabError(f"confidence must lie between 0 and 1; got {shown(self.confidence)}")
-        if self.detect is not None and not self.detect > 0:
-            raise LabError(f"detect must be a positive difference; got {shown(self.detect)}")
-        if self.worst < 0:
-            raise LabError(f"worst must be 0 or more; got {self.worst}")
+        check_choices(self.confidence, self.detect, self.worst)
 
 
 def run(config: Mapping[str, Any]) -> None:
@@ -53,3 +51,4 @@ def run(config: Mapping[str, Any]) -> None:
     for a, b in chosen:
         compare_pair(console, request.store, a, b, request.ks, request.windows, request.confidence, request.detect,
                      request.worst)  # fmt: skip
+        mirror_comparison(request.tracking, request.store, f"{a.key}-{b.key}", config)

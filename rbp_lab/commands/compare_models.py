@@ -8,13 +8,14 @@ from typing import Any
 
 from rbp_lab.comparison.job import PairJob, Side
 from rbp_lab.comparison.run import floors, run_pair
+from rbp_lab.comparison.show import check_choices
 from rbp_lab.comparison.show_pair import show_pair
 from rbp_lab.config.build import read
 from rbp_lab.config.schemas import KSpec
-from rbp_lab.errors import LabError, shown
 from rbp_lab.measurement.job import Choices
 from rbp_lab.report.terminal import terminal
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
+from rbp_lab.tracking.wandb.comparison import mirror_comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,7 @@ class CompareModelsRequest(Choices):
 
     def __post_init__(self) -> None:
         KSpec(self.ks)
-        if not 0 < self.confidence < 1:
-            raise LabError(f"confidence must lie between 0 and 1; got {shown(self.confidence)}")
-        if self.detect is not None and not self.detect > 0:
-            raise LabError(f"detect must be a positive difference; got {shown(self.detect)}")
+        check_choices(self.confidence, self.detect, self.worst, self.tokens)
 
 
 def run(config: Mapping[str, Any]) -> str:
@@ -48,6 +46,7 @@ def run(config: Mapping[str, Any]) -> str:
     record, made = run_pair(job)
     show_pair(terminal(), request.store, record, floors(job) if request.floor else {}, request.confidence,
               request.detect, request.worst, lambda names: token_texts(job, names), request.tokens)  # fmt: skip
+    mirror_comparison(request.tracking, request.store, record.header.key, config)
     return "compared" if made else "found"
 
 

@@ -14,12 +14,24 @@ from rich.text import Text
 from rbp_lab.comparison.differences import Difference, PairedSums, compare, influence, paired_sums
 from rbp_lab.comparison.page import write_comparison
 from rbp_lab.comparison.pairs import Pair, load_pair
+from rbp_lab.errors import LabError, shown
 from rbp_lab.records import RunHeader
 from rbp_lab.report.terminal import print_line
 from rbp_lab.stats import UNIT
 from rbp_lab.store.layout import Store
 from rbp_lab.store.tables import write_csv
 from rbp_lab.text import bracket, count, number, significant, visible
+
+
+def check_choices(confidence: float, detect: float | None, worst: int, tokens: int = 0) -> None:
+    """LabError unless a comparison can be shown so; the arguments as the configuration names them."""
+    if not 0 < confidence < 1:
+        raise LabError(f"confidence must lie between 0 and 1; got {shown(confidence)}")
+    if detect is not None and not detect > 0:
+        raise LabError(f"detect must be a positive difference; got {shown(detect)}")
+    for name, number_of in (("worst", worst), ("tokens", tokens)):
+        if number_of < 0:
+            raise LabError(f"{name} must be 0 or more; got {number_of}")
 
 
 def compare_pair(

@@ -255,17 +255,27 @@ class Store:
 
     def comparison(self, a: str, b: str) -> ComparisonFiles:
         """Where the comparison of two records goes."""
-        return ComparisonFiles(self.root / "comparisons" / f"{self.record(a).key}-{self.record(b).key}")
+        return ComparisonFiles(self.comparisons_directory / f"{self.record(a).key}-{self.record(b).key}")
 
     def pair(self, key: str) -> PairFiles:
         """Where the comparison of two models in one pass lies, or will lie; LabError when ``key`` is not one."""
         self.record(key)
-        return PairFiles(recovered(self.root / "comparisons" / key))
+        return PairFiles(recovered(self.comparisons_directory / key))
 
     def pairs(self) -> list[PairFiles]:
         """Every finished comparison in one pass, by key."""
-        keys = {named(path.parent) for path in (self.root / "comparisons").glob("*/comparison.json")}
+        keys = {named(path.parent) for path in self.comparisons_directory.glob("*/comparison.json")}
         return [self.pair(key) for key in sorted(filter(is_key, keys))]
+
+    @property
+    def comparisons_directory(self) -> Path:
+        """Where comparisons lie."""
+        return self.root / "comparisons"
+
+    def comparisons(self) -> list[Path]:
+        """The directory of every comparison, of records or in one pass, that has tables."""
+        found = sorted(path.parent for path in self.comparisons_directory.glob("*/differences.csv"))
+        return [directory for directory in found if re.fullmatch(r"[0-9a-f]{16}(-[0-9a-f]{16})?", directory.name)]
 
     def analyses(self) -> list[AnalysisFiles]:
         """Every finished analysis, by name."""

@@ -20,8 +20,8 @@ STEP = "tokens"  # the x-axis of every curve: tokens scored, or trained on
 RANKS = "ranks"  # the histogram
 RECORD = "record_digest"  # summary: which version of the record the numbers are of
 MAX_BINS = 200  # W&B drops histograms of 512 bins and more
-MEASURE, TRAIN, ANALYSIS = "measure", "train", "analysis"  # job types
-RECORD_TYPE, MODEL_TYPE, REPORT_TYPE = "rbp-record", "model", "rbp-analysis"  # artifact types
+MEASURE, TRAIN, ANALYSIS, COMPARISON = "measure", "train", "analysis", "compare"  # job types
+RECORD_TYPE, MODEL_TYPE, REPORT_TYPE, COMPARISON_TYPE = "rbp-record", "model", "rbp-analysis", "rbp-comparison"
 
 
 def run_id(kind: str, key: str) -> str:

@@ -1,4 +1,4 @@
-"""Mirror to W&B what a store holds and W&B does not: records, trainings, analyses. Safe to repeat."""
+"""Mirror to W&B what a store holds and W&B does not: records, trainings, analyses, comparisons. Safe to repeat."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rbp_lab.store.layout import Store
 from rbp_lab.store.records import list_headers, read_record
 from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.settings import Tracking, destination
+from rbp_lab.tracking.wandb import comparison
 from rbp_lab.tracking.wandb.analysis import identity, mirror_analysis
 from rbp_lab.tracking.wandb.measurement import mirror_record
 from rbp_lab.tracking.wandb.names import MEASURE, run_id
@@ -43,7 +44,8 @@ def mirror_store(store: Store, tracking: Tracking, force: bool = False) -> str:
     ledger = Ledger(store.root, tracking, where)
     count, damaged = 0, []
     # Models before records before analyses, so that each finds what it used.
-    for item in (i for find in (_trainings, _records, _analyses) for i in find(tracking, store, ledger, force)):
+    kinds = (_trainings, _records, _analyses, _comparisons)
+    for item in (i for find in kinds for i in find(tracking, store, ledger, force)):
         try:
             url = item.send()
         except LabError as error:  # one damaged result does not keep the others from W&B
@@ -128,4 +130,14 @@ def _analyses(tracking: Tracking, store: Store, ledger: Ledger, force: bool) -> 
         if found is not None and (force or not ledger.has(*found)):
             yield Missing(
                 f"analysis {directory.name}", lambda d=directory: mirror_analysis(tracking, store.root, d, force=force)
+            )
+
+
+def _comparisons(tracking: Tracking, store: Store, ledger: Ledger, force: bool) -> Iterator[Missing]:
+    for directory in store.comparisons():
+        found = comparison.identity(directory)
+        if found is not None and (force or not ledger.has(*found)):
+            yield Missing(
+                f"comparison {directory.name}",
+                lambda name=directory.name: comparison.mirror_comparison(tracking, store.root, name, force=force),
             )
