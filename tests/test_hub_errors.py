@@ -60,6 +60,36 @@ def test_each_refusal_of_the_hub_is_a_sentence_of_its_own(tiny_model_dir, tmp_pa
         assert words in said[f"some/{name}"] and "\n" not in said[f"some/{name}"]
 
 
+LOG_IN = """
+import os, sys
+from pathlib import Path
+from rbp_lab.errors import LabError
+from rbp_lab.models import HFModel
+os.environ["HF_TOKEN"] = "hf_theirs"
+try:
+    HFModel(path="some/ours").open()
+except LabError as error:
+    print(error)
+os.environ["HF_TOKEN"] = "hf_ours"
+print(HFModel(path="some/ours").open().info.name)
+del os.environ["HF_TOKEN"]
+Path(os.environ["HF_HOME"], "token").write_text("hf_ours")  # where hf auth login puts it
+print(HFModel(path="some/mine").open().info.name)
+"""
+
+
+def test_a_private_hub_gives_its_models_for_the_token_of_the_environment_or_of_a_login(tiny_model_dir, tmp_path):
+    server = hub_server.serve(tmp_path / "hub")
+    for name in ("ours", "mine"):
+        shutil.copytree(tiny_model_dir, tmp_path / "hub" / "models" / "some" / name)
+        server.private[f"*/some/{name}*"] = "hf_ours"
+    refused, *opened = hub_server.run_client(LOG_IN, server, tmp_path / "home").splitlines()
+    server.shutdown()
+    server.server_close()
+    assert "the hub has no such public repository; check the id, or log in" in refused
+    assert opened == ["ours", "mine"]
+
+
 def named(name: str, *bases: type) -> type:
     return type(name, bases or (Exception,), {})
 

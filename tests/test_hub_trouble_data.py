@@ -112,7 +112,9 @@ def small_disk(path: Path, size: int):
         subprocess.run(["umount", path], check=True)
 
 
-@pytest.mark.parametrize("room", [40_000, 90_000], ids=["file", "copy"])
+@pytest.mark.parametrize(
+    "room", [pytest.param(40_000, marks=pytest.mark.slow, id="file"), pytest.param(90_000, id="copy")]
+)
 def test_a_full_disk_is_a_sentence_and_leaves_no_half_copy(hub, tmp_path, room):
     """There is no room for the file of the data set, or none for the copy that datasets makes of it."""
     with small_disk(tmp_path / "small", room) as grow:
