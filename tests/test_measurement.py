@@ -1,6 +1,7 @@
 """The stage: a record is made once, found again under every name, and nothing is left after a failure."""
 
 import shutil
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -14,6 +15,7 @@ from rbp_lab.config.schemas import Filters, KSpec
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.observers import Callback
 from rbp_lab.models import HFModel
+from rbp_lab.models.placement import load_pretrained
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring.linear import product_for
 from rbp_lab.store.records import list_records, read_record
@@ -29,6 +31,21 @@ def test_the_implementation_is_known_before_the_run(tiny_model_dir, tmp_path):
     outcome = measure(measure_config(tiny_model_dir, tmp_path, scoring__implementation="torch"))
     assert outcome.record.provenance["implementation"] == "torch"
     assert outcome.record.provenance["product"] == product_for("cpu", torch.float32)
+
+
+def test_several_data_sets_load_a_model_once(tiny_model_dir, tiny_gpt2_dir, tmp_path, monkeypatch):
+    loaded = []
+
+    def counted(where, **arguments):
+        loaded.append(Path(arguments["pretrained_model_name_or_path"]).name)
+        return load_pretrained(where, **arguments)
+
+    monkeypatch.setattr("rbp_lab.models.hf.load_pretrained", counted)
+    for directory in (tiny_gpt2_dir, tiny_model_dir):
+        for seed in (1, 2):
+            assert measure(measure_config(directory, tmp_path, dataset__seed=seed)).measured
+    measure(measure_config(tiny_model_dir, tmp_path, precision__dtype="bfloat16"))
+    assert loaded == ["tiny-gpt2", "tiny-neox", "tiny-neox"]
 
 
 class Seen(Callback):
