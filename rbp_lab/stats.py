@@ -293,19 +293,27 @@ def _distinct(row: np.ndarray, base: int, value: np.ndarray) -> tuple[np.ndarray
     return distinct.astype(np.int64), count
 
 
-def _runs(rank: np.ndarray, row: np.ndarray, thresholds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Lengths of the maximal runs of rank ≤ k inside each document, counted, for every threshold."""
+def runs_of_hits(hit: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Maximal runs of hits inside each document: (document, length, how many), by document and length.
+
+    hit: bool [n]. row: of each token's document [n], integers ≥ 0; a document's tokens stand together.
+    """
     new_document = np.concatenate([[True], np.diff(row) != 0]) if len(row) else np.zeros(0, bool)
     last_of_document = np.concatenate([new_document[1:], [True]]) if len(row) else new_document
-    longest = len(rank) + 1
+    before = np.concatenate([[False], hit[:-1]]) & ~new_document if len(row) else hit
+    after = np.concatenate([hit[1:], [False]]) & ~last_of_document if len(row) else hit
+    first, last = np.flatnonzero(hit & ~before), np.flatnonzero(hit & ~after)
+    longest = len(hit) + 1
+    key, count = _distinct(row[first], longest, last - first + 1)
+    return key // longest, key % longest, count
+
+
+def _runs(rank: np.ndarray, row: np.ndarray, thresholds: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Lengths of the maximal runs of rank ≤ k inside each document, counted, for every threshold."""
     parts: list[tuple[np.ndarray, ...]] = []
     for t, k in enumerate(thresholds):
-        hit = rank <= k
-        before = np.concatenate([[False], hit[:-1]]) & ~new_document if len(row) else hit
-        after = np.concatenate([hit[1:], [False]]) & ~last_of_document if len(row) else hit
-        first, last = np.flatnonzero(hit & ~before), np.flatnonzero(hit & ~after)
-        key, count = _distinct(row[first], longest, last - first + 1)
-        parts.append((key // longest, np.full(len(key), t), key % longest, count))
+        of, length, count = runs_of_hits(rank <= k, row)
+        parts.append((of, np.full(len(of), t), length, count))
     names = ("run_row", *_RUN_VALUES)
     if not parts:
         return {name: np.zeros(0, np.int32) for name in names}

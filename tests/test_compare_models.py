@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -131,14 +132,15 @@ def test_the_command_prints_and_keeps_it_with_a_page(tiny_model_dir, tiny_near_d
     assert compare_models(pair_config(tiny_model_dir, tiny_near_dir, tmp_path) | {"floor": True}) == "compared"
     out = capsys.readouterr().out
     assert "b − a of cross-entropy" in out and "the first choice is the same at" in out and "a with noise" in out
-    page = (Store(tmp_path).pairs()[0].report).read_text()
-    files = [sorted(p.name for p in pair.directory.iterdir()) for pair in Store(tmp_path).pairs()]
-    assert len(files) == 3 and files[0][:2] == ["cells.parquet", "comparison.json"]
-    pages = [p.report.read_text() for p in Store(tmp_path).pairs() if p.report.is_file()]
-    assert len(pages) == 1
-    for what in ("tiny-b against tiny-a on made-up", "Ranks under a and under b", "Calibration of both",
+    assert "tokens of a draft of either that the other accepts" in out
+    pairs = Store(tmp_path).pairs()  # and a with noise, and a in another batch
+    assert len(pairs) == 3 and all(p.header.is_file() and p.table("runs").is_file() for p in pairs)
+    (made,) = [p for p in pairs if p.report.is_file()]
+    page = made.report.read_text()
+    assert len(pd.read_csv(made.accepted)) == 4
+    for what in ("tiny-b against tiny-a on made-up", "Ranks under a and under b", "Calibration of both", "Accepted tokens",
                  "By the confidence of a", "Documents, those that carry the difference first"):  # fmt: skip
-        assert what in (pages[0] if page else "")
+        assert what in page
 
 
 def test_what_cannot_be_compared_is_said(tiny_model_dir, tiny_near_dir, tmp_path):

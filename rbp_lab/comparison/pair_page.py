@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rbp_lab.comparison.accepted import accepted
 from rbp_lab.comparison.differences import Difference
 from rbp_lab.comparison.findings import PERCENTILES as WANTED
 from rbp_lab.comparison.findings import WHOLE, Finding, calibration, percentiles, transitions
@@ -32,6 +33,7 @@ def write_pair_page(
         _differences(found, documents, title, lead),
         _distances(record, about, floor, title, level),
         _ranks(record, title, level),
+        _drafts(record, level),
         _calibration(record, title, level),
         *([_tokens(tokens)] if tokens else []),
     ], pd.DataFrame([run_row("a", a), run_row("b", b)]))[-1]  # fmt: skip
@@ -96,6 +98,19 @@ def _ranks(record: PairRecord, title: str, level: float) -> Section:
     return Section("ranks", "Ranks under a and under b",
                    "Tokens on the diagonal keep their bin; those below it have a better rank under b.",
                    (ReportFigure("transitions", lambda: transition_figure(moves, title), caption),))  # fmt: skip
+
+
+def _drafts(record: PairRecord, level: float) -> Section:
+    rows = [
+        {"tokens of a draft": count(one.draft), "accepted": significant(one.accepted),
+         f"{percent(level)} interval": bracket(one.low, one.high), "if independent": significant(one.independent),
+         "ratio": significant(one.ratio)} for one in accepted(record.sums, level=level)
+    ]  # fmt: skip
+    return Section("drafts", "Speculative decoding",
+                   "How many tokens of a draft of either model the other accepts, when both decode greedily after the "
+                   "text of the corpus: Σ p_n over the draft, with p_n the share of n tokens in a row at which the "
+                   "first choices are the same. Independent agreement would give Σ p_1^n.",
+                   (), (ReportTable("Accepted tokens", pd.DataFrame(rows)),))  # fmt: skip
 
 
 def _calibration(record: PairRecord, title: str, level: float) -> Section:

@@ -6,6 +6,7 @@ every file) and parquet tables:
 * cells: document_id, cell_a, cell_b (of confidence, ``sums.CONFIDENCE``) and the sums of ``sums.columns``
 * transitions: document_id, rank_a, rank_b (bins of ``sums.RANKS``), tokens
 * moves: cell_a, cell_b, bin (of Δp, ``sums.move_bin``), tokens
+* runs: document_id, length, count (of tokens in a row at which the first choices are the same)
 * documents: document_id, name
 """
 
@@ -38,12 +39,13 @@ from rbp_lab.store.header import (
 )
 from rbp_lab.store.layout import PairFiles, Store
 
-VERSION = 1  # raised whenever the meaning of a stored number changes
-TABLES = ("cells", "transitions", "moves", "documents")
+VERSION = 2  # raised whenever the meaning of a stored number changes
+TABLES = ("cells", "transitions", "moves", "runs", "documents")
 KEYS = {
     "cells": ("document_id", "cell_a", "cell_b"),
     "transitions": ("document_id", "rank_a", "rank_b"),
     "moves": ("cell_a", "cell_b", "bin"),
+    "runs": ("document_id", "length"),
 }
 
 
@@ -129,6 +131,7 @@ def read_pair(store: str | Path, key: str) -> PairRecord:
             "cells": columns(header.ks),
             "transitions": ("tokens",),
             "moves": ("tokens",),
+            "runs": ("count",),
         }
         sums = PairSums(header.ks, *(_tally(tables[name], KEYS[name], values[name]) for name in values))
         if sums.column("tokens").sum() != about["tokens"]:
@@ -141,6 +144,7 @@ def _tables(record: PairRecord) -> dict[str, pd.DataFrame]:
     sums = record.sums
     found = {"transitions": _frame(sums.transitions, KEYS["transitions"], ("tokens",)),
              "moves": _frame(sums.moves, KEYS["moves"], ("tokens",)),
+             "runs": _frame(sums.runs, KEYS["runs"], ("count",)),
              "cells": _frame(sums.cells, KEYS["cells"], columns(sums.ks))}  # fmt: skip
     ids = np.unique(sums.cells.keys[:, 0])
     return found | {"documents": pd.DataFrame({"document_id": ids, "name": [record.names[int(i)] for i in ids]})}

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rbp_lab.comparison.accepted import Accepted, accepted, accepted_frame
 from rbp_lab.comparison.differences import Difference, PairedSums, compare, influence
 from rbp_lab.comparison.findings import WHOLE, ByDocument, Finding, findings, paired, percentiles
 from rbp_lab.comparison.pair_page import write_pair_page
@@ -43,6 +44,8 @@ def show_pair(
     write_csv(pd.DataFrame([asdict(d) for d in found]), files.differences)
     write_csv(documents, files.documents)
     write_csv(pd.DataFrame([asdict(f) for f in about]), files.distances)
+    drafts = accepted(record.sums, level=level)
+    write_csv(accepted_frame(drafts), files.accepted)
     said = sentences(found, about)
     tokens = texts(documents["document"].head(shown).tolist()) if shown else ()
     report = write_pair_page(files.report, record, found, about, documents, said, under, level, tokens)
@@ -52,6 +55,8 @@ def show_pair(
     console.print(differences_table(found, detect))
     console.print(distances_table(about, under))
     console.print(confidence_table(record, about))
+    if drafts:
+        console.print(accepted_table(drafts))
     if worst and len(documents):
         console.print(worst_table(documents.head(worst), documents))
     print_line(console, f"report: {report}")
@@ -106,6 +111,19 @@ def confidence_table(record: PairRecord, about: Sequence[Finding]) -> Table:
         table.add_row(*map(Text, [cell, count(mine[BY_CONFIDENCE[0]].tokens), *row]))
     low, *_, high = percentiles(record.sums, wanted=(1, 99))
     table.caption = f"Δp of the right token: 1% of tokens below {significant(low, 3)}, 1% above {significant(high, 3)}"
+    return table
+
+
+def accepted_table(drafts: Sequence[Accepted]) -> Table:
+    """One row for each length of a draft."""
+    title = "speculative decoding: tokens of a draft of either that the other accepts"
+    table = Table(title=title, title_justify="left")
+    for name in ("draft", "accepted", "interval", "if independent", "ratio", "documents"):
+        table.add_column(name, justify="right")
+    for one in drafts:
+        table.add_row(count(one.draft), significant(one.accepted), bracket(one.low, one.high),
+                      significant(one.independent), significant(one.ratio), count(one.documents))  # fmt: skip
+    table.caption = "both decode greedily, after the text of the corpus"
     return table
 
 

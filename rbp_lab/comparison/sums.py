@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rbp_lab.stats import UNIT, to_units
+from rbp_lab.stats import UNIT, runs_of_hits, to_units
 
 SQUARE_UNIT = 2.0**-40
 # A token's confidence is the largest probability of a model; cell i holds CONFIDENCE[i] ≤ p < CONFIDENCE[i + 1], the
@@ -63,23 +63,25 @@ class PairSums:
 
     ks: thresholds of hits and overlaps. cells: by document, confidence cell of a and of b, the sums ``columns(ks)``.
     transitions: by document, rank bin under a and under b, tokens. moves: by confidence cell of a and of b and bin of
-    Δp = p_b − p_a of the right token, tokens.
+    Δp = p_b − p_a of the right token, tokens. runs: by document and length, maximal runs of tokens in a row at which
+    the first choices are the same; ``agreements`` counts them over whole documents, ``pair_sums`` none.
     """
 
     ks: tuple[int, ...]
     cells: Tally
     transitions: Tally
     moves: Tally
+    runs: Tally
 
     @classmethod
     def zeros(cls, ks: Sequence[int]) -> PairSums:
-        return cls(tuple(ks), Tally.zeros(3, len(columns(ks))), Tally.zeros(3, 1), Tally.zeros(3, 1))
+        return cls(tuple(ks), Tally.zeros(3, len(columns(ks))), Tally.zeros(3, 1), Tally.zeros(3, 1), Tally.zeros(2, 1))
 
     def __add__(self, other: PairSums) -> PairSums:
         if self.ks != other.ks:
             raise ValueError(f"cannot add sums of thresholds {self.ks} and {other.ks}")
         return PairSums(self.ks, self.cells + other.cells, self.transitions + other.transitions,
-                        self.moves + other.moves)  # fmt: skip
+                        self.moves + other.moves, self.runs + other.runs)  # fmt: skip
 
     def column(self, name: str) -> np.ndarray:
         """One of ``columns(ks)`` by cell, int64 [R]."""
@@ -169,7 +171,15 @@ def pair_sums(tokens: TokenPairs, ks: Sequence[int]) -> PairSums:
         Tally.of((tokens.document, sure_a, sure_b), [found[name] for name in columns(ks)]),
         Tally.of((tokens.document, rank_bin(rank_a), rank_bin(rank_b)), one),
         Tally.of((sure_a, sure_b, move_bin(delta)), one),
+        Tally.zeros(2, 1),
     )
+
+
+def agreements(document: np.ndarray, agree: np.ndarray) -> Tally:
+    """``PairSums.runs`` of whole documents. document, agree: of tokens [n], those of a document in their order."""
+    order = np.argsort(document, kind="stable")
+    document, length, count = runs_of_hits(agree[order] != 0, document[order])
+    return Tally.of((document, length), (count,)) if len(count) else Tally.zeros(2, 1)
 
 
 def confidence_cell(confidence: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from rbp_lab.comparison.job import PairIdentity, PairJob
 from rbp_lab.comparison.record import PairRecord, has_pair, write_pair
-from rbp_lab.comparison.sums import PairSums, Tally, TokenPairs, pair_sums
+from rbp_lab.comparison.sums import PairSums, Tally, TokenPairs, agreements, pair_sums
 from rbp_lab.data.windows import TokenBatch, WindowPlan
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import Runtime
@@ -81,10 +82,13 @@ class Pair:
     def make(self, ready: Prepared, progress: _Progress, index: int) -> None:
         """Score one shard and keep its sums."""
         ks = ready.identity.header.ks
-        total = PairSums.zeros(ks)
+        total, document, agree = PairSums.zeros(ks), [np.zeros(0, np.int64)], [np.zeros(0, bool)]
         for batch, tokens in self.tokens(ready.identity, ready.shard(index), ready.job.scoring.batch_tokens):
             total = total + pair_sums(tokens, ks)
+            document.append(tokens.document)  # runs go on from batch to batch
+            agree.append(tokens.agree != 0)
             progress.batch(batch)
+        total = replace(total, runs=agreements(np.concatenate(document), np.concatenate(agree)))
         for opened in ready.identity.models:
             opened.verify()
         ready.partial.write(index, to_arrays(total), {"ran": self.ran})
@@ -138,7 +142,7 @@ def token_pairs(batch: TokenBatch, scores: PairScores) -> TokenPairs:
     )
 
 
-_PARTS = ("cells", "transitions", "moves")
+_PARTS = ("cells", "transitions", "moves", "runs")
 
 
 def to_arrays(sums: PairSums) -> dict[str, np.ndarray]:
@@ -162,6 +166,9 @@ def _make_record(ready: Prepared, runtime: Runtime, seconds: float) -> Path:
             tokens = {int(from_arrays(arrays, ks).column("tokens").sum()), *(
                 int(arrays[f"{part}.sums"].sum()) for part in ("transitions", "moves")
             )}  # fmt: skip
+            same = int((arrays["runs.keys"][:, 1] * arrays["runs.sums"][:, 0]).sum())
+            if same != int(from_arrays(arrays, ks).column("agree").sum()):
+                return "has runs of other tokens than those at which the models agree"
             return None if len(tokens) == 1 else "has tables of different tokens"
 
         arrays, about = read_shard(ready, index, wrong)

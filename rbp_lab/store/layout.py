@@ -160,6 +160,10 @@ class PairFiles(ComparisonFiles):
     def distances(self) -> Path:
         return self.directory / "distances.csv"
 
+    @property
+    def accepted(self) -> Path:
+        return self.directory / "accepted.csv"
+
     def table(self, name: str) -> Path:
         return self.directory / f"{name}.parquet"
 

@@ -1,0 +1,68 @@
+"""Speculative decoding from comparisons: runs of equal first choices, and how many tokens of a draft are accepted."""
+
+import numpy as np
+import pytest
+
+from rbp_lab.comparison.accepted import accepted
+from rbp_lab.comparison.sums import PairSums, Tally, agreements, columns
+
+
+def sums_of(documents):
+    """PairSums with what acceptance needs, from whether the first choices are the same at each token, by document."""
+    names = columns((1,))
+    document = np.repeat(np.arange(len(documents)), [len(d) for d in documents])
+    agree = np.concatenate([np.asarray(d, bool) for d in documents])
+    values = [np.ones(len(agree)) if n == "tokens" else agree if n == "agree" else 0 * agree for n in names]
+    cells = Tally.of((document, 0 * document, 0 * document), [np.asarray(v, np.int64) for v in values])
+    return PairSums((1,), cells, Tally.zeros(3, 1), Tally.zeros(3, 1), agreements(document, agree))
+
+
+def accepted_by_walking(documents, draft):
+    """Mean over the windows of every length of the chance that all of them agree, summed over lengths."""
+    total = 0.0
+    for n in range(1, draft + 1):
+        windows = [all(d[i : i + n]) for d in documents for i in range(len(d) - n + 1)]
+        total += np.mean(windows)
+    return total
+
+
+def test_runs_are_those_of_each_document_in_its_order():
+    document = np.array([5, 2, 5, 2, 2, 5, 5])
+    agree = np.array([1, 1, 1, 1, 0, 0, 1])
+    runs = agreements(document, agree)  # 2: 1 1 0, 5: 1 1 0 1
+    assert runs.keys.tolist() == [[2, 2], [5, 1], [5, 2]] and runs.sums[:, 0].tolist() == [1, 1, 1]
+    assert agreements(document, 0 * agree) == agreements(document[:0], agree[:0]) == Tally.zeros(2, 1)
+
+
+def test_accepted_tokens_are_counted_window_by_window():
+    rng = np.random.default_rng(0)
+    documents = [rng.random(n) < 0.7 for n in (1, 3, 9, 30, 31)]
+    found = accepted(sums_of(documents), (1, 2, 4, 8, 64))
+    assert [one.draft for one in found] == [1, 2, 4, 8]  # no document is as long as 64
+    for one in found:
+        assert one.accepted == pytest.approx(accepted_by_walking(documents, one.draft))
+        assert one.documents == sum(len(d) >= one.draft for d in documents)
+    p = np.concatenate(documents).mean()
+    assert found[0].accepted == found[0].independent == pytest.approx(p) and found[0].ratio == 1
+    assert found[2].independent == pytest.approx(p + p**2 + p**3 + p**4)
+
+
+def test_agreement_in_bursts_is_accepted_longer_than_independence_says():
+    bursts = [np.repeat([True, False], 20), np.repeat([False, True], 20)]
+    one = accepted(sums_of(bursts), (8,))[0]
+    assert one.ratio > 3
+    alike = accepted(sums_of([np.ones(30, bool)] * 3), (8,))[0]
+    assert (alike.accepted, alike.low, alike.high, alike.ratio) == (8, 8, 8, 1)
+    never = accepted(sums_of([np.zeros(30, bool)] * 3), (8,))[0]
+    assert never.accepted == never.independent == 0 and never.ratio is None
+    assert accepted(sums_of([np.ones(30, bool)]), (8,))[0].low is None  # one document
+
+
+def test_the_interval_covers_what_documents_scatter():
+    rng = np.random.default_rng(1)
+    truth, held = sum(np.mean(np.array([0.6, 0.9]) ** n) for n in range(1, 5)), []
+    for _ in range(400):
+        rates = rng.choice([0.6, 0.9], 40)
+        one = accepted(sums_of([rng.random(50) < r for r in rates]), (4,))[0]
+        held.append(one.low <= truth <= one.high)
+    assert np.mean(held) == pytest.approx(0.95, abs=0.035)
