@@ -4,10 +4,13 @@ The document is the unit: tokens of one document are correlated, and a document 
 the other, so that errors of paired documents cancel in a difference. For a quantity R = Σx/Σn of each model the
 difference R_b − R_a is linearised by document,
 
-    r_m = (x_bm − R_b n_bm) / Σn_b − (x_am − R_a n_am) / Σn_a,    se² = M/(M−1) Σ r_m²,
+    r_m = (x_bm − R_b n_bm) / Σn_b − (x_am − R_a n_am) / Σn_a,
 
-and its interval is Student's with M − 1 degrees of freedom. Differences are b minus a: of cross-entropy, positive means
-that b is worse, of RBP_k that it is better.
+and its standard error is the jackknife's: without document m a ratio would move by its part of r_m over 1 − n_m/Σn, so
+se² = (M−1)/M Σ (that)². The interval is Student's with M' − 1 degrees of freedom, M' = (Σn)²/Σn² the number of equally
+long documents that would weigh as these do (Kish 1965, Survey Sampling, section 11.2): where a few long documents hold
+most tokens, M − 1 and the plain Σ r² promise more than resampling such documents holds. Differences are b minus a: of
+cross-entropy, positive means that b is worse, of RBP_k that it is better.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats as distributions
 
+from rbp_lab.metrics import effective_documents
 from rbp_lab.stats import UNIT, DocumentTable
 
 POWER = 0.8
@@ -121,11 +125,24 @@ def _surprise(table: DocumentTable) -> np.ndarray:
 
 def influence(quantity: PairedSums) -> np.ndarray:
     """What each document adds to the difference b − a beyond its share, float64 [M]; the r_m of this module's text."""
-    parts = []
-    for x, n in ((quantity.x_b, quantity.n_b), (quantity.x_a, quantity.n_a)):
-        total = n.sum()
-        parts.append((x - x.sum() / total * n) / total)
-    return parts[0] - parts[1]
+    return _residuals(quantity.x_b, quantity.n_b) - _residuals(quantity.x_a, quantity.n_a)
+
+
+def _residuals(x: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """What each document adds to Σx/Σn beyond its share."""
+    total = n.sum()
+    return (x - x.sum() / total * n) / total
+
+
+def jackknifed(x: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """How much more Σx/Σn is than it would be without each document, [M]; 0 for a document that is alone."""
+    share = n / n.sum()
+    return np.divide(_residuals(x, n), 1 - share, out=np.zeros(len(n)), where=share < 1)
+
+
+def standard_error(moves: np.ndarray, documents: int) -> float:
+    """The jackknife's, from ``jackknifed`` values or differences of them. documents: that have tokens."""
+    return math.sqrt((documents - 1) / documents * float((moves**2).sum()))
 
 
 def compare(chosen: Sequence[PairedSums], level: float = 0.95, seed: int = 0) -> list[Difference]:
@@ -137,18 +154,19 @@ def compare(chosen: Sequence[PairedSums], level: float = 0.95, seed: int = 0) ->
 
 def _difference(quantity: PairedSums, level: float, seed: int) -> Difference:
     a, b = (x.sum() / n.sum() for x, n in ((quantity.x_a, quantity.n_a), (quantity.x_b, quantity.n_b)))
-    r = influence(quantity)
     documents = int(((quantity.n_a > 0) | (quantity.n_b > 0)).sum())
     plain = Difference(quantity.name, quantity.unit, float(a), float(b), float(b - a), documents, level)
-    if documents < 2:
+    freedom = min(effective_documents(n) for n in (quantity.n_a, quantity.n_b)) - 1
+    if documents < 2 or freedom <= 0:  # all tokens of one side are in one document
         return plain
-    se = math.sqrt(documents / (documents - 1) * float((r**2).sum()))
-    t = float(distributions.t.ppf(0.5 + level / 2, documents - 1))
+    moves = jackknifed(quantity.x_b, quantity.n_b) - jackknifed(quantity.x_a, quantity.n_a)
+    se = standard_error(moves, documents)
+    t = float(distributions.t.ppf(0.5 + level / 2, freedom))
     low, high = resampled(quantity, level, seed)
-    p = 1.0 if b == a else 0.0 if se == 0 else 2 * float(distributions.t.sf(abs(b - a) / se, documents - 1))
+    p = 1.0 if b == a else 0.0 if se == 0 else 2 * float(distributions.t.sf(abs(b - a) / se, freedom))
     return _with(
         plain, se=se, low=float(b - a) - t * se, high=float(b - a) + t * se, resampled_low=low, resampled_high=high,
-        p=p, detectable=(t + float(distributions.t.ppf(POWER, documents - 1))) * se,
+        p=p, detectable=(t + float(distributions.t.ppf(POWER, freedom))) * se,
     )  # fmt: skip
 
 

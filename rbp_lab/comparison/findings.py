@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats as distributions
 
-from rbp_lab.comparison.differences import PairedSums
+from rbp_lab.comparison.differences import PairedSums, jackknifed, standard_error
 from rbp_lab.comparison.sums import CONFIDENCE, RANKS, PairSums, Tally, columns, move_of_bin, unit_of
+from rbp_lab.metrics import effective_documents
 
 PERCENTILES = (0.1, 1, 5, 25, 50, 75, 95, 99, 99.9)
 WHOLE = "all"
@@ -54,7 +55,7 @@ class ByDocument:
 
 
 def ratio(x: np.ndarray, n: np.ndarray, level: float) -> tuple[float, float | None, float | None]:
-    """Σx/Σn over documents, and Student's interval of the linearised ratio; see ``differences``. NaN for no token."""
+    """Σx/Σn over documents, and its interval as ``differences`` makes them. NaN for no token."""
     there = n > 0
     x, n = x[there].astype(np.float64), n[there].astype(np.float64)
     if not len(n):
@@ -62,8 +63,8 @@ def ratio(x: np.ndarray, n: np.ndarray, level: float) -> tuple[float, float | No
     value = float(x.sum() / n.sum())
     if len(n) < 2:
         return value, None, None
-    se = math.sqrt(len(n) / (len(n) - 1) * float((((x - value * n) / n.sum()) ** 2).sum()))
-    half = float(distributions.t.ppf(0.5 + level / 2, len(n) - 1)) * se
+    freedom = effective_documents(n) - 1
+    half = float(distributions.t.ppf(0.5 + level / 2, freedom)) * standard_error(jackknifed(x, n), len(n))
     return value, value - half, value + half
 
 
