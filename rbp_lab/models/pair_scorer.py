@@ -44,8 +44,9 @@ class PairScorer:
         places = {str(scorer.head().weight.device) for scorer in (self.a, self.b)}
         if len(places) > 1 or "meta" in places:
             raise LabError(
-                f"the output layers of both models must lie on one device; they are on {' and '.join(sorted(places))}; "
-                "choose launch.placement=single, or measure both models and compare the records: rbp-lab compare A B"
+                f"both models must lie on one device, side by side, but their output layers are on "
+                f"{' and '.join(sorted(places)).replace('meta', 'a disk or another device')}; free memory, choose a "
+                "smaller precision, or measure both models and compare the records: rbp-lab compare A B"
             )
 
     @property
