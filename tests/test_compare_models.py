@@ -139,7 +139,8 @@ def test_the_command_prints_and_keeps_it_with_a_page(tiny_model_dir, tiny_near_d
     page = made.report.read_text()
     assert len(pd.read_csv(made.accepted)) == 4
     for what in ("tiny-b against tiny-a on made-up", "Ranks under a and under b", "Calibration of both",
-                 "Accepted tokens", "By the confidence of a", "Documents, those that carry the difference first"):  # fmt: skip
+                 "Accepted tokens", "By the confidence of a",
+                 "Documents, those that carry the difference first"):  # fmt: skip
         assert what in page
 
 
