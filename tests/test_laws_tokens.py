@@ -87,6 +87,7 @@ def test_the_joint_law_is_found_for_every_quantity_and_reported(tmp_path):
         assert [row[name] for name in "abE"] == pytest.approx([params[name] for name in "abE"], rel=2e-2, abs=2e-3)
         assert row["n"] == 36 and row["trainings"] == 6
     best = pd.read_csv(tmp_path / "out" / "law_surface_compute.csv").iloc[0]
+    assert not best["inside"]  # 2M tokens, where the points end at 716k
     assert best["operations"] < best["used"] and best["share"] == pytest.approx(0.31 / 0.59, rel=1e-2)
     page = (tmp_path / "out" / "report.html").read_text()
     for words in ("RBP_k and cross-entropy against training tokens", "Size and tokens together", "Least compute",

@@ -79,7 +79,11 @@ def _row(label: Label, form: str, fit: Surface) -> dict[str, object]:
 
 
 def _optima(surfaces: dict[Label, dict[str, Surface]]) -> pd.DataFrame:
-    """The least compute for the least value measured, and how size grows with compute, with intervals."""
+    """The least compute for the least value measured, and how size grows with compute, with intervals.
+
+    inside: whether its size and tokens lie among those of the points. best_here: S of the least value for the compute
+    ``used`` by the model that has the least value measured.
+    """
     rows = []
     for label, found in surfaces.items():
         fit = found[FULL]
@@ -95,7 +99,12 @@ def _optima(surfaces: dict[Label, dict[str, Surface]]) -> pd.DataFrame:
             low, high = fit.interval(lambda p, n=name, t=target: getattr(optimum(p, t), n))
             row |= {f"{name}_low": low, f"{name}_high": high}
         low, high = fit.interval(lambda p: p["b"] / (p["a"] + p["b"]))
-        rows.append(row | {"share_low": low, "share_high": high, "best_here": best_for(fit.params, used).size})
+        inside = all(
+            points.min() <= value <= points.max()
+            for points, value in ((fit.points.size, best.size), (fit.points.tokens, best.tokens))
+        )
+        row |= {"share_low": low, "share_high": min(high, 1.0), "inside": inside}
+        rows.append(row | {"best_here": best_for(fit.params, used).size})
     return pd.DataFrame(rows)
 
 
@@ -177,6 +186,7 @@ def _compute(result: SurfaceLaw) -> ReportTable:
             **{what: _range(getattr(r, name), getattr(r, f"{name}_low"), getattr(r, f"{name}_high"))
                for what, name in (("S", "size"), ("D", "tokens"), ("C", "operations"))},
             "C of the model that has it": si(r.used), "S ∝ C^": interval(r.share, r.share_low, r.share_high, 3),
+            "among the points": "yes" if r.inside else "no, extrapolated",
         })  # fmt: skip
     return ReportTable("Least compute, C = 6·S·D, for the best value measured", pd.DataFrame(rows))
 
