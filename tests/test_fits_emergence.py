@@ -10,7 +10,9 @@ from scipy import stats
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
-from rbp_lab.fits.emergence import COLUMNS, carrying_documents, emergence_table, fit_emergence, size_at_level
+from rbp_lab.fits.emergence import COLUMNS, emergence_table, fit_emergence
+from rbp_lab.fits.influence import carrying_documents
+from rbp_lab.fits.levels import size_at_level
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints
 from tests.fits_data import ladder, synthetic_record
@@ -67,6 +69,27 @@ def test_exact_law_is_recovered():
     slopes = [np.polyfit(np.log(m["window"]), np.log(-np.log(m["p"])), 1)[0] for _, m in by_model]
     half = stats.t.ppf(0.975, 7) * np.std(slopes, ddof=1) / math.sqrt(8)
     assert loose.beta_interval == pytest.approx((np.mean(slopes) - half, np.mean(slopes) + half))
+
+
+def test_the_fit_of_one_exponent_for_all_n_is_tested():
+    """A straight law is left alone; one that bends in ln N, or whose exponent of N falls with S, is marked."""
+    straight = fit_emergence(table(scatter=0.01), "F", "D", 1)
+    assert straight.lack_of_fit > 0.05 and "lack_of_fit" not in straight.warnings
+    assert set(straight.local) == {(1, 2), (2, 5), (5, 10)}
+    assert all(low < 0.6 < high and low < value < high for value, low, high in straight.local.values())
+
+    def bent(change):
+        rows = table(scatter=0.01)
+        rate = -np.log(rows["p"].astype(float)) * np.exp(change(np.log(rows["window"].astype(float)), rows["size"]))
+        return fit_emergence(rows.assign(p=np.exp(-rate)), "F", "D", 1)
+
+    curved = bent(lambda n, s: -0.05 * n**2)
+    assert curved.lack_of_fit < 0.01 and "lack_of_fit" in curved.warnings
+    assert curved.rmse_percent > 2 * straight.rmse_percent > 0
+    assert curved.local[1, 2][0] > curved.local[5, 10][0] + 0.05
+    assert "lack_of_fit" in bent(lambda n, s: -0.01 * n * np.log(s / 1e8)).warnings
+    assert fit_emergence(table(windows=(1, 2)), "F", "D", 1).lack_of_fit is None
+    assert {"rmse_percent", "lack_of_fit"} <= set(straight.to_frame())
 
 
 def test_windows_without_an_event_are_dropped_and_named():

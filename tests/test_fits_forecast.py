@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -17,9 +18,10 @@ from rbp_lab.fits.influence import document_influence, sensitivity_warnings
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, Label
 from rbp_lab.laws import calibration, over_k, paired
+from rbp_lab.laws import forecast as forecast_law
 from rbp_lab.laws.base import Inputs
 from rbp_lab.laws.registry import compute, sections
-from rbp_lab.points import points_from_records, series
+from rbp_lab.points import points_from_records, series, validate
 from tests.fits_data import PYTHIA_K1, fit_points, ladder, synthetic_record
 
 SIZES = np.geomspace(1e6, 1e9, 8)
@@ -92,6 +94,30 @@ def test_backtest_has_the_confidence_of_its_law(confidence):
     assert (row["low"], row["high"]) == (expected["low"], expected["high"])
     wide = backtest(fit_power(points, confidence=0.99), held=(1,)).iloc[0]
     assert wide["low"] < row["low"] < row["high"] < wide["high"]
+
+
+def values_table(value):
+    rows = [(f"m{i}", "F", SIZES[i], "D", "ce", None, 1, v, np.nan, None, "") for i, v in enumerate(value)]
+    columns = ["model", "family", "size", "dataset", "metric", "k", "window", "value", "se_log", "n", "key"]
+    return validate(pd.DataFrame(rows, columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (5 * SIZES**-0.1, ""),
+        (0.5 + 5 * SIZES**-0.1, "E + a·S^−α"),
+        (5 * SIZES**-0.1 * np.exp(-0.003 * np.log(SIZES / 3e7) ** 2), "curvature"),
+    ],
+)
+def test_a_law_that_the_points_speak_against_is_not_forecast(value, said):
+    points = values_table(value * np.exp(0.002 * np.random.default_rng(3).standard_normal(8)))
+    result = forecast_law.compute(Inputs(points, fit_all(points)))
+    section = forecast_law.section(result)
+    assert any(said in note and note.startswith("No forecast for CE") for note in section.notes) == bool(said)
+    assert any(f.name.startswith("forecast") for f in section.figures) == (not said)
+    distance = next(t.frame for t in section.tables if t.title == "Backtest by distance")
+    assert distance["forecasts"].sum() == len(result.tables["backtest"]) == 1 + 2 + 3 + 4
 
 
 def test_an_interval_beyond_every_float_is_open():

@@ -1,15 +1,22 @@
 """Two sources of error: documents common to the models, and the models themselves."""
 
+import math
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from rbp_lab import metrics
-from rbp_lab.fits.cloglog import counts_from_records, fit_cloglog
+from rbp_lab.analysis.power_laws import fit_all
+from rbp_lab.fits.cloglog import CountPoints, counts_from_records, fit_cloglog
 from rbp_lab.fits.documents import DocumentEffects
+from rbp_lab.fits.emergence import fit_emergence
 from rbp_lab.fits.gls import DocumentErrors, combined, fit_line
+from rbp_lab.fits.paired import exponent_difference
 from rbp_lab.fits.power import METHOD, METHOD_WITH_DOCUMENTS, fit_power
 from rbp_lab.fits.result import FitPoints, Label
+from rbp_lab.points import points_from_records
 from rbp_lab.quantities import CE, RBP, WINDOW_RBP
 from rbp_lab.stats import UNIT
 from tests.fits_data import ladder
@@ -52,6 +59,10 @@ def test_documents_along_the_line_add_what_they_move_it():
     variance, freedom = error.variance((0, 1))
     assert variance == pytest.approx(tilt**2 + own)
     assert freedom == pytest.approx((tilt**2 + own) ** 2 / (tilt**4 / 19 + own**2 / 3))
+    share, level = tilt**2 / variance, 0.975
+    student = share * stats.t.ppf(level, 19) + (1 - share) * stats.t.ppf(level, 3)
+    critical = (stats.t.ppf(level, freedom) + student) / 2
+    assert error.half((0, 1), 0.95) == pytest.approx(critical * variance**0.5)
     assert error.variance((1, 0))[0] == pytest.approx(lift**2 + plain.covariance[0, 0])
     with_scatter, _ = error.variance((1, 0), new_model=True)
     assert with_scatter == pytest.approx(lift**2 + plain.covariance[0, 0] + plain.mean_square)
@@ -167,3 +178,62 @@ def test_counts_and_logs_agree_where_misses_are_many():
     assert by_count.params["alpha"] == pytest.approx(by_log.params["alpha"], rel=0.02)
     widths = [np.diff(f.intervals["alpha"])[0] for f in (by_count, by_log)]
     assert widths[0] == pytest.approx(widths[1], rel=0.1)
+
+
+def test_fits_of_runs_count_documents_and_fits_of_values_do_not():
+    records = ladder(5)
+    points = points_from_records(records, [1, 10])
+    with_runs, without = fit_all(points, records=records), fit_all(points)
+    assert all(f.document_share is not None and f.method == METHOD_WITH_DOCUMENTS for f in with_runs)
+    assert all(f.document_share is None and f.method == METHOD for f in without)
+
+
+def along_s(law, tilt):
+    """The law with one document that tilts all its models by so much per unit of ln S, among twenty."""
+    x = np.log(law.points.x)
+    points = law.points.with_errors(errors(np.vstack([tilt * (x - x.mean()), np.zeros((19, len(x)))]), 20.0))
+    return fit_power(points, law.label)
+
+
+def test_what_documents_do_to_both_laws_cancels_in_their_difference():
+    plain = [f for f in fit_all(points_from_records(ladder(5), [1])) if f.ok]
+    ce, k1 = (along_s(f, 0.05) for f in plain)
+    assert ce.error.variance((1, 0))[0] == pytest.approx(0.05**2 + plain[0].error.variance((1, 0))[0])
+    alone = exponent_difference(*plain)
+    assert exponent_difference(ce, k1).high == pytest.approx(alone.high)
+    apart = exponent_difference(ce, along_s(k1, -0.05))
+    assert apart.high - apart.difference > 3 * (alone.high - alone.difference)
+    assert exponent_difference(ce, plain[1]).high == pytest.approx(alone.high)  # where one is unknown, residuals alone
+
+
+def test_documents_count_in_counts_on_the_scale_of_the_law():
+    """Misses of few tokens: a share of misses that moves by x moves its law by x over the share."""
+    sizes, tokens = np.geomspace(1e6, 1e9, 6), 1e7
+    misses = np.round(tokens * 1e-3 * (sizes / 1e6) ** -0.1 * np.exp(0.01 * np.cos(np.arange(6.0))))
+    x = np.log(sizes) - np.log(sizes).mean()
+    moved = errors(np.vstack([0.02 * x * misses / tokens, np.zeros((19, 6))]), 20.0)
+    names = tuple("abcdef")
+    fit = fit_cloglog(CountPoints(sizes, misses, np.full(6, tokens), np.ones(6), names, moved))
+    assert fit.error.documents[0, 0] == pytest.approx(0.02**2, rel=0.05)
+
+
+def test_documents_enter_both_exponents_of_n_in_a_row():
+    """A document that steepens ln(−log p) in ln N for all models moves the exponent of N and nothing else shows it."""
+    sizes, windows = np.geomspace(1e6, 1e9, 5), (1, 2, 5)
+    rng = np.random.default_rng(1)
+    rows = [
+        (f"m{i}", "F", s, "D", 1, n, math.exp(-math.exp(0.8 * math.log(n) - 0.1 * math.log(s / 1e6) + e)))
+        for i, s in enumerate(sizes) for n, e in zip(windows, 0.01 * rng.standard_normal(3), strict=True)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["model", "family", "size", "dataset", "k", "window", "p"])
+
+    class Steeper:
+        def of(self, label, models):
+            return errors(np.vstack([np.full(5, 0.04 * math.log(label.window)), np.zeros((19, 5))]), 20.0)
+
+    plain, full = (fit_emergence(table, "F", "D", 1, effects=effects) for effects in (None, Steeper()))
+    assert full.beta == plain.beta and full.alpha_interval == pytest.approx(plain.alpha_interval)
+    se = np.diff(plain.beta_interval)[0] / 2 / stats.t.ppf(0.975, 4)
+    half = np.diff(full.beta_interval)[0] / 2
+    assert half > 1.96 * math.hypot(se, 0.04) and half < 2.9 * math.hypot(se, 0.04)
+    assert np.diff(full.by_window[5].intervals["log_a"])[0] > np.diff(plain.by_window[5].intervals["log_a"])[0]

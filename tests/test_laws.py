@@ -20,7 +20,8 @@ from rbp_lab.figures.emergence import emergence_figure
 from rbp_lab.figures.lognormal import rank_figure
 from rbp_lab.fits.against_k import TABLE1_KS
 from rbp_lab.fits.decomposition import decomposition_table, part_scalings
-from rbp_lab.fits.emergence import SizeAtLevel, emergence_table, fit_emergence
+from rbp_lab.fits.emergence import emergence_table, fit_emergence
+from rbp_lab.fits.levels import SizeAtLevel
 from rbp_lab.fits.lognormal import fit_lognormal, rank_pairs, rank_shares
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import Label
@@ -36,6 +37,7 @@ NAMES = {
     "against_k", "forms", "bands", "differences", "trade_off", "iso_rbp", "backtest", "counts", "emergence",
     "emergence_fits", "emergence_levels", "lognormal", "decomposition", "parts", "calibration", "calibration_trends",
     "questions",
+    "emergence_local", "leave_one_out", "excluded", "documents_of_alpha", "documents_of_p", "texts", "training",
 }  # fmt: skip
 
 
@@ -223,7 +225,7 @@ def test_every_window_length_keeps_its_own_law(runs):
         expected = forms.loc[("neg_log_p", 10, n)]
         assert shown.loc[f"−log p_{{{n},10}}", "ΔAICc log-linear"] == pytest.approx(float(expected))
     assert forms.loc[("neg_log_p", 10, 2)] != forms.loc[("neg_log_p", 10, 5)]
-    rows = forecast.section(compute([forecast], inputs)["forecast"]).tables[0].frame
+    rows = forecast.section(compute([forecast], inputs)["forecast"]).tables[1].frame
     assert {"−log p_{2,10}", "−log p_{5,10}", "−log RBP_10", "CE"} <= set(rows["quantity"])
 
 

@@ -165,7 +165,7 @@ def test_every_law_of_runs_has_its_section(local, found, html):
     anchors = [s.anchor for s in found]
     assert anchors == [
         "overview", "scaling", "over-k", "against-k", "paired", "emergence", "ranks", "split", "calibration",
-        "forecast",
+        "forecast", "influence", "texts", "questions",
     ]  # fmt: skip
     assert all(f'<section id="{anchor}">' in html and f'href="#{anchor}"' in html for anchor in anchors)
     ce = next(f for f in local.fits if f.label.metric == "ce")
@@ -211,7 +211,7 @@ def test_published_values_say_what_they_cannot_tell(tmp_path):
     (tmp_path / "v.csv").write_text("\n".join(["family,model,non_embedding_params,dataset,k,neg_log_rbp", *rows]))
     points = points_from_csv(tmp_path / "v.csv")
     found = all_sections(Inputs(points, fit_all(points)))
-    assert [s.anchor for s in found] == ["overview", "scaling", "forecast", "ruled-out"]
+    assert [s.anchor for s in found] == ["overview", "scaling", "forecast", "influence", "texts", "ruled-out"]
     ruled = found[-1].tables[0].frame
     why = dict(zip(ruled["law"], ruled["why not"], strict=True))
     assert {"emergence", "lognormal", "exponents from counts"} <= set(why)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy import stats
 
 from rbp_lab.errors import LabError
 from rbp_lab.fits.power import fit_power
@@ -78,8 +77,7 @@ def trade_off(against_size: FitResult, against_k: FitResult, size: float) -> Tra
             raise LabError(f"no trade-off where −log RBP does not clearly fall: {fit!r}")
     alpha_s, alpha_k = against_size.params["alpha"], against_k.params["alpha"]
     se_log = math.hypot(against_size.se["alpha"] / alpha_s, against_k.se["alpha"] / alpha_k)
-    freedom = min(law.error.variance((1, 0))[1] for law in (against_size, against_k))
-    t = stats.t.ppf(0.5 + against_size.confidence / 2, freedom)
+    t = max(law.error.critical((1, 0), against_size.confidence) for law in (against_size, against_k))
     ratio = alpha_k / alpha_s
     low, high = ratio * math.exp(-t * se_log), ratio * math.exp(t * se_log)
     return TradeOff(ratio, low, high, int(against_size.label.k or 0), size)

@@ -23,7 +23,7 @@ from rbp_lab.records import RunRecord
 
 METHOD = (
     "binomial cloglog on counts, models weighted by binomial variance and scatter (REML); interval from the errors of "
-    "documents and the weighted residuals, Welch–Satterthwaite t"
+    "documents and the weighted residuals (fits/gls.py)"
 )
 MIN_EVENTS = 5  # effective events on both sides that make a model informative
 MIN_INFORMATIVE = 3
@@ -118,8 +118,8 @@ def fit_cloglog(counts: CountPoints, label: Label = NO_LABEL, confidence: float 
     half = [error.half(gradient, confidence) for gradient in np.eye(2)]
     interval = (alpha - half[0], alpha + half[0])
     seen = np.isfinite(points.value) & (points.value > 0)
-    residual = np.log(points.value[seen]) - (log_a - alpha * x[seen])
     target = np.log(points.value[seen])
+    residual, total = target - (log_a - alpha * x[seen]), float(((target - target.mean()) ** 2).sum())
     error = replace(error, mean_square=float(residual @ residual) / max(len(residual) - 2, 1))  # of an unweighted model
     warnings = [code for code, on in (("few_models", n < FEW_MODELS), ("zero_counts", not seen.all())) if on]
     return FitResult(
@@ -128,7 +128,7 @@ def fit_cloglog(counts: CountPoints, label: Label = NO_LABEL, confidence: float 
         params={"alpha": float(alpha), "log_a": float(log_a)}, covariance=error.covariance, error=error,
         confidence=confidence, dof=n - 2,
         intervals={"alpha": interval, "log_a": (log_a - half[1], log_a + half[1])},
-        r2=1 - float(residual @ residual) / float(((target - target.mean()) ** 2).sum()),
+        r2=1 - float(residual @ residual) / total if total > 0 else None,
         r2_space="log10-log10", rmse_percent=100 * math.sqrt(float(residual @ residual) / len(residual)),
         aicc=aicc(residual, 2), warnings=(*warnings, *not_falling(interval)), method=METHOD,
     )  # fmt: skip

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from rbp_lab import metrics
 from rbp_lab.errors import LabError
-from rbp_lab.fits.against_k import REACH
 from rbp_lab.fits.cloglog import zero_bound
 from rbp_lab.fits.documents import DocumentEffects
 from rbp_lab.fits.gls import DocumentErrors, LineError, combined, fit_line
@@ -84,8 +82,10 @@ class EmergenceFit:
     beta, beta_interval: exponent of N (1 under independence; the paper assumes it), from one slope per model, so that
     the windows of a model, which overlap, count as one. alpha, alpha_interval: exponent of S over the mean of the
     window lengths. log_c. windows: the N used; dropped: N left out because some model had p = 0 or 1, where the
-    logarithm ends. by_window: the power law in S of each N. beta_error: what beta_interval is from. status, message:
-    "ok" or "refused" with a sentence.
+    logarithm ends. by_window: the power law in S of each N. local: by pair of neighbouring N, the exponent of N between
+    them with its interval. rmse_percent: 100·root mean square of the residual of ln(−log p) over models and N.
+    lack_of_fit: p-value of one exponent for all N and all S, None with fewer than three N. beta_error: what
+    beta_interval is from. status, message: "ok" or "refused" with a sentence.
     """
 
     family: str
@@ -105,6 +105,9 @@ class EmergenceFit:
     warnings: tuple[str, ...] = ()
     by_window: dict[int, FitResult] = field(default_factory=dict)
     beta_error: LineError | None = None
+    local: dict[tuple[int, int], tuple[float, float, float]] = field(default_factory=dict)
+    rmse_percent: float | None = None
+    lack_of_fit: float | None = None
 
     @property
     def independent(self) -> bool | None:
@@ -126,7 +129,8 @@ class EmergenceFit:
             "family": self.family, "dataset": self.dataset, "k": self.k, "status": self.status,
             "message": self.message, "beta": self.beta, "beta_low": beta[0], "beta_high": beta[1],
             "alpha": self.alpha, "alpha_low": alpha[0], "alpha_high": alpha[1], "log_c": self.log_c,
-            "models": self.models, "windows": " ".join(map(str, self.windows)),
+            "rmse_percent": self.rmse_percent, "lack_of_fit": self.lack_of_fit, "models": self.models,
+            "windows": " ".join(map(str, self.windows)),
             "dropped": " ".join(map(str, self.dropped)), "warnings": " ".join(self.warnings),
         }])  # fmt: skip
 
@@ -173,99 +177,50 @@ def fit_emergence(
     why = why_not(mean)
     if why:
         return refuse(why)
-    x = np.log(windows)
+    x, log_size = np.log(windows), np.log(size.to_numpy())
     dx = x - x.mean()
     along = dx / float(dx @ dx)
-    slopes = y @ along
-    n = len(slopes)
-    (beta,), error = fit_line(np.ones((n, 1)), slopes, combined(every, along))
+    beta, error = _common(y, every, along)
     half = error.half((1,), confidence)
+    local = {}
+    for j in range(len(windows) - 1):
+        step = np.zeros(len(windows))
+        step[j : j + 2] = np.array([-1.0, 1.0]) / (x[j + 1] - x[j])
+        here, around = _common(y, every, step)
+        reach = around.half((1,), confidence)
+        local[windows[j], windows[j + 1]] = (here, here - reach, here + reach)
     in_size = fit_power(mean, confidence=confidence)
+    alpha, log_c = in_size.params["alpha"], float(in_size.params["log_a"] - beta * x.mean())
+    residual = y - (log_c + beta * x - alpha * log_size[:, None])
+    lack = _lack_of_fit(y, every, x, log_size)
+    bent = ("lack_of_fit",) if lack is not None and lack < 0.05 else ()
     return EmergenceFit(
-        family, dataset, k, "ok", "fitted", float(beta), (float(beta - half), float(beta + half)),
-        in_size.params["alpha"], in_size.intervals["alpha"], float(in_size.params["log_a"] - beta * x.mean()), n,
-        windows, dropped, confidence, warnings + in_size.warnings, by_window, error,
+        family, dataset, k, "ok", "fitted", beta, (beta - half, beta + half), alpha, in_size.intervals["alpha"], log_c,
+        len(y), windows, dropped, confidence, warnings + bent + in_size.warnings, by_window, error, local,
+        100 * math.sqrt(float((residual**2).mean())), lack,
     )  # fmt: skip
 
 
-def _law(
-    p: pd.Series, size: pd.Series, label: Label, errors: DocumentErrors | None, confidence: float
-) -> FitResult:
+def _common(y: np.ndarray, errors: list[DocumentErrors | None], weights: np.ndarray) -> tuple[float, LineError]:
+    """Mean over models of Σ weight·y over the window lengths, and its error."""
+    (value,), error = fit_line(np.ones((len(y), 1)), y @ weights, combined(errors, weights))
+    return float(value), error
+
+
+def _lack_of_fit(
+    y: np.ndarray, errors: list[DocumentErrors | None], x: np.ndarray, log_size: np.ndarray
+) -> float | None:
+    """Smaller p-value, times two, of: ln(−log p) bends in ln N, and the exponent of N changes with ln S."""
+    if len(x) < 3:
+        return None
+    dx, ds = x - x.mean(), log_size - log_size.mean()
+    bend = np.linalg.pinv(np.vander(dx, 3))[0]  # weights of the quadratic term
+    tilt = dx / float(dx @ dx)
+    bent = fit_line(np.ones((len(y), 1)), y @ bend, combined(errors, bend))
+    tilted = fit_line(np.column_stack([np.ones(len(y)), ds]), y @ tilt, combined(errors, tilt))
+    return min(1.0, 2 * min(error.p_value(beta, -1) for beta, error in (bent, tilted)))
+
+
+def _law(p: pd.Series, size: pd.Series, label: Label, errors: DocumentErrors | None, confidence: float) -> FitResult:
     points = FitPoints(size.to_numpy(), -np.log(p.to_numpy()), tuple(p.index), errors=errors)
     return fit_power(points, label, confidence)
-
-
-@dataclass(frozen=True)
-class SizeAtLevel:
-    """The S at which a law reaches a level. size None when the law does not fall; low or high None: unbounded there.
-
-    extrapolates: the size lies outside the models of the fit. message: what to read into it.
-    """
-
-    level: float
-    size: float | None
-    low: float | None
-    high: float | None
-    extrapolates: bool
-    message: str
-
-
-def size_at_level(law: FitResult, level: float) -> SizeAtLevel:
-    """S at which p_{N,k} (or RBP_k) reaches ``level`` by a fitted power law of −log p in S, with Fieller's interval.
-
-    The interval is the set of S whose fitted curve is compatible with the level at the law's confidence: it says
-    where the curve crosses, not where a single new model will. It is unbounded on a side where the interval of the
-    exponent holds zero. A size more than a thousandfold outside the models is no number to read: it is None, and the
-    message says on which side.
-    """
-    if not 0 < level < 1:
-        raise LabError(f"a level lies between 0 and 1; got {level}")
-    if not law.ok:
-        return SizeAtLevel(level, None, None, None, False, law.message)
-    alpha, log_a = law.params["alpha"], law.params["log_a"]
-    if alpha <= 0:
-        return SizeAtLevel(
-            level, None, None, None, False, "the law does not fall with size: the level is never reached"
-        )
-    target = math.log(-math.log(level))
-    x = (log_a - target) / alpha
-    _, freedom = law.error.variance((-x, 1))  # of the curve where it crosses the level
-    t2 = stats.t.ppf(0.5 + law.confidence / 2, freedom) ** 2
-    c = law.covariance
-    # (α·δ)² ≤ t²·variance of the curve at x + δ, a quadratic in δ, the distance from the crossing in ln S
-    a2 = alpha**2 - t2 * c[0, 0]
-    a1 = -2 * t2 * (x * c[0, 0] - c[0, 1])
-    a0 = -t2 * max(c[1, 1] - 2 * x * c[0, 1] + x**2 * c[0, 0], 0.0)
-    sizes = law.points.x
-    first, last = math.log(sizes.min()), math.log(sizes.max())
-
-    def within_reach(log_size: float) -> float | None:
-        return math.exp(log_size) if first - REACH <= log_size <= last + REACH else None
-
-    if within_reach(x) is None:
-        side = "below" if x < first else "above"
-        why = f"the level lies more than a thousandfold {side} the sizes measured"
-        return SizeAtLevel(level, None, None, None, True, why)
-    outside = not first - 1e-9 <= x <= last + 1e-9
-    note = "outside the sizes measured" if outside else "within the sizes measured"
-    root = a1**2 - 4 * a2 * a0
-    if a2 <= 0 or root < 0:
-        return SizeAtLevel(level, within_reach(x), None, None, outside, f"{note}; its interval is unbounded")
-    low, high = (within_reach(x + (-a1 + sign * math.sqrt(root)) / (2 * a2)) for sign in (-1, 1))
-    if low is None or high is None:
-        note += "; its interval reaches more than a thousandfold outside them"
-    return SizeAtLevel(level, within_reach(x), low, high, outside, note)
-
-
-def carrying_documents(record: RunRecord, window: int, k: int, top: int = 5) -> pd.DataFrame:
-    """The documents that carry p_{N,k}: name, share of all windows hit, hits, windows tried; largest share first.
-
-    For large N a few repeated strings often make the whole point, and a reader should see which.
-    """
-    table = record.documents
-    hit, tried = table.window_hits(window, k), table.windows(window)
-    order = np.argsort(-hit, kind="stable")[:top]
-    order = order[hit[order] > 0]
-    names = [record.document_names[i] for i in table.document_id[order]]
-    share = hit[order] / max(1, hit.sum())
-    return pd.DataFrame({"document": names, "share": share, "hits": hit[order], "windows": tried[order]})

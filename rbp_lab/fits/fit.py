@@ -236,6 +236,14 @@ class Comparison:
     p_value: dict[str, float] = field(default_factory=dict)
     floor: Floor | None = None
 
+    @property
+    def preferred(self) -> str:
+        """The form that these points support against the power law, "" for none: then it may be forecast from."""
+        if self.floor is not None and self.floor.supported:
+            return "power_constant"
+        better = [name for name, delta in self.delta_aicc.items() if delta < -4]
+        return min(better, key=self.delta_aicc.get, default="")
+
     def to_frame(self) -> pd.DataFrame:
         """One row per form: AICc difference or p-value, interval of the floor, R², RMSE, leave-largest-out error."""
         rows = [

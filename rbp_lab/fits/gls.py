@@ -9,8 +9,9 @@ The variance of β has two parts that are estimated apart. The residual mean squ
 documents add to each model by itself, tr(M·V)/(n − p) on average, with M the residual projection. What is left of V
 along the columns of X, beyond that average, is added from the documents. With V alike in all directions nothing is
 left and the interval is Student's with n − p degrees of freedom, as with V = 0; with V along S the documents' part
-dominates, with the degrees of freedom of documents. In between the two combine by Welch and Satterthwaite, since
-neither variance is known. tests/coverage holds what this covers.
+dominates, with the degrees of freedom of documents. In between neither variance is known (the problem of Behrens and
+Fisher): Welch and Satterthwaite's quantile covers down to .92 for 4 models, Cochran and Cox's up to .97; their mean
+is taken, which covers .94 to .965. tests/coverage holds what the whole covers.
 
 Legend: n models, p columns of X, G documents.
 """
@@ -104,10 +105,30 @@ class LineError:
         )
         return total, freedom
 
+    def p_value(self, parameters: np.ndarray, which: int) -> float:
+        """Two-sided p-value of one of the parameters being 0. A variance below 1e-24 counts as 1e-24."""
+        gradient = np.zeros(len(parameters))
+        gradient[which] = 1.0
+        variance, freedom = self.variance(gradient)
+        return float(2 * special.stdtr(freedom, -abs(parameters[which]) / max(variance, 1e-24) ** 0.5))
+
+    def critical(self, gradient: Sequence[float], confidence: float, new_model: bool = False) -> float:
+        """Half of the interval of gradient·parameters in standard errors.
+
+        The mean of Welch and Satterthwaite's quantile and Cochran and Cox's, Student's two weighted by the variances.
+        """
+        variance, freedom = self.variance(gradient, new_model)
+        g, level = np.asarray(gradient, np.float64), 0.5 + confidence / 2
+        residuals = float(special.stdtrit(self.freedom_residuals, level))
+        share = float(g @ self.documents @ g) / variance if variance > 0 else 0.0
+        if share == 0:
+            return residuals
+        documents = float(special.stdtrit(self.freedom_documents, level))
+        return (float(special.stdtrit(freedom, level)) + share * documents + (1 - share) * residuals) / 2
+
     def half(self, gradient: Sequence[float], confidence: float, new_model: bool = False) -> float:
         """Half of the interval of gradient·parameters."""
-        variance, freedom = self.variance(gradient, new_model)
-        return float(special.stdtrit(freedom, 0.5 + confidence / 2)) * variance**0.5
+        return self.critical(gradient, confidence, new_model) * self.variance(gradient, new_model)[0] ** 0.5
 
 
 def fit_line(

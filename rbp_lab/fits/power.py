@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
 
 from rbp_lab.fits.gls import LineError, fit_line
 from rbp_lab.fits.result import AXES, FEW_MODELS, NO_LABEL, NOT_FALLING, FitPoints, FitResult, Label, refused
@@ -14,7 +14,7 @@ from rbp_lab.text import significant
 METHOD = "least squares of log10 value on log10 S, t(n−2) interval of the residuals"
 METHOD_WITH_DOCUMENTS = (
     "least squares of log10 value on log10 S; interval from the errors of documents, common to the models, and from "
-    "the residuals, Welch–Satterthwaite t"
+    "the residuals (fits/gls.py)"
 )
 
 
@@ -145,8 +145,7 @@ def curvature_p_value(points: FitPoints) -> float:
     x = np.log(points.x) - np.log(points.x).mean()
     x /= np.abs(x).max()
     beta, error = fit_line(np.column_stack([np.ones(n), x, x**2]), np.log(points.value), points.errors)
-    variance, freedom = error.variance((0, 0, 1))
-    return float(2 * special.stdtr(freedom, -abs(beta[2]) / math.sqrt(max(variance, 1e-24))))
+    return error.p_value(beta, 2)
 
 
 def implied_interval(slope: float, r2: float, n: int, confidence: float = 0.95) -> tuple[float, float] | None:

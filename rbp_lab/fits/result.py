@@ -29,6 +29,7 @@ WARNINGS = {
     "saturated": "fewer than 3 models have at least 5 effective events on both sides of the threshold",
     "zero_counts": "some models missed (or hit) never: their values are bounds, not measurements",
     "curvature": "the residuals bend: a quadratic term in log S (log D) differs from zero at the 5 % level",
+    "lack_of_fit": "the exponent of N changes with N or with S at the 5 % level: no one exponent holds for all windows",
     "ridge": "the likelihood is flat along a ridge: the parameters trade off and their intervals say little",
     "tie_sensitive": "the exponent moves by more than a tenth of its interval when ties are broken the other way",
     "one_document_dominates": "one document left out moves the exponent by more than half of the residuals' interval",

@@ -16,8 +16,9 @@ import pandas as pd
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.figures.style import FamilyStyle, family_styles
 from rbp_lab.fits.documents import DocumentEffects
+from rbp_lab.fits.fit import Comparison, compare
 from rbp_lab.fits.influence import few_documents
-from rbp_lab.fits.result import FitResult
+from rbp_lab.fits.result import FitResult, Label
 from rbp_lab.points import longest_trained, size_of
 from rbp_lab.records import RunRecord
 from rbp_lab.report.sections import Drawing, Section
@@ -95,6 +96,12 @@ class Inputs:
     def styles(self) -> Styles:
         """Colour and marker of each family, the same in every figure."""
         return family_styles(self.points["family"])
+
+    @cached_property
+    def forms(self) -> dict[Label, Comparison]:
+        """What other forms make of the points of every power law of a family; empty for the power laws alone."""
+        laws = [f for f in self.fits if f.label.family is not None] if self.everything else []
+        return {law.label: compare(law) for law in laws}
 
     @property
     def size_name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,12 @@ import pandas as pd
 from scipy import stats
 
 from rbp_lab.figures.emergence import FIGURE7_KS, emergence_figure
-from rbp_lab.fits.emergence import COLUMNS, EmergenceFit, SizeAtLevel, emergence_table, fit_emergence, size_at_level
+from rbp_lab.fits.emergence import COLUMNS, EmergenceFit, emergence_table, fit_emergence
+from rbp_lab.fits.levels import SizeAtLevel, size_at_level
 from rbp_lab.laws.base import Inputs, LawResult, draw, join
 from rbp_lab.points import longest_trained
 from rbp_lab.quantities import RBP, WINDOW_RBP
-from rbp_lab.report.sections import Drawing, ReportFigure, ReportTable, Section, unique_stems
+from rbp_lab.report.sections import Drawing, ReportFigure, ReportTable, Section, unique_stems, warning_note
 from rbp_lab.text import interval, is_missing, number, percent, si, significant
 
 name = "emergence"
@@ -54,12 +55,24 @@ def compute(inputs: Inputs) -> Emergence:
     tables = {
         "emergence": table,
         "emergence_fits": join(f.to_frame() for f in fits),
+        "emergence_local": _local(fits),
         "emergence_levels": join([pd.DataFrame([
             {"family": f.family, "dataset": f.dataset, "k": f.k, "window": n, **vars(level)} for f, n, level in levels
         ])]),
     }  # fmt: skip
     over_documents = bool(inputs.records)
     return Emergence(inputs=inputs, tables=tables, over_documents=over_documents, table=table, fits=fits, levels=levels)
+
+
+def _local(fits: Iterable[EmergenceFit]) -> pd.DataFrame:
+    """Exponents of N between neighbouring N, and of S at each N, with their intervals."""
+    rows = []
+    for f in fits:
+        of_size = [(n, n, law.params["alpha"], *law.intervals["alpha"]) for n, law in f.by_window.items() if law.ok]
+        of_windows = [(*pair, *found) for pair, found in f.local.items()]
+        for exponent, found in (("N", of_windows), ("S", of_size)):
+            rows += [(f.dataset, f.family, f.k, exponent, *row) for row in found]
+    return pd.DataFrame(rows, columns=["dataset", "family", "k", "exponent", "from", "to", "value", "low", "high"])
 
 
 def table_of_points(points: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
@@ -91,7 +104,7 @@ def section(result: Emergence) -> Section | None:
     """p_{N,k} measured, fitted, and under independence, a figure per family with a switch over k."""
     if not result.fits:
         return None
-    shown = [_exponents(result), *_levels(result), _measured(result)]
+    shown = [_exponents(result), *_levels(result), *_local_table(result), _measured(result)]
     lead = (
         "The probability that N tokens in a row are all ranked within k rises steeply with model size, which looks "
         "like a sudden ability ([RBP] section 5.1). The paper takes tokens as independent, p = RBP_k^N; successes "
@@ -134,11 +147,23 @@ def _exponents(result: Emergence) -> ReportTable:
         {"data set": f.dataset, "family": f.family, "k": f.k, "models": f.models,
          "exponent of N": interval(f.beta, *(f.beta_interval or none), 3), "independent (1)?": f.independent,
          "exponent of S": interval(f.alpha, *(f.alpha_interval or none)),
+         "RMSE %": f.rmse_percent,
+         "one exponent for all N: p": None if f.lack_of_fit is None else significant(f.lack_of_fit, 2),
          "N used": " ".join(map(str, f.windows)), "N dropped": " ".join(map(str, f.dropped)) or None,
          "result": f.message}
         for f in result.fits
     ]  # fmt: skip
-    return ReportTable("−log p = c·N^β·S^−α, the exponent of N free", pd.DataFrame(rows))
+    return ReportTable("−log p = c·N^β·S^−α, the exponent of N free", pd.DataFrame(rows), {"RMSE %": 2})
+
+
+def _local_table(result: Emergence) -> list[ReportTable]:
+    rows = [
+        {"data set": r.dataset, "family": r.family, "k": r.k, "exponent of": r.exponent,
+         "N": f"{r.at} … {r.to}" if r.exponent == "N" else str(r.at), "value": interval(r.value, r.low, r.high, 3)}
+        for r in result.tables["emergence_local"].rename(columns={"from": "at"}).itertuples()
+    ]  # fmt: skip
+    title = "Exponents of N between neighbouring N, and of S at each N"
+    return [ReportTable(title, pd.DataFrame(rows), folded=True)] if rows else []
 
 
 def _levels(result: Emergence) -> list[ReportTable]:
@@ -171,11 +196,14 @@ def _measured(result: Emergence) -> ReportTable:
 
 
 def _notes(result: Emergence) -> tuple[str, ...]:
+    bent = [f"k = {f.k}, {f.family}, {f.dataset}" for f in result.fits if "lack_of_fit" in f.warnings]
+    lack = (warning_note("lack_of_fit", bent),) if bent else ()
     table = result.table
     ratio = table.loc[(table["window"] > 1) & table["ratio"].notna() & (table["p"] < 1), "ratio"].astype(float)
     if not len(ratio):
-        return ()
+        return lack
     return (
+        *lack,
         f"The independence ratio ln p/(N·ln RBP_k) runs from {significant(ratio.min(), 2)} to "
         f"{significant(ratio.max(), 2)} for N > 1; 1 would be independence, less means that successes cluster.",
     )

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
 
 from rbp_lab.figures.forecast import backtest_figure, forecast_figure
 from rbp_lab.fits.forecast import backtest
-from rbp_lab.fits.result import Label
+from rbp_lab.fits.forms import FORMS
+from rbp_lab.fits.result import FitResult, Label
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, draw, join
-from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
+from rbp_lab.report.sections import Drawing, ReportTable, Section, some, switched
 from rbp_lab.text import interval, number, percent, si, significant
 
 name = "forecast"
 needs_runs = ""
+DISTANCES = ((0.0, 2.0), (2.0, 5.0), (5.0, 10.0), (10.0, math.inf))  # of a held-out model, as factors on S
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Forecast(LawResult):
-    """backtests: by label of the law, one row per held-out model."""
+    """backtests: by label of the law, one row per held-out model. withheld: why a law is not extended, by its label."""
 
     backtests: dict[Label, pd.DataFrame]
+    withheld: dict[Label, str]
 
 
 def compute(inputs: Inputs) -> Forecast:
@@ -32,7 +36,16 @@ def compute(inputs: Inputs) -> Forecast:
         rows.assign(dataset=at.dataset, family=at.family, metric=at.metric, k=at.k, window=at.window)
         for at, rows in backtests.items()
     )
-    return Forecast(inputs=inputs, tables={"backtest": table}, backtests=backtests)
+    withheld = {law.label: why for law in laws if law.ok and (why := _why_withheld(law, inputs))}
+    return Forecast(inputs=inputs, tables={"backtest": table}, backtests=backtests, withheld=withheld)
+
+
+def _why_withheld(law: FitResult, inputs: Inputs) -> str:
+    """Why the points speak against the law that a forecast would extend; "" when they do not."""
+    form = inputs.forms[law.label].preferred if law.label in inputs.forms else ""
+    if form:
+        return f"the points support {FORMS[form].formula} against the power law"
+    return "its residuals bend (curvature)" if "curvature" in law.warnings else ""
 
 
 def section(result: Forecast) -> Section | None:
@@ -48,20 +61,29 @@ def section(result: Forecast) -> Section | None:
         for at in shown
     )
     for dataset, mine in by_dataset(f for f in inputs.fits if f.label in shown).items():
-        draw(ahead, dataset, lambda f=mine, d=dataset: forecast_figure(f, f"Forecasts on {d}", inputs.styles))
+        extended = [f for f in mine if f.ok and f.label not in result.withheld]
+        if extended:
+            draw(ahead, dataset, lambda f=extended, d=dataset: forecast_figure(f, f"Forecasts on {d}", inputs.styles))
         rows = table[table["dataset"] == dataset] if len(table) else table
         if len(rows):
             draw(back, dataset, lambda r=rows, d=dataset: backtest_figure(r, f"Backtest on {d}", inputs.styles))
     lead = (
         "What the laws say of a model ten times larger than the largest, with an interval for one new model of the "
         "family: it counts the uncertainty of the line and the scatter between models, and holds only if the law does. "
-        "The backtest drops the one, two and three largest models, refits, and compares."
+        "Where residuals bend or another form is supported it does not, and the forecast is withheld. The backtest "
+        "trains on the smaller models and tests on the larger: it drops the one, two and three largest and the larger "
+        "half, refits, and compares."
     )
+    tables, notes = _outcome(table, inputs.confidence)
+    about: dict[str, list[str]] = {}
+    for at, why in result.withheld.items():
+        about.setdefault(why, []).append(str(at))
+    notes = (*(f"No forecast for {some(laws)}: {why}." for why, laws in about.items()), *notes)
     return Section(
         "forecast", "Forecasts and how they did", lead,
         (*switched("forecast", ahead, "Solid within the sizes measured, dashed beyond: an extrapolation."),
          *switched("backtest", back, "A bar is the prediction interval; one that misses 0 is a forecast that failed.")),
-        *_outcome(table, inputs.confidence),
+        tables, notes,
     )  # fmt: skip
 
 
@@ -79,4 +101,21 @@ def _outcome(table: pd.DataFrame, confidence: float) -> tuple[tuple[ReportTable,
         f"Of {len(frame)} forecasts of held-out models, {int(frame['inside'].sum())} had the measured value in their "
         f"{percent(confidence)} interval; the median absolute error was {number(frame['error %'].abs().median(), 1)} %."
     )
-    return (ReportTable("Backtest", frame, {"S": si, "measured": 4, "error %": 1}, folded=True),), (note,)
+    tables = _by_distance(table), ReportTable("Backtest", frame, {"S": si, "measured": 4, "error %": 1}, folded=True)
+    return tables, (note,)
+
+
+def _by_distance(table: pd.DataFrame) -> ReportTable:
+    """How forecasts did by how far the held-out model lies beyond the models of the fit."""
+    beyond = table["beyond"].astype(float)
+    rows = []
+    for low, high in DISTANCES:
+        mine = table[(beyond > low) & (beyond <= high)]
+        if len(mine):
+            rows.append({
+                "S beyond the fit": f"× {low:g} to {high:g}" if math.isfinite(high) else f"more than × {low:g}",
+                "forecasts": len(mine), "in their interval": int(mine["inside"].sum()),
+                "median |error| %": float(mine["error_percent"].astype(float).abs().median()),
+            })  # fmt: skip
+    title = "Backtest by distance"
+    return ReportTable(title, pd.DataFrame(rows), {"median |error| %": 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,10 +14,11 @@ from rbp_lab.fits.result import FitResult, Label, fits_to_frame
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, by_family, draw, families, join
 from rbp_lab.quantities import CE, RBP
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
-from rbp_lab.text import interval
+from rbp_lab.text import interval, number
 
 name = "over_k"
 needs_runs = ""
+SAME = 0.2  # of half an interval: exponents from counts and from logarithms closer than that are one answer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -67,18 +69,46 @@ def section(result: OverK) -> Section | None:
     lead = (
         "The law holds for k far below the vocabulary and breaks down as k approaches it ([RBP] figure 6). Where "
         "misses are few, the exponent is fitted to counts instead, and refused when fewer than three models have five "
-        "effective events on both sides of the threshold."
+        "effective events on both sides of the threshold. "
+        f"{_multiplicity(inputs)}"
     )
-    tables = (_counts_table(result.counts),) if result.counts else ()
+    tables = (_counts_table(result.counts, inputs.fits),) if result.counts else ()
     return Section("over-k", "The law over k", lead, switched("against_k", figures, caption), tables)
 
 
-def _counts_table(counts: tuple[FitResult, ...]) -> ReportTable:
+def _multiplicity(inputs: Inputs) -> str:
+    """How many exponents are looked at, and what that means for their intervals."""
+    laws = sum(f.ok and f.label.metric == RBP.name for f in inputs.fits)
+    missed = number(laws * (1 - inputs.confidence), 1)
+    return (
+        f"{laws} exponents of −log RBP_k are shown: about {missed} of intervals that hold for each by itself miss "
+        "their exponent by chance, and mostly together, since all k share models and documents. The band for all k at "
+        "once holds that risk for a whole family."
+    )
+
+
+def _counts_table(counts: tuple[FitResult, ...], laws: Sequence[FitResult]) -> ReportTable:
+    logs = {f.label: f for f in laws}
     rows = [
         {"data set": f.label.dataset, "family": f.label.family, "k": f.label.k, "n": f.n,
          "α from counts": interval(f.params.get("alpha"), *f.intervals.get("alpha", (None, None))),
-         "warnings": " ".join(f.warnings), "result": "fitted" if f.ok else f.message}
+         "α from logs": _from_logs(f, logs), "warnings": " ".join(f.warnings),
+         "result": "fitted" if f.ok else f.message}
         for f in counts
     ]  # fmt: skip
     title = "Exponents from counts: binomial likelihood with scatter between models"
     return ReportTable(title, pd.DataFrame(rows), folded=True)
+
+
+def _from_logs(count: FitResult, logs: Mapping[Label, FitResult]) -> str:
+    """The exponent from logarithms, and why it is another answer than that from counts where it is."""
+    law = logs.get(count.label)
+    if law is None or not law.ok:
+        return "refused" if law is None else f"refused\n{law.message}"
+    shown = interval(law.params["alpha"], *law.intervals["alpha"])
+    if not count.ok:
+        return shown
+    low, high = law.intervals["alpha"]
+    if abs(count.params["alpha"] - law.params["alpha"]) <= SAME * (high - low) / 2:
+        return f"{shown}\nthe same"
+    return f"{shown}\nanother: logarithms weigh all models alike, counts weigh those with few misses or hits less"

@@ -65,13 +65,24 @@ def section(result: Paired) -> Section | None:
     ]  # fmt: skip
     lead = (
         "Do cross-entropy and −log RBP_k scale alike? The ratio of the two is fitted over the same models, so that "
-        f"what both share, documents and the luck of each model, cancels. {_gain(result)}"
+        f"what both share, documents and the luck of each model, cancels. {_gain(result)} {_multiplicity(result)}"
     )
     caption = "Left: the ratio per model; a level line means equal exponents. Right: bars are paired intervals."
     return Section(
         "paired", "Cross-entropy against −log RBP", lead, switched("paired", figures, caption),
         (ReportTable("Differences of exponents", pd.DataFrame(rows), folded=len(rows) > 12),),
     )  # fmt: skip
+
+
+def _multiplicity(result: Paired) -> str:
+    tested = [d for _, _, d in result.pairs if d.differs is not None]
+    if len(tested) < 2:
+        return ""
+    chance = number(len(tested) * (1 - result.inputs.confidence), 1)
+    return (
+        f"{len(tested)} differences are tested, {sum(d.differs for d in tested)} exclude 0; were all exponents equal, "
+        f"about {chance} would by chance."
+    )
 
 
 def _gain(result: Paired) -> str:

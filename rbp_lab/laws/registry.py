@@ -15,6 +15,7 @@ from rbp_lab.laws import (
     dimensions,
     emergence,
     forecast,
+    influence,
     lognormal,
     over_k,
     overview,
@@ -23,6 +24,7 @@ from rbp_lab.laws import (
     questions,
     scaling,
     surface,
+    texts,
     tokens,
     vocabularies,
 )
@@ -31,7 +33,7 @@ from rbp_lab.report.sections import ReportTable, Section, warning_note
 
 LAWS: tuple[Law, ...] = (
     overview, aggregate, vocabularies, scaling, over_k, precision, dimensions, against_k, paired, emergence, lognormal,
-    decomposition, calibration, forecast, questions,
+    decomposition, calibration, forecast, influence, texts, questions,
 )  # fmt: skip
 # What the power laws in S alone give, what precision costs, and what classifiers of one size give.
 POWER_LAWS: tuple[Law, ...] = (overview, aggregate, vocabularies, scaling, over_k, precision, dimensions)

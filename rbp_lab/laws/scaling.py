@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rbp_lab.figures.scaling import scaling_figure
-from rbp_lab.fits.fit import Comparison, compare
+from rbp_lab.fits.fit import Comparison
+from rbp_lab.fits.floor import Floor
 from rbp_lab.fits.result import FitResult, Label, family_name
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, draw, join
 from rbp_lab.quantities import PER_TOKEN, QUANTITIES
 from rbp_lab.report.sections import Drawing, ReportFigure, ReportTable, Section, refusal_notes, switched
-from rbp_lab.text import bracket, interval
+from rbp_lab.text import bracket, interval, number
 
 name = "scaling"
 needs_runs = ""
@@ -28,8 +29,7 @@ class Scaling(LawResult):
 
 def compute(inputs: Inputs) -> Scaling:
     """Fit other forms to the points of every power law in S of a family."""
-    mine = [f for f in inputs.fits if f.label.family is not None] if inputs.everything else []
-    forms = {law.label: compare(law) for law in mine}
+    forms = inputs.forms
     tables = {"forms": join(_frame(label, found) for label, found in forms.items())} if inputs.everything else {}
     lacks = {} if inputs.records else {
         "error of documents in exponents": "documents are common to all models, so their error may run along S and "
@@ -71,8 +71,8 @@ def section(result: Scaling) -> Section:
         "paper's least squares; where runs are known its interval counts the error of documents, which are common to "
         "all models and may move α without a residual, and the interval of least squares stands beside it. Beside R² "
         "stand the root mean square error, the error at the largest model when it is left out of the fit, the "
-        "upper end of the interval of a floor E in E + a·S^−α, and ΔAICc of a straight line in ln S against the power "
-        "law: above 4 the power law is preferred, below −4 the line."
+        "interval of a floor E in E + a·S^−α by profile likelihood, and ΔAICc of a straight line in ln S against the "
+        "power law: above 4 the power law is preferred, below −4 the line."
     )
     return Section(
         "scaling", "RBP_k and cross-entropy against model size", lead,
@@ -99,9 +99,15 @@ def _every_fit(result: Scaling) -> ReportTable:
             floor = other.floor if other else None
             row |= {
                 "ΔAICc log-linear": other.delta_aicc.get("log_linear") if other else None,
-                "floor E ≤, % of smallest": 100 * floor.share if floor and floor.share < math.inf else None,
+                "floor E, % of smallest": _floor(floor) if floor else None,
                 "form": other.verdict if other else None,
             }  # fmt: skip
         rows.append(row | {"warnings": ", ".join(f.warnings), "fit": "ok" if f.ok else f.status})
-    formats = {"R²": 4, "RMSE %": 2, "largest left out %": 1, "ΔAICc log-linear": 1, "floor E ≤, % of smallest": 0}
+    formats = {"R²": 4, "RMSE %": 2, "largest left out %": 1, "ΔAICc log-linear": 1}
     return ReportTable("Every fit", pd.DataFrame(rows), formats, folded=len(rows) > 12)
+
+
+def _floor(floor: Floor) -> str:
+    """The interval of a floor in percent of the smallest value."""
+    high = "∞" if math.isinf(floor.high) else number(100 * floor.share, 0)
+    return f"{number(100 * floor.low / floor.smallest, 0)} … {high}"
