@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
-from rbp_lab.commands import measure
+from rbp_lab.commands import demo, measure
 from rbp_lab.commands.train import train
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.checkpoint import Checkpoints
@@ -107,6 +108,24 @@ def test_measured_they_are_a_trajectory(trained, tmp_path):
     assert measure.run(config) == "measured"
     found = {r.model.name: r.model.training_tokens for r in list_records(tmp_path)}
     assert found == {"small@step2": 64, "small@step9": 288, "small": 1280}
+
+
+def test_the_demo_measures_every_checkpoint_and_fits_laws_in_tokens(tmp_path):
+    config = measure_config("unused", tmp_path, k__windows=[1, 2], k__thresholds=[1, 50])
+    config["dataset"]["protocol"] = {"max_tokens": 16}
+    del config["model"]
+    model = {"_target_": "rbp_lab.models.LadderModel", **vars(small(tmp_path, checkpoints=4))}
+    config |= {"models": {"one": model}, "training": {"_target_": "tests.sources.MadeUpText", "num_documents": 200}}
+    with pytest.raises(LabError, match=r"axis must be one of .*got 'token'"):
+        demo.run(config | {"axis": "token"})
+    assert not (tmp_path / "models").exists()  # said before the work
+    demo.run(config | {"axis": "tokens", "name": "along"})
+    out = Store(tmp_path).analysis("along").directory
+    fits = pd.read_csv(out / "fits.csv")
+    ce = fits[fits["metric"] == "ce"].iloc[0]
+    assert (ce["axis"], ce["training"], ce["models"]) == ("D", "small", "small@step2 small@step5 small@step15 small")
+    assert set(fits["metric"]) == {"ce", "neg_log_rbp", "neg_log_p"}
+    assert pd.read_csv(out / "law_tokens_checkpoints.csv")["left_out"].isna().all()
 
 
 def test_a_checkpoint_is_no_training_of_its_own_for_weights_and_biases(trained):

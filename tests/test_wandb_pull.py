@@ -332,6 +332,7 @@ def test_a_configuration_that_rbp_lab_did_not_write_is_refused(store, change):
     assert (again.key, again.scoring, again.model.params.total) == (
         header.key, header.scoring, header.model.params.total,
     )  # fmt: skip
+    assert header_from_config(config | {"training_tokens": 0}).model.training_tokens == 0  # step0 of a training
     with pytest.raises(LabError) as refused:
         header_from_config(config | change)
     assert str(refused.value).isprintable() and next(iter(change)).split("_")[0] in str(refused.value)

@@ -46,7 +46,7 @@ def run(config: Mapping[str, Any]) -> None:
         return run_and_analyze(config)
     config = {name: node for name, node in config.items() if name != "study"}
     request, console, begin = read(DemoRequest, config), terminal(), time.monotonic()
-    records = []
+    records, windows = [], windows_of(request.axis, request.k)
     for name, model in request.models.items():
         alone = {**config, "models": {name: config["models"][name]}}
         trained = train(model, request.training, request.store, request.force, (), request.tracking, alone)
@@ -54,7 +54,7 @@ def run(config: Mapping[str, Any]) -> None:
         configs = checkpoint_configs({**part(MeasureRequest, config), "model": config["models"][name]})
         records += [o.record for o in run_each(configs, job_from_config, lambda line: print_line(console, line))]
     out = Store(request.store).analysis(request.name).directory
-    points = points_from_records(records, request.k.thresholds, windows=windows_of(request.axis, request.k))
+    points = points_from_records(records, request.k.thresholds, windows=windows)
     analyze(points, out, request.fit, records=records, axis=request.axis, console=console)
     mirror_analysis(request.tracking, request.store, out, config)
     return print_line(console, f"demo finished in {number(time.monotonic() - begin, 0)} s")
