@@ -17,6 +17,10 @@ from rbp_lab.hub_errors import chain, is_about_the_hub
 
 T = TypeVar("T")
 TRIES = 5
+SMALL = 2**26  # bytes that are hashed in an instant
+# Errors of damaged weights and data files, by name, as their libraries need not be there.
+UNREADABLE = {"SafetensorError", "UnpicklingError", "DatasetGenerationError", "ArrowInvalid", "BadGzipFile", "EOFError",
+              "ZstdError", "JSONDecodeError", "UnicodeDecodeError"}  # fmt: skip
 ASK_AGAIN = 60.0  # seconds for which the hub is taken to be as it was, within reach or not
 _asked: dict[str, tuple[float, bool]] = {}  # the hub's address → when it was asked, and whether it answered
 
@@ -78,16 +82,21 @@ def persistently(call: Callable[[], T]) -> T:
 def sound_files(what: str, path: str, kind: str = "model", then: Callable[[], None] = lambda: None) -> Iterator[None]:
     """What is read within of the repository ``path`` is what the hub has.
 
-    Large files that arrive within are compared with their checksums, and all of the repository in the local cache when
-    what reads them fails. A file that differs is removed, so that the next run fetches it anew, ``then`` is called, and
-    a LabError, beginning with ``what``, names it. The clients compare sizes alone. kind: "model" or "dataset".
+    Large files that arrive within are compared with their checksums. When reading fails, all small ones in the local
+    cache are too, and all large ones when the error is one of damaged files. A file that differs is removed, so that
+    the next run fetches it anew, ``then`` is called, and a LabError, beginning with ``what``, names it. The clients
+    compare sizes alone. kind: "model" or "dataset".
     """
     folder = _folder(path, kind)
     before = set(_blobs(folder))
     try:
         yield
     except Exception as error:
-        if not is_about_the_hub(error) and (wrong := _remove_damaged(folder, _blobs(folder))):
+        if isinstance(error, LabError) or is_about_the_hub(error):
+            raise
+        unreadable = UNREADABLE & {cls.__name__ for one in chain(error) for cls in type(one).__mro__}
+        doubtful = [blob for blob in _blobs(folder) if unreadable or blob.stat().st_size <= SMALL]
+        if wrong := _remove_damaged(folder, doubtful):
             then()
             raise _damaged(what, wrong) from error
         raise

@@ -6,7 +6,10 @@ import json
 import shutil
 
 import pytest
+from huggingface_hub import constants
 
+from rbp_lab import hub_files
+from rbp_lab.errors import LabError
 from rbp_lab.hub_errors import explain
 from tests import hub_server
 
@@ -88,6 +91,44 @@ def test_a_private_hub_gives_its_models_for_the_token_of_the_environment_or_of_a
     server.server_close()
     assert "the hub has no such public repository; check the id, or log in" in refused
     assert opened == ["ours", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("error", "small", "removed"),
+    [
+        (LabError("a mistake"), 2**26, False),
+        (ValueError("what may be damage"), 2**26, True),
+        (ValueError("what may be damage"), 4, False),
+        (EOFError("what is damage"), 4, True),
+        (None, 4, False),
+    ],
+    ids=["mistake", "small", "large", "damage", "fine"],
+)
+def test_files_that_were_here_are_hashed_only_where_they_may_be_the_reason(
+    error, small, removed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub_files, "SMALL", small)
+    blob, link = (
+        tmp_path / "models--a--b" / "blobs" / ("0" * 64),
+        tmp_path / "models--a--b" / "snapshots" / "1" / "w.bin",
+    )
+    for path in (blob, link):
+        path.parent.mkdir(parents=True)
+    blob.write_bytes(b"other content")
+    link.symlink_to(blob)
+    said = None
+    try:
+        with hub_files.sound_files("model b: a/b", "a/b"):
+            if error is not None:
+                raise error
+    except Exception as raised:
+        said = raised
+    if removed:
+        assert isinstance(said, LabError) and "model b: a/b: w.bin arrived damaged" in str(said)
+    else:
+        assert said is error
+    assert blob.exists() is not removed and link.is_symlink() is not removed
 
 
 def named(name: str, *bases: type) -> type:
