@@ -168,17 +168,35 @@ def _largest_of_blocks(row, block, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def _bound(orders, number):  # type: ignore[no-untyped-def]
+    """An int32 that at least ``number`` of some orders reach, and hardly more of them; by halving their range."""
+    low, high = np.int64(orders.min()), np.int64(orders.max()) + 1
+    while high - low > 1:
+        middle = int32((low + high) // 2)
+        reached = int32(0)
+        for j in range(orders.shape[0]):
+            reached += int32(orders[j] >= middle)
+        if reached < number:
+            high = middle
+        else:
+            low = middle
+            if 8 * reached <= 9 * number:
+                break
+    return int32(low)
+
+
+@njit(nogil=True, cache=True)
 def _first_choices(row, room, best):  # type: ignore[no-untyped-def]
     """Write the ids of the largest of a row to best, falling, equal ones by their id; how many tie with the first.
 
-    As many blocks as best has room for hold an entry that is no less than the least of so many largest ones, so that
-    only those must be looked through. room: int64 [V].
+    At least as many blocks as best has room for hold an entry that reaches the bound, so every one of the largest does,
+    and only those blocks must be looked through. room: int64 [V].
     """
     number, columns = len(best), row.shape[0]
     block = max(1, columns // (8 * number))
     blocks = np.empty(-(-columns // block), np.int32)
     _largest_of_blocks(row, block, blocks)
-    least = np.partition(blocks, len(blocks) - number)[len(blocks) - number]
+    least = _bound(blocks, number)
     n = 0
     for i in range(len(blocks)):
         if blocks[i] >= least:

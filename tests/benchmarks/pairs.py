@@ -1,4 +1,7 @@
-"""``python -m tests.benchmarks.pairs [SHAPE …]``: two models in one pass, against the sum of two measurements."""
+"""``python -m tests.benchmarks.pairs [SHAPE …]``: two models in one pass, against the sum of two measurements.
+
+By processor time, all threads together: what others do on the machine disturbs it least.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def main(names: list[str]) -> None:
 
 
 def compared(shape: Shape) -> tuple[list[float], tuple[float, float]]:
-    """The ratio of each round, and the least time of two measurements and of one pass, µs a token."""
+    """The ratio of each round, and the least processor time of two measurements and of one pass, µs a token."""
     scorers = [Scorer(shape.load(torch.float32, "cpu", seed=seed), "cpu") for seed in (0, 1)]
     plan = made_plan(2, TOKENS, shape.vocabulary, 0)
     run = RunInfo("bench", "made", len(plan), plan.num_positions, shape.vocabulary, KS, (1,))
@@ -53,9 +56,9 @@ def compared(shape: Shape) -> tuple[list[float], tuple[float, float]]:
 
 
 def _seconds(contender: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+    begin = time.process_time()
     contender()
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 
 
 if __name__ == "__main__":
