@@ -11,7 +11,7 @@ along the columns of X, beyond that average, is added from the documents. With V
 left and the interval is Student's with n − p degrees of freedom, as with V = 0; with V along S the documents' part
 dominates, with the degrees of freedom of documents. In between neither variance is known (the problem of Behrens and
 Fisher): Welch and Satterthwaite's quantile covers down to .92 for 4 models, Cochran and Cox's up to .97; their mean
-is taken, which covers .94 to .965. tests/coverage holds what the whole covers.
+is taken, which covers .94 to .965. tests/coverage/RESULTS.md holds what the whole covers.
 
 Legend: n models, p columns of X, G documents.
 """

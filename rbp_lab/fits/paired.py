@@ -117,26 +117,28 @@ def simultaneous_band(fits: Sequence[FitResult], seed: int = 0) -> pd.DataFrame:
     """Exponents over k with a band that holds for all k at once: columns k, alpha, low, high, simultaneous_low/high.
 
     fits: power laws of one family over the same models, one per k. Their errors are strongly correlated (they are the
-    same models and documents); normal errors with that correlation are simulated to find the quantile of the largest
-    |t|, which replaces Student's. Empty when fewer than two k were fitted.
+    same models and documents), so that the band is each k's own interval times one factor that normal errors with that
+    correlation give (``simultaneous_factor``). Empty when fewer than two k were fitted.
     """
     usable = [f for f in fits if f.ok]
     usable = [f for f in usable if f.points.names == usable[0].points.names]
     if len(usable) < 2:
         return pd.DataFrame(columns=["k", "alpha", "low", "high", "simultaneous_low", "simultaneous_high"])
-    critical = simultaneous_critical(usable, seed)
+    factor = simultaneous_factor(usable, seed)
     rows = []
     for f in usable:
-        alpha, se = f.params["alpha"], f.se["alpha"]
-        low, high = f.intervals["alpha"]
-        # never inside the interval of one k, whose degrees of freedom may be fewer
-        half = max(critical * se, (high - low) / 2)
+        alpha, (low, high) = f.params["alpha"], f.intervals["alpha"]
+        half = factor * (high - low) / 2
         rows.append((f.label.k, alpha, low, high, alpha - half, alpha + half))
     return pd.DataFrame(rows, columns=["k", "alpha", "low", "high", "simultaneous_low", "simultaneous_high"])
 
 
-def simultaneous_critical(fits: Sequence[FitResult], seed: int = 0) -> float:
-    """Quantile of max over fits of |α̂ − α|/se under the correlation of their errors, at the fits' confidence."""
+def simultaneous_factor(fits: Sequence[FitResult], seed: int = 0) -> float:
+    """By how much the intervals of single fits grow to hold for all fits at once, at the fits' confidence; at least 1.
+
+    The quantile of the largest |α̂ − α|/se over fits, each in units of its own quantile, under the correlation of their
+    errors.
+    """
     rng = np.random.default_rng(seed)
     x = np.log(fits[0].points.x)
     dx = x - x.mean()
@@ -156,8 +158,9 @@ def simultaneous_critical(fits: Sequence[FitResult], seed: int = 0) -> float:
         known = (moved**2).sum(axis=0)
         variance = variance + known * rng.chisquare(freedom, (SIMULATIONS, 1)) / freedom
     with np.errstate(divide="ignore", invalid="ignore"):
-        largest = np.nanmax(np.abs(slope) / np.sqrt(variance), axis=1)
-    return float(np.quantile(largest, fits[0].confidence))
+        deviation = np.abs(slope) / np.sqrt(variance)
+        largest = np.nanmax(deviation / np.nanquantile(deviation, fits[0].confidence, axis=0), axis=1)
+    return max(1.0, float(np.quantile(largest, fits[0].confidence)))
 
 
 def _slopes_by_document(fits: Sequence[FitResult], along: np.ndarray) -> np.ndarray | None:
