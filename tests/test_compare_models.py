@@ -163,7 +163,7 @@ def test_what_cannot_be_compared_is_said(tiny_model_dir, tiny_near_dir, tmp_path
         model.save_pretrained(broken)
         with pytest.raises(LabError, match=why):
             run(pair_config(tiny_model_dir, broken, tmp_path))
-    with pytest.raises(LabError, match="rising list"):
+    with pytest.raises(LabError, match="ks must be a rising list"):
         run(config | {"ks": [5, 1]})
 
 

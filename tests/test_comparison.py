@@ -120,6 +120,14 @@ def test_intervals_hold_where_a_few_long_documents_hold_most_tokens(documents):
     assert 0.93 <= held / 1000 <= 0.975
 
 
+def test_an_interval_of_two_documents_of_which_one_is_long_is_wide_and_finite():
+    n = np.array([10_000.0, 20.0])
+    (found,) = compare([PairedSums("x", "", 3 * n, n, n * [3.1, 2.9], n)])
+    assert found.low < 0 < found.high and found.high - found.low < 10
+    alone = PairedSums("x", "", 3 * n, n, np.array([30.0, 0.0]), np.array([10.0, 0.0]))
+    assert compare([alone])[0].low is None
+
+
 def test_the_jackknife_is_what_leaving_a_document_out_does(two):
     a = document_table(two[0], KS)
     x, n = a.nll_units * 1.0, a.num_scored * 1.0

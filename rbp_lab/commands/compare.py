@@ -10,7 +10,7 @@ from typing import Any
 from rbp_lab.comparison.pairs import find_pairs
 from rbp_lab.comparison.show import check_choices, compare_pair
 from rbp_lab.config.build import read
-from rbp_lab.config.schemas import KSpec
+from rbp_lab.config.schemas import check_rising
 from rbp_lab.errors import LabError
 from rbp_lab.report.terminal import terminal
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
@@ -35,7 +35,8 @@ class CompareRequest:
     def __post_init__(self) -> None:
         if self.a is None or self.b is None:
             raise LabError("rbp-lab compare takes two runs, as rbp-lab compare A B; rbp-lab ls shows what there is")
-        KSpec(self.ks, self.windows)
+        check_rising("ks", self.ks)
+        check_rising("windows", self.windows)
         check_choices(self.confidence, self.detect, self.worst)
 
 

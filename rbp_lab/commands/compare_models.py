@@ -11,7 +11,7 @@ from rbp_lab.comparison.run import floors, run_pair
 from rbp_lab.comparison.show import check_choices
 from rbp_lab.comparison.show_pair import show_pair
 from rbp_lab.config.build import read
-from rbp_lab.config.schemas import KSpec
+from rbp_lab.config.schemas import check_rising
 from rbp_lab.measurement.job import Choices
 from rbp_lab.report.terminal import terminal
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
@@ -34,7 +34,7 @@ class CompareModelsRequest(Choices):
     tracking: Tracking = NO_TRACKING
 
     def __post_init__(self) -> None:
-        KSpec(self.ks)
+        check_rising("ks", self.ks)
         check_choices(self.confidence, self.detect, self.worst, self.tokens)
 
 

@@ -7,10 +7,10 @@ difference R_b − R_a is linearised by document,
     r_m = (x_bm − R_b n_bm) / Σn_b − (x_am − R_a n_am) / Σn_a,
 
 and its standard error is the jackknife's: without document m a ratio would move by its part of r_m over 1 − n_m/Σn, so
-se² = (M−1)/M Σ (that)². The interval is Student's with M' − 1 degrees of freedom, M' = (Σn)²/Σn² the number of equally
-long documents that would weigh as these do (Kish 1965, Survey Sampling, section 11.2): where a few long documents hold
-most tokens, M − 1 and the plain Σ r² promise more than resampling such documents holds. Differences are b minus a: of
-cross-entropy, positive means that b is worse, of RBP_k that it is better.
+se² = (M−1)/M Σ (that)². The interval is Student's with M' − 1 degrees of freedom, no fewer than one, M' = (Σn)²/Σn² the
+number of equally long documents that would weigh as these do (Kish 1965, Survey Sampling, section 11.2): where a few
+long documents hold most tokens, M − 1 and the plain Σ r² promise more than resampling such documents holds. Differences
+are b minus a: of cross-entropy, positive means that b is worse, of RBP_k that it is better.
 """
 
 from __future__ import annotations
@@ -140,6 +140,11 @@ def jackknifed(x: np.ndarray, n: np.ndarray) -> np.ndarray:
     return np.divide(_residuals(x, n), 1 - share, out=np.zeros(len(n)), where=share < 1)
 
 
+def degrees_of_freedom(n: np.ndarray) -> float:
+    """Of the interval of a ratio over documents of n tokens: the effective number less one, and no less than one."""
+    return max(1.0, effective_documents(n) - 1)
+
+
 def standard_error(moves: np.ndarray, documents: int) -> float:
     """The jackknife's, from ``jackknifed`` values or differences of them. documents: that have tokens."""
     return math.sqrt((documents - 1) / documents * float((moves**2).sum()))
@@ -156,9 +161,9 @@ def _difference(quantity: PairedSums, level: float, seed: int) -> Difference:
     a, b = (x.sum() / n.sum() for x, n in ((quantity.x_a, quantity.n_a), (quantity.x_b, quantity.n_b)))
     documents = int(((quantity.n_a > 0) | (quantity.n_b > 0)).sum())
     plain = Difference(quantity.name, quantity.unit, float(a), float(b), float(b - a), documents, level)
-    freedom = min(effective_documents(n) for n in (quantity.n_a, quantity.n_b)) - 1
-    if documents < 2 or freedom <= 0:  # all tokens of one side are in one document
+    if min((quantity.n_a > 0).sum(), (quantity.n_b > 0).sum()) < 2:  # all tokens of one side are in one document
         return plain
+    freedom = min(degrees_of_freedom(quantity.n_a), degrees_of_freedom(quantity.n_b))
     moves = jackknifed(quantity.x_b, quantity.n_b) - jackknifed(quantity.x_a, quantity.n_a)
     se = standard_error(moves, documents)
     t = float(distributions.t.ppf(0.5 + level / 2, freedom))

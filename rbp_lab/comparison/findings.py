@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats as distributions
 
-from rbp_lab.comparison.differences import PairedSums, jackknifed, standard_error
+from rbp_lab.comparison.differences import PairedSums, degrees_of_freedom, jackknifed, standard_error
 from rbp_lab.comparison.sums import CONFIDENCE, RANKS, PairSums, Tally, columns, move_of_bin, unit_of
-from rbp_lab.metrics import effective_documents
 
 PERCENTILES = (0.1, 1, 5, 25, 50, 75, 95, 99, 99.9)
 WHOLE = "all"
@@ -63,8 +62,7 @@ def ratio(x: np.ndarray, n: np.ndarray, level: float) -> tuple[float, float | No
     value = float(x.sum() / n.sum())
     if len(n) < 2:
         return value, None, None
-    freedom = effective_documents(n) - 1
-    half = float(distributions.t.ppf(0.5 + level / 2, freedom)) * standard_error(jackknifed(x, n), len(n))
+    half = float(distributions.t.ppf(0.5 + level / 2, degrees_of_freedom(n))) * standard_error(jackknifed(x, n), len(n))
     return value, value - half, value + half
 
 

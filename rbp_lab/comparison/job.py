@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from rbp_lab.comparison.record import PairHeader
 from rbp_lab.config.build import MADE
-from rbp_lab.config.schemas import KSpec, Precision
+from rbp_lab.config.schemas import Precision, check_rising
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.job import Choices, Identity, identify
@@ -37,7 +37,7 @@ class PairJob(Choices):
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        KSpec(list(self.ks))
+        check_rising("ks", self.ks)
 
     def identify(self, corpus: Corpus) -> PairIdentity:
         """What the record will be of; LabError when a model and the protocol do not fit together."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -34,11 +35,16 @@ class KSpec:
     windows: list[int] = field(default_factory=lambda: [1])
 
     def __post_init__(self) -> None:
-        for name, values in (("thresholds", self.thresholds), ("windows", self.windows)):
-            if not values or sorted(set(values)) != list(values) or min(values) < 1:
-                raise LabError(f"k.{name} must be a rising list of integers of at least 1; got {shown(list(values))}")
-            if max(values) > LARGEST_K:
-                raise LabError(f"k.{name} must be at most {LARGEST_K}; got {max(values)}")
+        check_rising("k.thresholds", self.thresholds)
+        check_rising("k.windows", self.windows)
+
+
+def check_rising(path: str, values: Sequence[int]) -> None:
+    """LabError unless values are a rising list of ranks or window lengths; path: of the configuration."""
+    if not values or sorted(set(values)) != list(values) or min(values) < 1:
+        raise LabError(f"{path} must be a rising list of integers of at least 1; got {shown(list(values))}")
+    if max(values) > LARGEST_K:
+        raise LabError(f"{path} must be at most {LARGEST_K}; got {max(values)}")
 
 
 @dataclass(frozen=True)
