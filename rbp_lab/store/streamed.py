@@ -20,7 +20,7 @@ from rbp_lab.stats import PER_DOCUMENT, DocumentTable, RankStats
 from rbp_lab.store.layout import RecordFiles, Store
 from rbp_lab.store.records import read_documents, read_record, read_stats
 
-KEPT = 32 * 2**20
+KEPT = 12 * 2**20
 TIES = ("pessimistic", "optimistic")
 Table = RankStats | DocumentTable
 
