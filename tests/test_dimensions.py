@@ -163,7 +163,7 @@ def test_what_precision_costs_is_measured_over_paired_documents(store, inputs):
     table = result.tables["precision"]
     assert set(table["model"]) == {f"a-{i}, {p}" for i in range(5) for p in ("bfloat16", "float32, int8")}
     assert len(table) == 10 * 4 and set(zip(table["precision"], table["bits"], strict=True)) == {
-        ("bfloat16", 16), ("int8", 8)
+        ("bfloat16", 16), ("float32, int8", 8)
     }  # fmt: skip
     records = {r.model.name: r for r in inputs.records if r.dataset.name.endswith("512")}
     a, b = records["a-1, float32"].documents, records["a-1, bfloat16"].documents
@@ -174,6 +174,7 @@ def test_what_precision_costs_is_measured_over_paired_documents(store, inputs):
     assert row["difference"] == pytest.approx(per_document.sum() / 3600)
     same = table[table["model"] == "a-0, float32, int8"]
     assert (same["difference"] == 0).all() and (same["moved_at_least"] == 0).all()
+    assert set(table["finest"]) == {"float32"}
     assert precision.section(result).tables[0].frame["bits"].isin([8, 16]).all()
 
 

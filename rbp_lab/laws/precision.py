@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from scipy import special
 from rbp_lab import metrics
 from rbp_lab.comparison.differences import PairedSums, influence
 from rbp_lab.comparison.pairs import of_documents
-from rbp_lab.dimensions import told_apart, without_dimension
+from rbp_lab.dimensions import Dimension, told_apart, without_dimension
 from rbp_lab.figures.precision import precision_figure
 from rbp_lab.laws.base import Inputs, LawResult, draw
 from rbp_lab.records import RunRecord
@@ -28,9 +28,10 @@ BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 
 def compute(inputs: Inputs) -> LawResult:
     """Every run beside the finest run of its model on the same documents by the same protocol, where there are two."""
+    told = told_apart(inputs.records)
     rows = [
-        row
-        for mine in _same_model(inputs.records)
+        {"precision": told[run.key].precision, "finest": told[finest.key].precision} | row
+        for mine in _same_model(inputs.records, told)
         for finest, *coarser in [sorted(mine, key=_fineness)]
         for run in coarser
         for row in _rows(finest, run, inputs)
@@ -49,9 +50,9 @@ def _fineness(run: RunRecord) -> tuple[object, ...]:
     return -bits_of(run), -BITS[run.scoring.dtype], run.scoring.tf32, run.scoring.logits != "float32", run.key
 
 
-def _same_model(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+def _same_model(runs: Sequence[RunRecord], told: Mapping[str, Dimension]) -> list[list[RunRecord]]:
     """The runs of each model on a data set that has several; of one precision each."""
-    told, groups = told_apart(runs), {}
+    groups: dict[tuple[str, str], list[RunRecord]] = {}
     for run in runs:
         model = without_dimension(run.model.name, told[run.key].precision)
         groups.setdefault((run.dataset.name, model), []).append(run)
@@ -63,12 +64,10 @@ def _rows(finest: RunRecord, run: RunRecord, inputs: Inputs) -> Iterator[dict[st
     a, b = _common(finest.documents, run.documents)
     if not len(a) or not np.array_equal(a.num_scored, b.num_scored):
         return  # other documents, or other tokens
-    told = told_apart((finest, run))
     about = {
         "dataset": run.dataset.name, "model": run.model.name, "family": run.model.family, "size": inputs.size_of(run),
-        "precision": told[run.key].precision, "bits": bits_of(run), "finest": told[finest.key].precision,
-        "documents": len(a), "tied": metrics.tie_rate(run.stats), "tied_finest": metrics.tie_rate(finest.stats),
-        "moved_at_least": moved_at_least(a, b),
+        "bits": bits_of(run), "documents": len(a), "tied": metrics.tie_rate(run.stats),
+        "tied_finest": metrics.tie_rate(finest.stats), "moved_at_least": moved_at_least(a, b),
     }  # fmt: skip
     quantities = [PairedSums("CE", "nats", a.nll_units * UNIT, a.num_scored, b.nll_units * UNIT, b.num_scored)]
     quantities += [PairedSums(f"RBP_{k}", "", a.hits(k), a.num_scored, b.hits(k), b.num_scored) for k in inputs.shown]
