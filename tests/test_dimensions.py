@@ -1,6 +1,5 @@
 """Precisions and protocols as dimensions of an analysis: laws of their own, never pooled, compared one at a time."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +10,11 @@ from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.config.schemas import Filters, KSpec
 from rbp_lab.dimensions import named_apart, told_apart, without_dimension
-from rbp_lab.fits.gls import DocumentErrors, independent
-from rbp_lab.fits.paired import exponent_difference, separate_difference
+from rbp_lab.fits.gls import DocumentErrors, beside, independent
+from rbp_lab.fits.paired import exponent_difference
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import POOLED
-from rbp_lab.laws import dimensions, precision
+from rbp_lab.laws import dimensions, precision, questions
 from rbp_lab.laws.base import Inputs
 from rbp_lab.laws.registry import LAWS, compute, sections, tables
 from rbp_lab.points import points_from_records
@@ -147,15 +146,18 @@ def test_documents_of_two_corpora_err_by_themselves():
     assert same.difference == other.difference and other.high - other.low > 10 * (same.high - same.low)
 
 
-def test_exponents_without_a_common_model_add_their_variances():
-    first, second = fit_power(fit_points(PYTHIA_K1)), fit_power(fit_points(dict(list(PYTHIA_K1.items())[:4])))
-    found = separate_difference(first, second)
-    variances = [law.se["alpha"] ** 2 for law in (first, second)]
-    freedom = sum(variances) ** 2 / sum(v**2 / (law.n - 2) for v, law in zip(variances, (first, second), strict=True))
-    half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(variances))
-    assert found.high - found.difference == pytest.approx(half) and found.models == 4
-    refused = separate_difference(first, fit_power(fit_points(dict(list(PYTHIA_K1.items())[:1]))))
-    assert refused.difference is None and "at least 3" in refused.message
+def test_families_are_compared_as_two_lines_on_the_same_documents(inputs):
+    (difference,) = [d for kind, a, _, d in compute([dimensions], inputs)["dimensions"].pairs
+                     if kind == "family" and a.law.label.k == 10]  # fmt: skip
+    laws = {f.label.family: f for f in inputs.fits if f.label.k == 10 and f.label.dataset.endswith("512")}
+    one, other = laws["a, float32"], laws["b"]
+    assert difference.difference == pytest.approx(one.params["alpha"] - other.params["alpha"])
+    both = beside(one.points.errors, other.points.errors)
+    assert both.values.shape == (30, 10) and difference.models == 10
+    np.testing.assert_array_equal(both.of(range(5)).values, one.points.errors.values)
+    assert beside(one.points.errors, None) is None
+    asked = compute([questions], inputs)["questions"].answered
+    assert {a.about for a in asked if a.question == questions.SHARED} == {"a, float32 and b"}
 
 
 def test_what_precision_costs_is_measured_over_paired_documents(store, inputs):

@@ -65,6 +65,14 @@ def independent(errors: Sequence[DocumentErrors | None], weights: Sequence[float
     return DocumentErrors(values, np.arange(len(values)), min(e.effective for e in errors))
 
 
+def beside(first: DocumentErrors | None, second: DocumentErrors | None) -> DocumentErrors | None:
+    """Errors of the models of both, on the same documents; None where one is unknown or of other documents."""
+    if first is None or second is None or not np.array_equal(first.ids, second.ids):
+        return None
+    values = np.concatenate([first.values, second.values], axis=1)
+    return DocumentErrors(values, first.ids, min(first.effective, second.effective))
+
+
 @dataclass(frozen=True, eq=False)
 class LineError:
     """Covariance of fitted parameters in two parts [p,p]: of documents beyond the residuals, and of the residuals.

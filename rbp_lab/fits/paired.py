@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from rbp_lab.fits.gls import LineError, combined, independent
 from rbp_lab.fits.power import fit_power
@@ -86,31 +85,6 @@ def exponent_difference(first: FitResult, second: FitResult, same_documents: boo
         *names, fit.params["alpha"], low, high, len(common), first.confidence, "fitted", gain, tuple(falling),
         fit.error,
     )  # fmt: skip
-
-
-def separate_difference(first: FitResult, second: FitResult) -> ExponentDifference:
-    """α of one law minus α of another without a common model: variances add, Welch–Satterthwaite degrees of freedom.
-
-    What documents that both laws share do to both exponents alike is not subtracted, so the interval is wide rather
-    than narrow.
-    """
-    names, models = (str(first.label), str(second.label)), min(first.n, second.n)
-    for law in (first, second):
-        if not law.ok:
-            return ExponentDifference(*names, None, None, None, models, first.confidence, law.message)
-    parts = []
-    for error in (first.error, second.error):
-        parts.append((float(error.residuals[0, 0]), error.freedom_residuals))
-        if error.documents[0, 0] > 0:
-            parts.append((float(error.documents[0, 0]), error.freedom_documents))
-    total = sum(variance for variance, _ in parts)
-    square = sum(variance**2 / freedom for variance, freedom in parts)
-    freedom = total**2 / square if square > 0 else math.inf
-    half = float(special.stdtrit(freedom, 0.5 + first.confidence / 2)) * math.sqrt(total)
-    difference = first.params["alpha"] - second.params["alpha"]
-    falling = dict.fromkeys(code for law in (first, second) for code in law.warnings if code == NOT_FALLING)
-    low, high = difference - half, difference + half
-    return ExponentDifference(*names, difference, low, high, models, first.confidence, "fitted", None, tuple(falling))
 
 
 def simultaneous_band(fits: Sequence[FitResult], seed: int = 0) -> pd.DataFrame:

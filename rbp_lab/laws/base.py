@@ -14,6 +14,7 @@ from typing import Protocol
 import pandas as pd
 
 from rbp_lab.config.schemas import FitChoices
+from rbp_lab.dimensions import Dimension
 from rbp_lab.figures.style import FamilyStyle, family_styles
 from rbp_lab.fits.documents import DocumentEffects
 from rbp_lab.fits.fit import Comparison, compare
@@ -86,6 +87,11 @@ class Inputs:
         for record in self.runs if self.records else ():
             groups.setdefault(record.dataset.name, []).append(record)
         return {dataset: DocumentEffects(mine) for dataset, mine in groups.items()}
+
+    def told_apart(self, label: Label) -> Dimension:
+        """What tells the runs behind a law of one family apart from others."""
+        here = (self.points["family"] == label.family) & (self.points["dataset"] == label.dataset)
+        return Dimension(*self.points.loc[here, ["precision", "protocol"]].iloc[0])
 
     @cached_property
     def few_documents(self) -> list[str]:

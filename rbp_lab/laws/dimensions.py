@@ -8,8 +8,10 @@ from itertools import combinations
 
 import pandas as pd
 
-from rbp_lab.dimensions import without_dimension
-from rbp_lab.fits.paired import ExponentDifference, exponent_difference, separate_difference
+from rbp_lab.dimensions import Dimension, without_dimension
+from rbp_lab.fits.gls import beside
+from rbp_lab.fits.paired import ExponentDifference, exponent_difference
+from rbp_lab.fits.questions import families_differ
 from rbp_lab.fits.result import POOLED, FitResult
 from rbp_lab.laws.base import Inputs, LawResult, join
 from rbp_lab.quantities import PER_TOKEN, QUANTITIES
@@ -48,9 +50,9 @@ def compute(inputs: Inputs) -> Dimensions:
     """The difference of exponents of every two laws of one quantity that differ in one dimension, at the k shown.
 
     Over the models that both have, where these are the same: of precisions and protocols on the same documents, of data
-    sets on others. Families have no model in common; their intervals are those of two exponents.
+    sets on others. Families have no model in common; theirs is one fit with a line each.
     """
-    cells = [_cell(fit, inputs.points) for fit in inputs.fits if _is_shown(fit, inputs)]
+    cells = [_cell(fit, inputs.told_apart(fit.label)) for fit in inputs.fits if _is_shown(fit, inputs)]
     pairs = tuple(
         (kind, a, b, _difference(kind, a, b)) for a, b in combinations(cells, 2) for kind in _what_differs(a, b)
     )
@@ -67,14 +69,12 @@ def _is_shown(fit: FitResult, inputs: Inputs) -> bool:
     return at.family is not POOLED and QUANTITIES.get(at.metric) in PER_TOKEN and (at.k is None or at.k in inputs.shown)
 
 
-def _cell(fit: FitResult, points: pd.DataFrame) -> Cell:
-    at = fit.label
-    row = points[(points["family"] == at.family) & (points["dataset"] == at.dataset)].iloc[0]
-    family = without_dimension(at.family, row["precision"])
-    dataset = without_dimension(at.dataset, row["protocol"])
-    models = tuple(without_dimension(model, row["precision"]) for model in fit.points.names)
+def _cell(fit: FitResult, told: Dimension) -> Cell:
+    family = without_dimension(fit.label.family, told.precision)
+    dataset = without_dimension(fit.label.dataset, told.protocol)
+    models = tuple(without_dimension(model, told.precision) for model in fit.points.names)
     law = replace(fit, points=replace(fit.points, names=models))
-    return Cell(law, family, dataset, row["precision"], row["protocol"])
+    return Cell(law, family, dataset, told.precision, told.protocol)
 
 
 def _what_differs(a: Cell, b: Cell) -> Iterator[str]:
@@ -88,8 +88,18 @@ def _what_differs(a: Cell, b: Cell) -> Iterator[str]:
 
 def _difference(kind: str, a: Cell, b: Cell) -> ExponentDifference:
     if kind == "family":
-        return separate_difference(a.law, b.law)
+        return _of_families(a.law, b.law)
     return exponent_difference(a.law, b.law, same_documents=kind != "data set")
+
+
+def _of_families(a: FitResult, b: FitResult) -> ExponentDifference:
+    """α of one family minus α of another that has no model of it, on the same documents."""
+    errors = beside(a.points.errors, b.points.errors)
+    found = families_differ(a.points, b.points, errors, a.confidence, 0 if errors is None else len(errors.ids))
+    return ExponentDifference(
+        str(a.label), str(b.label), found.difference, found.low, found.high, found.units, a.confidence,
+        found.message or "fitted",
+    )  # fmt: skip
 
 
 def section(result: Dimensions) -> Section | None:
@@ -110,8 +120,8 @@ def section(result: Dimensions) -> Section | None:
         "Laws that differ in one thing, beside each other: the precision or the protocol of the same models on the "
         "same documents, the data set of the same models, the family on the same data set. Where models are the same, "
         "the ratio of the two values is fitted over them, so that what both share cancels; families have none in "
-        f"common, and theirs are intervals of two exponents, at {percent(level)}. Of {len(known)} comparisons about "
-        f"{number(len(known) * (1 - level), 1)} would exclude 0 by chance alone; {sum(d.differs for d in known)} do."
+        f"common, and theirs are two lines with one scatter. Intervals at {percent(level)}. Of {len(known)} comparisons "
+        f"about {number(len(known) * (1 - level), 1)} would exclude 0 by chance alone; {sum(d.differs for d in known)} do."
     )
     table = ReportTable("Differences of exponents", pd.DataFrame(rows), folded=len(rows) > 40)
     return Section("dimensions", "Across precisions, protocols, data sets and families", lead, tables=(table,))

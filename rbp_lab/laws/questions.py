@@ -140,6 +140,8 @@ def _shared(inputs: Inputs) -> Iterator[Answered]:
     asked = [f for f in inputs.fits if f.label.metric == RBP.name and f.label.k == 1 and f.label.family is not None]
     for dataset, mine in by_dataset(asked).items():
         for a, b in combinations(mine, 2):
+            if inputs.told_apart(a.label) != inputs.told_apart(b.label):
+                continue  # the same models at another precision, perhaps: laws.dimensions compares those
             names = (*a.points.names, *b.points.names)
             effects = inputs.effects.get(dataset)
             errors = None if effects is None else effects.of(a.label, names)
