@@ -120,8 +120,9 @@ def section(result: Dimensions) -> Section | None:
         "Laws that differ in one thing, beside each other: the precision or the protocol of the same models on the "
         "same documents, the data set of the same models, the family on the same data set. Where models are the same, "
         "the ratio of the two values is fitted over them, so that what both share cancels; families have none in "
-        f"common, and theirs are two lines with one scatter. Intervals at {percent(level)}. Of {len(known)} comparisons "
-        f"about {number(len(known) * (1 - level), 1)} would exclude 0 by chance alone; {sum(d.differs for d in known)} do."
+        f"common, and theirs are two lines with one scatter. Intervals at {percent(level)}. Of {len(known)} "
+        f"comparisons about {number(len(known) * (1 - level), 1)} would exclude 0 by chance alone; "
+        f"{sum(d.differs for d in known)} do."
     )
     table = ReportTable("Differences of exponents", pd.DataFrame(rows), folded=len(rows) > 40)
     return Section("dimensions", "Across precisions, protocols, data sets and families", lead, tables=(table,))
