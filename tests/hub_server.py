@@ -7,7 +7,8 @@
 The commit of a branch is a hash of its files, so it changes when they do; ``push`` keeps the old commit. Clients set
 HF_ENDPOINT to ``server.url`` before they import any hub library, and HF_HUB_DISABLE_XET=1. ``server.log`` holds
 (method, path) of every request, ``server.ranges`` (file, header Range) of each for a part of a file, and
-``server.before`` is called with each path before it is answered. What goes wrong:
+``server.before`` is called with each path before it is answered; ``server.one_at_a_time`` may be a lock, for requests
+one after another. What goes wrong:
 
     server.refuse    (status, headers) to answer with
     server.private   the token without which the repository is not there
@@ -29,6 +30,7 @@ import socket
 import struct
 import threading
 import urllib.parse
+from contextlib import nullcontext
 from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -77,6 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
+        with self.server.one_at_a_time:
+            self.respond()
+
+    def respond(self):
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         self.server.log.append((self.command, path))
         self.server.before(path)
@@ -204,6 +210,7 @@ def serve(root: Path) -> ThreadingHTTPServer:
     server.daemon_threads = True
     server.root, server.log, server.before, server.refuse = Path(root), [], lambda path: None, {}
     server.private, server.damage, server.cut, server.reset, server.ranges = {}, {}, {}, {}, []
+    server.one_at_a_time = nullcontext()
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_a_push_between_two_reads_does_not_mix_commits(tiny_model_dir, tiny_gpt2
             if f"tiny/{name}/" in path and moment in path and hub_server.commit_of(repos[name]) == old[name]:
                 hub_server.push(repos[name], new)
 
-    server.before = before
+    server.before, server.one_at_a_time = before, threading.Lock()  # no other request meets half a push
     config = json.dumps(measure_config("", tmp_path / "store"))
     paths = [f"tiny/{name}" for name in moments]
     found = json.loads(hub_server.run_client(MEASURE_ON_HUB, server, tmp_path / "home", config, *paths))
