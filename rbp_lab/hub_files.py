@@ -37,14 +37,19 @@ def cache_alone_when_unreachable() -> Iterator[None]:
         yield
         return
     note_once(f"the hub ({constants.ENDPOINT}) cannot be reached; only what is in the local cache is used")
-    switches = [constants, *([sys.modules["datasets"].config] if "datasets" in sys.modules else [])]
-    for one in switches:  # what HF_HUB_OFFLINE sets at their import
-        one.HF_HUB_OFFLINE = True
+    _set_offline(True)
     try:
         yield
     finally:
-        for one in switches:
-            one.HF_HUB_OFFLINE = False
+        _set_offline(False)
+
+
+def _set_offline(offline: bool) -> None:
+    """Set what HF_HUB_OFFLINE sets when the clients are imported, of those that are imported by now."""
+    from huggingface_hub import constants
+
+    for one in [constants, *([sys.modules["datasets"].config] if "datasets" in sys.modules else [])]:
+        one.HF_HUB_OFFLINE = offline
 
 
 def _answers(endpoint: str, timeout: float) -> bool:

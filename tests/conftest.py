@@ -126,6 +126,17 @@ def threads(request):
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """One thread of torch in the tests of a module that take it, and as many as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory) -> Path:
     """Directory of a tiny GPT-NeoX (2 layers, width 32, 384 rows) and its tokenizer (300 ids). Do not write into it."""

@@ -1,12 +1,14 @@
-"""A corpus of made-up texts as a dataset source, for tests that must not read the machine's files."""
+"""Made-up texts as a source, a small model of the ladder, and configurations; none reads the machine's files."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rbp_lab.data.corpus import Corpus, build_corpus
 from rbp_lab.data.windows import Windowing
+from rbp_lab.models import LadderModel
 
 WORDS = tuple(
     [
@@ -90,3 +92,9 @@ def pair_config(a, b, store, **changes):
     sides = {side: {"model": {**model, "path": str(path), "name": f"tiny-{side}"}, "precision": precision}
              for side, path in (("a", a), ("b", b))}  # fmt: skip
     return {**config, **sides, "ks": PAIR_KS}
+
+
+def tiny_ladder(store: Path, name: str = "tiny", steps: int = 2, **changes) -> LadderModel:
+    """A model of the ladder whose training steps take 2 rows of 16 tokens."""
+    fields = {"width": 16, "vocabulary": 300, "tokens": 32 * steps, "context": 16, "batch": 2, **changes}
+    return LadderModel(name=name, directory=str(store / "models" / name), **fields)

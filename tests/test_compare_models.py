@@ -76,6 +76,13 @@ def test_a_model_differs_from_itself_by_nothing_and_noise_by_little(tiny_model_d
     assert len({one.header.key for one in found.values()}) == 2
 
 
+def test_the_floor_takes_rows_as_long_as_the_model_has_positions(tiny_gpt2_dir, tmp_path):
+    rows = {"windows": "packed", "max_tokens": 128}  # GPT-2 has a table of 128 positions
+    config = pair_config(tiny_gpt2_dir, tiny_gpt2_dir, tmp_path, dataset__protocol=rows)
+    found = floors(job_from_config(config))
+    assert all(one.sums.column("tokens").sum() > 128 for one in found.values())
+
+
 def test_an_interrupted_comparison_goes_on(tiny_model_dir, tiny_near_dir, whole, tmp_path, monkeypatch, capsys):
     config = pair_config(tiny_model_dir, tiny_near_dir, tmp_path, launch__shard_tokens=100)
     real, kept = Partial.write, []

@@ -52,6 +52,13 @@ from rbp_lab.data import HubText
 read = [HubText(**json.loads(one)).corpus() for one in sys.argv[1:]]
 print(json.dumps([[list(one.texts), one.ids, one.fingerprint, one.info] for one in read]))
 """
+NOTED = f"""
+import contextlib, io
+with contextlib.redirect_stderr(io.StringIO()) as told, contextlib.redirect_stdout(io.StringIO()) as out:
+    exec({READ!r})
+print(json.dumps(told.getvalue()))
+print(out.getvalue(), end="")
+"""
 FILES, ROWS = 24, 100
 
 
@@ -107,6 +114,12 @@ def test_a_data_set_that_has_moved_on_is_chosen_from_again(hub, tmp_path):
     again, found, more = read(hub, tmp_path, asked, asked, asked | {"num_documents": 21})
     assert again[:3] == first[:3] and again[3]["commit"] != first[3]["commit"]
     assert found == again and more[0][:20] == first[0]
+    # A hub that does not say what is the newest costs a note, not the documents that are kept.
+    hub.refuse["/api/datasets/some/large*"] = 503, {}
+    hub.log.clear()
+    told, kept = map(json.loads, hub_server.run_client(NOTED, hub, tmp_path / "home", json.dumps(asked)).splitlines())
+    assert kept == [again] and not files_read(hub)
+    assert "out of order at the moment (503)" in told and f"kept of commit {again[3]['commit']} are read" in told
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,21 @@ def test_a_data_set_that_goes_wrong_is_a_sentence_and_leaves_no_half_copy(hub, t
         assert waited == 0 and len(hub.log) == requests
 
 
+AWAY = """
+from rbp_lab.hub_files import cache_alone_when_unreachable
+with cache_alone_when_unreachable():
+    import datasets, huggingface_hub
+    print(datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE)
+print(datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE)
+"""
+
+
+def test_a_hub_that_was_away_for_a_moment_is_asked_again(hub, tmp_path):
+    hub.shutdown()
+    hub.server_close()
+    assert hub_server.run_client(AWAY, hub, tmp_path / "home").split() == ["True", "True", "False", "False"]
+
+
 @contextmanager
 def small_disk(path: Path, size: int):
     """A file system of ``size`` bytes at path; gives a function that makes it larger. Skips where none can be had."""

@@ -24,25 +24,12 @@ from rbp_lab.ladder.training import Schedule, batch_rows, train_loop
 from rbp_lab.models import HFModel, LadderModel
 from rbp_lab.models.params import count_parameters
 from rbp_lab.store.layout import TRAINING_FILE, Store
-from tests.sources import MadeUpText
+from tests.sources import MadeUpText, tiny_ladder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CONF = Path(__file__).parents[1] / "conf" / "model"
 # The widths of the shipped ladder, in the order of their names.
 WIDTHS = tuple(yaml.safe_load((CONF / f"{name}.yaml").read_text())["width"] for name in LADDER)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def tiny(store, name="tiny", **changes) -> LadderModel:
-    """A model of two training steps of 2 rows of 16 tokens."""
-    fields = {"width": 16, "vocabulary": 300, "tokens": 64, "context": 16, "batch": 2, **changes}
-    return LadderModel(name=name, directory=str(store / "models" / name), **fields)
 
 
 def leftovers(store) -> list[str]:
@@ -160,7 +147,7 @@ def test_tokenizer_refuses_in_words(tmp_path, size, words):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_dry_run_of_every_size(tmp_path, width):
     """Interrupt, train, find: with two steps of the real model of each width."""
-    model, source = tiny(tmp_path, width=width), MadeUpText()
+    model, source = tiny_ladder(tmp_path, width=width), MadeUpText()
     before = model.build().state_dict()
 
     def interrupt(step, loss, lr, tokens_per_s):
@@ -190,7 +177,7 @@ def test_dry_run_of_every_size(tmp_path, width):
 def test_training_repeats_itself_and_the_seed_matters(tmp_path):
     prints = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        model = tiny(tmp_path, name, seed=seed)
+        model = tiny_ladder(tmp_path, name, seed=seed)
         torch.manual_seed(len(prints))  # the process's own random state must not matter
         train(model, MadeUpText(), tmp_path)
         prints.append(model.open().info.fingerprint)
@@ -198,14 +185,14 @@ def test_training_repeats_itself_and_the_seed_matters(tmp_path):
 
 
 def test_other_settings_text_or_force_train_anew(tmp_path, capsys):
-    train(tiny(tmp_path), MadeUpText(), tmp_path)
+    train(tiny_ladder(tmp_path), MadeUpText(), tmp_path)
     capsys.readouterr()
     for changes, source, force, words in (
         ({}, MadeUpText(), True, "force=true"),
         ({"tokens": 96}, MadeUpText(), False, "trained with tokens=64, not 96"),
         ({"tokens": 96}, MadeUpText(num_documents=24), False, "trained on other text"),
     ):
-        model = tiny(tmp_path, **changes)
+        model = tiny_ladder(tmp_path, **changes)
         assert train(model, source, tmp_path, force=force).trained
         assert words in capsys.readouterr().out
         assert not train(model, source, tmp_path).trained
@@ -213,12 +200,12 @@ def test_other_settings_text_or_force_train_anew(tmp_path, capsys):
 
 
 def test_a_model_trained_otherwise_is_not_measured_by_mistake(tmp_path):
-    train(tiny(tmp_path), MadeUpText(), tmp_path)
+    train(tiny_ladder(tmp_path), MadeUpText(), tmp_path)
     with pytest.raises(LabError, match="trained with width=16, not 24; run: rbp-lab train model=tiny"):
-        tiny(tmp_path, width=24).open()
+        tiny_ladder(tmp_path, width=24).open()
     (tmp_path / "models" / "tiny" / TRAINING_FILE).write_text("{")
     with pytest.raises(LabError, match=r"not JSON; run: rbp-lab train model=tiny .*force=true"):
-        tiny(tmp_path).open()
+        tiny_ladder(tmp_path).open()
 
 
 @pytest.mark.parametrize(
@@ -239,26 +226,26 @@ def test_a_kill_while_saving_leaves_nothing_loadable(tmp_path):
     """SIGKILL between the weights and the end: whatever lies there, the model counts as not trained."""
     code = (
         "import os, signal, sys, pathlib, transformers as t\n"
-        "from tests.test_ladder import tiny, MadeUpText, train\n"
+        "from tests.test_ladder import MadeUpText, tiny_ladder, train\n"
         "store = pathlib.Path(sys.argv[1])\n"
         "save = t.PreTrainedTokenizerFast.save_pretrained\n"
         "def die(self, where, *a, **k):\n"
         "    if '.tiny.' in str(where): os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return save(self, where, *a, **k)\n"
         "t.PreTrainedTokenizerFast.save_pretrained = die\n"
-        "train(tiny(store), MadeUpText(), store)\n"
+        "train(tiny_ladder(store), MadeUpText(), store)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == -9, done.stderr
     assert "tiny" not in leftovers(tmp_path) and len(leftovers(tmp_path)) == 1
-    assert tiny(tmp_path).differs() == "not trained yet"
-    assert train(tiny(tmp_path), MadeUpText(), tmp_path).trained
+    assert tiny_ladder(tmp_path).differs() == "not trained yet"
+    assert train(tiny_ladder(tmp_path), MadeUpText(), tmp_path).trained
 
 
 def test_divergence_is_said(tmp_path):
     rows = np.random.default_rng(0).integers(1, 300, (20, 2, 17))
     with pytest.raises(LabError, match="diverged at step 2 of 20"):
-        train_loop(tiny(tmp_path).build(), rows, dict.fromkeys(rate_rule(16), np.inf), kind_of, Schedule(20, 1))
+        train_loop(tiny_ladder(tmp_path).build(), rows, dict.fromkeys(rate_rule(16), np.inf), kind_of, Schedule(20, 1))
 
 
 def test_held_out_text_and_foreign_models_are_not_trained(tmp_path):
@@ -271,7 +258,7 @@ def test_held_out_text_and_foreign_models_are_not_trained(tmp_path):
             return corpus
 
     with pytest.raises(LabError, match="held-out split"):
-        train(tiny(tmp_path), Source(), tmp_path)
+        train(tiny_ladder(tmp_path), Source(), tmp_path)
     with pytest.raises(LabError, match="model pythia-14m is not trained here"):
         train(HFModel(path="EleutherAI/pythia-14m"), MadeUpText(), tmp_path)
 
@@ -294,11 +281,11 @@ def test_held_out_text_and_foreign_models_are_not_trained(tmp_path):
 )
 def test_settings_out_of_range_are_said(tmp_path, changes, words):
     with pytest.raises(LabError, match=words):
-        tiny(tmp_path, **changes)
+        tiny_ladder(tmp_path, **changes)
 
 
 def test_record_of_a_training_is_readable(tmp_path):
-    outcome = train(tiny(tmp_path), MadeUpText(), tmp_path)
+    outcome = train(tiny_ladder(tmp_path), MadeUpText(), tmp_path)
     record = json.loads((outcome.directory / TRAINING_FILE).read_text())
     assert record == outcome.record and record["training_tokens"] == 64 and len(record["loss"]) == 2
     assert record["settings"]["layers"] == 1 and record["corpus"]["fingerprint"] == MadeUpText().corpus().fingerprint

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from rbp_lab.commands import demo, measure
 from rbp_lab.commands.train import train
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.checkpoint import Checkpoints
 from rbp_lab.ladder.kept import kept_steps
-from rbp_lab.ladder.model import LadderModel, training_key
+from rbp_lab.ladder.model import training_key
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import list_records
-from tests.sources import MadeUpText, measure_config
+from tests.sources import MadeUpText, measure_config, tiny_ladder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS, TEXT = 40, MadeUpText(num_documents=200)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def small(store: Path, **changes) -> LadderModel:
-    fields = {"width": 16, "vocabulary": 300, "tokens": 32 * STEPS, "context": 16, "batch": 2, **changes}
-    return LadderModel(name="small", directory=str(store / "models" / "small"), **fields)
+small = partial(tiny_ladder, name="small", steps=STEPS)
 
 
 def weights(store: Path) -> dict[str, bytes]:

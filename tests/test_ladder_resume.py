@@ -6,6 +6,7 @@ import random
 import signal
 import statistics
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +15,19 @@ import torch
 
 from rbp_lab.commands.train import train
 from rbp_lab.ladder.checkpoint import Checkpoints, alone
-from rbp_lab.ladder.model import LadderModel, training_key
+from rbp_lab.ladder.model import training_key
 from rbp_lab.ladder.rules import kind_of, rate_rule
 from rbp_lab.ladder.training import Schedule, train_loop
 from rbp_lab.store.layout import Store
 from tests import forked
-from tests.sources import MadeUpText
+from tests.sources import MadeUpText, tiny_ladder
 from tests.test_store_atomic import file_size_limit
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 60
 TEXT = MadeUpText(num_documents=200)
+small = partial(tiny_ladder, name="small", steps=STEPS)
 EVERY_STEP = {"seconds": 0.0, "most": np.inf}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def small(store: Path, **changes) -> LadderModel:
-    fields = {"width": 16, "vocabulary": 300, "tokens": 32 * STEPS, "context": 16, "batch": 2, **changes}
-    return LadderModel(name="small", directory=str(store / "models" / "small"), **fields)
 
 
 def result(store: Path) -> tuple[bytes, list[float]]:

@@ -302,6 +302,8 @@ def test_what_all_rows_share_stands_above_the_table():
     assert re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', html) == ["model", "n"]
     few = page("t", [Section("a", "A", "", tables=(ReportTable("T", frame.iloc[:2]),))])
     assert "In every row" not in few and "<td>d_1</td>" in few
+    alike = page("t", [Section("a", "A", "", tables=(ReportTable("T", frame[["data set", "result"]]),))])
+    assert "In every row" not in alike and alike.count("<td>d_1</td>") == 3
 
 
 def test_names_are_printed_as_they_are_and_quantities_with_subscripts():

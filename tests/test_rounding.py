@@ -50,6 +50,12 @@ def test_what_cannot_be_rounded_is_a_sentence(monkeypatch):
     odd.get_output_embeddings = lambda: None
     with pytest.raises(LabError, match=r"int4 needs layers of 32 inputs or a multiple, but layer has 33"):
         round_weights(odd, "int4", "model o")
+    with pytest.raises(LabError, match=r"^model o: it has no output layer of its own to round; .*quantisation=int8$"):
+        round_weights(odd, "int8+head", "model o")
+    away = copy.deepcopy(build_tiny_model("llama"))
+    away.get_output_embeddings().weight = torch.nn.Parameter(away.get_output_embeddings().weight.to("meta"))
+    with pytest.raises(LabError, match=r"slower place .* launch\.placement=single"):
+        round_weights(away, "int8+head", "model a")
     monkeypatch.setitem(sys.modules, "torchao", None)
     with pytest.raises(LabError, match=r"needs torchao: pip install 'rbp-lab\[torchao\]'"):
         round_weights(copy.deepcopy(build_tiny_model("llama")), "int8", "model m")

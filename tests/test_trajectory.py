@@ -71,6 +71,11 @@ def test_what_stands_for_checkpoints():
             choose(wanted, [], lambda: there, "r")
     with pytest.raises(LabError, match="r has no checkpoint with a step"):
         choose(3, [], lambda: ["main"], "r")
+    stages = ["stage1-step10-tokens1B", "stage1-step40-tokens4B", "stage2-ingredient1-step7-tokens2B"]
+    assert choose("stage1-*", [], lambda: stages, "r") == stages[:2]
+    for wanted in (2, "*step*"):
+        with pytest.raises(LabError, match=r"several trainings \('stage1', 'stage2-ingredient1'\).*fits one of them"):
+            choose(wanted, [], lambda: stages, "r")
     with pytest.raises(LabError, match="no rising range"):
         listed_out(["step{5..1..1}"])
 

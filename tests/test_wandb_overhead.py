@@ -6,7 +6,6 @@ import time
 import numpy as np
 import psutil
 import pytest
-import torch
 
 from rbp_lab.data.windows import TokenizedCorpus, Windowing, plan_windows
 from rbp_lab.measurement.loop import Watch, measure
@@ -46,16 +45,9 @@ class Ready(Callback):
         shared_client().request("log", []).result(300)
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # so that the loop is one thread, and whatever else is busy is tracking
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.slow
-def test_tracking_costs_less_than_two_percent_of_the_loop(tmp_path, monkeypatch, one_thread):
+@pytest.mark.usefixtures("one_thread")  # so that the loop is one thread, and whatever else is busy is tracking
+def test_tracking_costs_less_than_two_percent_of_the_loop(tmp_path, monkeypatch):
     """Alternating rounds of a ladder model of S ≈ 50k, logging ten times as often as by default.
 
     Asserted: the processor time that tracking itself takes, wherever it takes it, against that of the loop, which other

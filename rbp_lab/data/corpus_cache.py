@@ -13,7 +13,7 @@ from rbp_lab.data.corpus import Corpus
 from rbp_lab.data.spool import SpooledTexts
 from rbp_lab.errors import LabError, note
 from rbp_lab.hub_errors import first_line
-from rbp_lab.store.atomic import AlreadyThere, remove_directory
+from rbp_lab.store.atomic import remove_directory
 from rbp_lab.store.long_arrays import read_long_arrays, write_long_arrays
 
 
@@ -49,17 +49,13 @@ def read_corpus(path: Path, name: str) -> Corpus | None:
 def keep_corpus(path: Path, corpus: Corpus) -> None:
     """Keep a corpus at path, in place of what is there; a note on stderr when that fails, which costs only time."""
     about = {"fingerprint": corpus.fingerprint, "ids": list(corpus.ids), "info": corpus.info}
-    with suppress(OSError):
-        remove_directory(path)
     try:
-        with write_long_arrays(path, {"text": np.uint8, "ends": np.int64}, about) as written:
+        with write_long_arrays(path, {"text": np.uint8, "ends": np.int64}, about, replace=True) as written:
             ends = [0]
             for text in corpus.texts:
                 data = text.encode("utf-8", "surrogatepass")
                 written["text"].append(np.frombuffer(data, np.uint8))
                 ends.append(ends[-1] + len(data))
             written["ends"].append(np.array(ends))
-    except AlreadyThere:
-        return
     except (OSError, LabError) as error:
         note(f"the documents of dataset {corpus.name} cannot be kept in {path}: {first_line(error)}")

@@ -24,7 +24,7 @@ from rbp_lab.data.spool import Spool
 from rbp_lab.data.tables import corpus_from_stream, corpus_from_tables
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError, note_once, shown
-from rbp_lab.hub_errors import explained, quiet
+from rbp_lab.hub_errors import explain, explained, quiet
 from rbp_lab.hub_files import cache_alone_when_unreachable, persistently, sound_files
 
 READ_AT_ONCE = 1000  # rows decoded at a time while only their texts' lengths are needed
@@ -110,10 +110,15 @@ class HubText:
             cache_alone_when_unreachable(),
             sound_files(f"dataset {self.name!r}: {self.path}", self.path, "dataset", lambda: _forget(splits)),
         ):
-            commit = self._commit()
+            commit, why = self._commit()
             kept = None if self.cache is None else Path(self.cache) / self._digest()
             found = None if kept is None else read_corpus(kept, self.name)
             if found is not None and commit in (None, found.info["commit"]):
+                if why:
+                    note_once(
+                        f"dataset {self.name}: the hub does not say which commit is the newest ({why}); the documents "
+                        f"kept of commit {found.info['commit']} are read"
+                    )
                 return found
             corpus = self._choose(commit, splits)
         if kept is not None:
@@ -169,14 +174,17 @@ class HubText:
         tables = [kind(rows, label, f"dataset {self.name!r}, {label}", reader) for label, rows in splits.items()]
         return corpus_from_tables(tables, selection, info, check=reader.check)
 
-    def _commit(self) -> str | None:
-        """The commit that the revision means now, asked once for all splits; None where the hub gives none."""
-        from huggingface_hub import HfApi
+    def _commit(self) -> tuple[str | None, str]:
+        """The commit that the revision means now, asked once for all splits, and "".
+
+        (None, why) where the hub gives none, with no reason where it is not asked.
+        """
+        from huggingface_hub import HfApi, constants
 
         try:
-            return HfApi().dataset_info(self.path, revision=self.revision).sha
-        except Exception:  # loading meets the same obstacle, and reads the copy in the cache or says what is wrong
-            return None
+            return HfApi().dataset_info(self.path, revision=self.revision).sha, ""
+        except Exception as error:  # without kept documents, loading meets the same obstacle and says it
+            return None, "" if constants.HF_HUB_OFFLINE else explain(error)
 
 
 def _commit_of_copy(rows: Any) -> str | None:

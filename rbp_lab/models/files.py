@@ -111,7 +111,7 @@ def weight_files(directory: Path) -> list[Path]:
     ``transformers_weights`` in config.json names another one. Raises LabError when there is none, a shard is missing
     or a safetensors file does not agree with its own header.
     """
-    named = _named_in_config(directory)
+    named = named_in_config(directory)
     for name in [named] if named else [name for pair in WEIGHTS for name in pair]:
         if (directory / name).is_file():
             found = [directory / name, *_shards(directory, name)] if name.endswith(".json") else [directory / name]
@@ -130,7 +130,8 @@ def weight_files(directory: Path) -> list[Path]:
     )
 
 
-def _named_in_config(directory: Path) -> str | None:
+def named_in_config(directory: Path) -> str | None:
+    """The weights that ``transformers_weights`` in config.json names; None where it names none."""
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

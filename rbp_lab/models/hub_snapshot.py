@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rbp_lab.errors import LabError
 from rbp_lab.hub_files import persistently
-from rbp_lab.models.files import ALWAYS, WEIGHTS, weight_files
+from rbp_lab.models.files import ALWAYS, WEIGHTS, named_in_config, weight_files
 
 
 def fetch_small_files(path: str, commit: str) -> None:
@@ -43,25 +43,31 @@ def fetch_weights(path: str, commit: str) -> None:
     with suppress(LabError):
         weight_files(Path(str(config)).parent)
         return
-    _fetch(path, commit, weight_names(list_repo_files(path, revision=commit)))
+    _fetch(path, commit, weights_of(path, commit, list_repo_files(path, revision=commit)))
+
+
+def weights_of(path: str, commit: str, names: Collection[str]) -> list[str]:
+    """Those of a repository's files that ``files.weight_files`` will look for; its config is in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(path, "config.json", revision=commit)
+    named = named_in_config(Path(str(config)).parent)
+    if named is None:
+        pairs = WEIGHTS
+    else:
+        whole = named.removesuffix(".index.json")
+        pairs = ((whole, named if named != whole else f"{named}.index.json"),)
+    for whole, index in pairs:
+        if whole in names:
+            return [whole]
+        if index in names:
+            stem, suffix = os.path.splitext(whole)
+            part = re.compile(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(suffix)}")
+            return [index, *(name for name in names if part.fullmatch(name))]
+    return []
 
 
 def _fetch(path: str, commit: str, names: list[str]) -> None:
     from huggingface_hub import snapshot_download
 
     persistently(lambda: snapshot_download(path, revision=commit, allow_patterns=names))
-
-
-def weight_names(names: Collection[str]) -> list[str]:
-    """Those of a repository's files that transformers loads weights from; see ``files.weight_files``.
-
-    Where none has a name that it looks for, all safetensors files at the top, or else all .bin files.
-    """
-    for whole, index in WEIGHTS:
-        if whole in names:
-            return [whole]
-        if index in names:
-            part = re.compile(r"{}-\d+-of-\d+\{}".format(*os.path.splitext(whole)))
-            return [index, *(name for name in names if part.fullmatch(name))]
-    top = [name for name in names if "/" not in name]
-    return [name for name in top if name.endswith(".safetensors")] or [name for name in top if name.endswith(".bin")]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from rbp_lab.data.windows import TokenBatch
 from rbp_lab.errors import LabError
@@ -100,9 +99,8 @@ def _noise(tokens: torch.Tensor, scored: torch.Tensor, states: torch.Tensor) -> 
 def _in_company(
     states: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], tokens: torch.Tensor, scored: torch.Tensor
 ) -> torch.Tensor:
-    """The states of each row computed in a batch with itself reversed, both a token longer by padding."""
+    """The states of each row computed in a batch with itself reversed."""
     parts = []
     for row, keep in zip(tokens, scored, strict=True):
-        both = F.pad(torch.stack([row, row.flip(0)]), (0, 1))
-        parts.append(states(both, torch.stack([F.pad(keep, (0, 1)), torch.zeros(len(row), dtype=torch.bool)])))
+        parts.append(states(torch.stack([row, row.flip(0)]), torch.stack([keep, torch.zeros_like(keep)])))
     return torch.cat(parts)

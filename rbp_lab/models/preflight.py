@@ -10,7 +10,7 @@ from functools import cache
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 from rbp_lab.hub_files import cache_alone_when_unreachable
-from rbp_lab.models.hub_snapshot import weight_names
+from rbp_lab.models.hub_snapshot import weights_of
 from rbp_lab.models.opening import HEAD
 from rbp_lab.models.source import ModelSource
 from rbp_lab.records import ModelInfo
@@ -117,7 +117,7 @@ def _download(source: ModelSource, info: ModelInfo) -> tuple[int | None, str]:
     except Exception:
         return None, ""  # the files may all be here; loading them says what is wrong
     files = {one.rfilename: one.size for one in found.siblings or []}
-    if weights := weight_names(files):
+    if weights := weights_of(info.path, info.revision, files):
         absent = [
             name for name in weights
             if not isinstance(try_to_load_from_cache(info.path, name, revision=info.revision), str)

@@ -32,8 +32,11 @@ def round_weights(network: nn.Module, kind: str, what: str) -> str:
     """
     with_head, kind = kind.endswith(HEAD), kind.removesuffix(HEAD)
     head = network.get_output_embeddings()
+    if with_head and head is None:
+        raise LabError(f"{what}: it has no output layer of its own to round; choose model.quantisation={kind}")
     every = sum(weight.numel() for weight in network.parameters())
-    if any(m.weight.is_meta for m in _linear(network, head).values()):
+    last = {"the output layer": head} if with_head else {}
+    if any(m.weight.is_meta for m in (_linear(network, head) | last).values()):
         raise LabError(
             f"{what}: weights that lie in a slower place than they are used in cannot be rounded; choose "
             "launch.placement=single"
@@ -45,7 +48,7 @@ def round_weights(network: nn.Module, kind: str, what: str) -> str:
         kinds = ", ".join(sorted({type(m).__name__ for m in others}))
         raise LabError(f"{what}: no layer can be rounded to {kind}, as none is a linear layer ({kinds})")
     rounded = sum(layer.weight.numel() for layer in layers.values())
-    asked = layers | ({"the output layer": head} if with_head else {})
+    asked = layers | last
     odd = next((name for name, m in asked.items() if m.weight.shape[1] % GROUP), None)
     if kind == "int4" and odd is not None:
         raise LabError(

@@ -82,14 +82,27 @@ def choose(wanted: Checkpoints, published: Sequence[str], there: Callable[[], Se
         if not found:
             have = f"; there are {', '.join(stepped[:5])}{' …' if len(stepped) > 5 else ''}" if stepped else ""
             raise LabError(f"model.checkpoints={wanted}: {where} has no such checkpoint with a step in its name{have}")
+        _refuse_several_trainings(wanted, found, where)
         return found
     if wanted < 1:
         raise LabError(f"model.checkpoints must be at least 1; got {wanted}")
     stepped = [label for label in stepped if step_of(label) > 0]
     if not stepped:
         raise LabError(f"model.checkpoints={wanted}: {where} has no checkpoint with a step in its name")
+    _refuse_several_trainings(wanted, stepped, where)
     steps = [step_of(label) for label in stepped]
     return [stepped[steps.index(step)] for step in log_spaced(steps, wanted)]
+
+
+def _refuse_several_trainings(wanted: Checkpoints, labels: Sequence[str], where: str) -> None:
+    """LabError when labels differ in more than steps and tokens: a second stage begins its count anew."""
+    trainings = sorted({_TOKENS.sub("", _STEP.sub("", label)).strip("-_.") for label in labels})
+    if len(trainings) > 1:
+        named = ", ".join(shown(one) for one in trainings[:5]) + (" …" if len(trainings) > 5 else "")
+        raise LabError(
+            f"model.checkpoints={wanted}: {where} has checkpoints of several trainings ({named}), whose steps are not "
+            "those of one; choose a pattern that fits one of them, or names"
+        )
 
 
 def log_spaced(steps: Sequence[int], count: int) -> list[int]:
@@ -158,5 +171,6 @@ def _checkpoint(source: HFModel, label: str) -> HFModel:
         )
     where = {"revision": label}
     if source.is_local:
-        where = {"path": str(local_path(source.path) / label), "name": f"{source.name}@{clean_name(label)}"}
+        path = (local_path(source.path) / label).absolute()
+        where = {"path": str(path), "name": f"{source.name}@{clean_name(label)}"}
     return replace(source, **where, checkpoints=None, published=[], step=step_of(label), training_tokens=tokens)

@@ -152,6 +152,8 @@ def _table(table: ReportTable) -> dict[str, Any]:
         len(frame) >= SHARED_ROWS and kind != "n" and len(set(texts)) == 1
         for kind, texts in zip(kinds, cells, strict=True)
     ]
+    if all(same):
+        same = [False] * len(same)  # rows that are equal in everything are still rows
     shared = [(str(frame.columns[i]), html[i][0]) for i in range(len(same)) if same[i]]
     kept = [i for i in range(len(same)) if not same[i]]
     return {

