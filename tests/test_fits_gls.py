@@ -107,7 +107,14 @@ def test_influence_is_the_delete_one_jackknife(quantity):
     value = np.log if quantity is CE else lambda p: np.log(-np.log(p))
     left = value((numerator.sum() - numerator) / (denominator.sum() - denominator))
     expected = (value(numerator.sum() / denominator.sum()) - left) * np.sqrt((len(left) - 1) / len(left))
-    assert quantity.influence(numerator, denominator) == pytest.approx(expected, rel=0.1, abs=2e-4)
+    assert quantity.influence(numerator, denominator) == pytest.approx(expected, rel=0.1, abs=2e-4)  # linearised
+
+
+def test_deviation_is_that_of_each_document_left_out():
+    numerator, denominator = np.array([9.0, 5, 60, 4]), np.array([10.0, 30, 100, 10])
+    left = (numerator.sum() - numerator) / (denominator.sum() - denominator)
+    expected = (numerator.sum() / denominator.sum() - left) * np.sqrt(3 / 4)
+    assert metrics.ratio_deviation(numerator, denominator) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_large_document_counts_for_more_than_in_the_linear_estimate():

@@ -77,13 +77,13 @@ def test_one_wild_point_moves_huber_less():
 
 @pytest.mark.parametrize(("of_run", "of_point"), [(0.0, 0.01), (0.01, 0.003)])
 def test_intervals_over_trainings_cover(of_run, of_point):
-    """Nominal 95 %, also where the points of a training share an error."""
-    hits, count = dict.fromkeys(TRUE, 0), 20
+    """Nominal 95 %, also where the points of a training share an error; see the benchmarks' RESULTS for more."""
+    hits, count = dict.fromkeys(TRUE, 0), 60
     for seed in range(count):
         found = fit_surface(made(of_run=of_run, of_point=of_point, seed=seed))
         for name, (low, high) in found.intervals.items():
             hits[name] += low <= TRUE[name] <= high
-    assert min(hits.values()) >= 0.8 * count, hits
+    assert min(hits.values()) >= 0.85 * count, hits
 
 
 def test_differences_are_paired_over_trainings():
@@ -131,6 +131,8 @@ def test_least_compute_is_the_minimum_over_all_sizes():
     back = best_for(TRUE, best.operations)
     assert (back.size, back.tokens) == pytest.approx((best.size, best.tokens))
     assert math.isnan(optimum(TRUE, 1.5).size)
+    flat = TRUE | {"A": math.exp(-60), "a": 1e-3}  # where a fit leaves a power that does not fall
+    assert math.isnan(optimum(flat, target).size) and math.isnan(best_for(flat, best.operations).size)
 
 
 def test_the_interval_of_the_least_compute_is_over_trainings():

@@ -124,6 +124,36 @@ def test_one_training_has_a_law_in_tokens_alone(tmp_path):
     assert not (tmp_path / "out" / "law_surface.csv").exists()
 
 
+def test_values_that_rise_with_size_have_no_least_compute(tmp_path):
+    """Larger models are a little worse at equal tokens, as where all are trained too little."""
+    points = trajectories()
+    points["value"] = 4 + 0.05 * np.log(points["size"]) - 0.3 * np.log(points["training_tokens"].astype(float) / 1e5)
+    analysed(tmp_path, points)
+    best = pd.read_csv(tmp_path / "out" / "law_surface_compute.csv")
+    sizes = best["size"].dropna()
+    assert (sizes > 1).all() and (best["tokens"].dropna() > 1).all()
+
+
+def test_what_few_checkpoints_cannot_tell_is_not_counted(tmp_path):
+    """Exact power laws of two families: the later of four checkpoints is no half, and no bend is tested for."""
+    rows = [
+        {"model": f"{family}{i}@step{d}", "family": family, "size": size, "dataset": "d", "metric": "ce", "k": None,
+         "window": 1, "value": 9 * d**-beta, "se_log": np.nan, "n": pd.NA, "key": "", "training_tokens": d,
+         "warmup_tokens": pd.NA}
+        for family, i, size, beta in (("a", 0, 5e4, 0.20), ("a", 1, 9e5, 0.30), ("z", 0, 1e4, 0.10))
+        for d in (10**4, 10**5, 10**6, 10**7)
+    ]  # fmt: skip
+    analyze(validate(pd.DataFrame(rows)), tmp_path / "out", FitChoices(), axis="tokens")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "in 0 of 0 trainings that have 5 checkpoints" in page and "less steep in 0 of 0 that can be halved" in page
+    assert "β = 0.100 for the smallest and 0.300 for the largest" in page
+
+
+def test_papers_are_of_laws_in_size(tmp_path):
+    with pytest.raises(LabError, match="papers=true is of laws in S, and axis=tokens of laws in tokens"):
+        analyze(trajectories(), tmp_path, axis="tokens", papers=True)
+
+
 CSV = """family,model,non_embedding_params,dataset,k,rbp,{columns}
 f,a,1000,d,1,0.5,{one}
 f,b,2000,d,1,0.6,{two}
@@ -136,6 +166,10 @@ def test_published_points_may_carry_tokens_and_operations(tmp_path):
     points = points_from_csv(path)
     assert points["training_tokens"].tolist() == [5, 100] and points["flops"].tolist()[1] == 1.2e6
     assert points["warmup_tokens"][0] == 2 and np.isnan(points["flops"][0])
+    for odd in ("1e300", "1"):
+        path.write_text(CSV.format(columns="flops", one=odd, two="1e9"))
+        with pytest.raises(LabError, match=r"line 2, column 'flops': .* training tokens; expected flops = 6"):
+            points_from_csv(path)
     path.write_text(CSV.format(columns="flops", one="-3", two="1"))
     with pytest.raises(LabError, match=r"line 2, column 'flops': expected a number of at least 1, got '-3'"):
         points_from_csv(path)

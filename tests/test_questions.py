@@ -1,22 +1,24 @@
 """Open questions of the papers: what is told, what is not, and how many would be needed."""
 
+import io
+import math
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.analysis.run import analyze
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
-from rbp_lab.fits.gls import fit_line
+from rbp_lab.fits.gls import LineError
 from rbp_lab.fits.questions import (
     answer,
     families_differ,
     forecast_errors,
-    left_out_errors,
     more,
     of_values,
     paired_errors,
@@ -45,23 +47,41 @@ def test_a_forecast_is_of_each_model_from_all_smaller_ones():
     assert errors["m5"] == pytest.approx(abs(level + slope * np.log(SIZES[5]) - np.log(line(0.1).value[5])))
 
 
-def test_a_model_left_out_is_predicted_by_the_others():
-    points = line(0.2, np.random.default_rng(0).normal(0, 0.05, 8))
-    found = left_out_errors(points)
-    for i, name in enumerate(points.names):
-        x, y = np.delete(np.log(points.x), i), np.delete(np.log(points.value), i)
-        slope, level = np.polyfit(x, y, 1)
-        assert found[name] == pytest.approx(abs(level + slope * np.log(points.x[i]) - np.log(points.value[i])))
+def test_two_axes_that_are_equally_good_are_told_apart_as_often_as_the_level_says():
+    rng, told = np.random.default_rng(4), []
+    for _ in range(600):
+        x = np.log(SIZES) + rng.normal(0, 0.05, (2, 8))  # either axis is the true one with an error
+        value = np.exp(3 - 0.05 * np.log(SIZES) + rng.normal(0, 0.003, 8))
+        names = tuple(map(str, range(8)))
+        errors = [forecast_errors(FitPoints(np.exp(axis), value, names)) for axis in x]
+        told.append(paired_errors(*errors, 0.95, "forecasts").told)
+    assert np.mean(told) == pytest.approx(0.05, abs=0.03)
+
+
+def mean_error(variance, n):
+    """LineError of a mean of n values."""
+    return LineError(np.zeros((1, 1)), np.array([[variance / n]]), math.nan, n - 1.0, variance)
 
 
 def test_the_number_needed_has_the_power_it_promises():
     rng = np.random.default_rng(1)
-    n = more(0.5, 1.0, 0.95, 0.0)
+    n = more(0.5, mean_error(1.0, 4), (1,), 0.95, 4)
     values = rng.normal(0.5, 1.0, (20_000, n))
     t = values.mean(1) / (values.std(1, ddof=1) / np.sqrt(n))
     assert (t > stats.t.ppf(0.975, n - 1)).mean() == pytest.approx(0.8, abs=0.02)
-    assert more(0.5, 1.0, 0.95, 0.0) < more(0.25, 1.0, 0.95, 0.0)
-    assert more(0.5, 1.0, 0.95, 1.0) is None  # a variance that no number of units lessens
+    assert n == more(0.5, mean_error(1.0, 9), (1,), 0.95, 9) < more(0.25, mean_error(1.0, 4), (1,), 0.95, 4)
+    stays = replace(mean_error(1.0, 4), documents=np.array([[1.0]]), freedom_documents=50.0)
+    assert more(0.5, stays, (1,), 0.95, 4) is None  # a variance that no number of these units lessens
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.52, 0.9])
+@pytest.mark.parametrize(("models", "freedom"), [(3, 49.0), (4, 4.0), (6, 1.0), (10, 300.0)])
+def test_more_are_needed_than_there_are(models, freedom, share):
+    """What cannot be told from these units takes more of them, whichever of the two sources carries the variance."""
+    error = LineError(np.array([[share]]), np.array([[1 - share]]), freedom, models - 2.0, 1.0)
+    found = answer(0.99 * error.half((1,), 0.95), error, (1,), 0.95, models, documents=50)
+    assert found.told is False and found.needed_unit == ("documents" if share > 0.5 else "models")
+    assert found.needed is None or found.needed > (50 if share > 0.5 else models)
 
 
 def test_values_are_told_when_their_interval_leaves_out_no_difference():
@@ -78,22 +98,11 @@ def test_families_of_one_exponent_are_told_apart_as_often_as_the_level_says():
     rng, found = np.random.default_rng(2), []
     for _ in range(800):
         noise = rng.normal(0, 0.02, (2, 8))
-        found.append(families_differ(line(0.1, noise[0]), line(0.1, noise[1], start=4.0), None, 0.95, 0).told)
+        found.append(families_differ(line(0.1, noise[0]), line(0.1, noise[1], start=4.0), 0.95).told)
     assert np.mean(found) == pytest.approx(0.05, abs=0.025)
-    apart = families_differ(line(0.15), line(0.1, 1e-3 * rng.normal(size=8), start=4.0), None, 0.95, 0)
+    apart = families_differ(line(0.15), line(0.1, 1e-3 * rng.normal(size=8), start=4.0), 0.95)
     assert apart.told and apart.difference == pytest.approx(0.05, abs=1e-3) and apart.units == 16
-    assert families_differ(line(0.1), line(0.1, sizes=SIZES[:2]), None, 0.95, 0).message
-
-
-def test_documents_are_needed_where_they_carry_the_variance():
-    design = np.column_stack([np.ones(8), np.log(SIZES) - np.log(SIZES).mean()])
-    points = line(0.1, 1e-6 * np.random.default_rng(3).normal(size=8))
-    _, alone = fit_line(design, np.log(points.value))
-    by_documents = replace(alone, documents=np.diag([1.0, 1.0]), freedom_documents=49.0)
-    asked = answer(0.5, by_documents, (0, 1), 0.95, 8, documents=50)
-    assert asked.told is False and asked.needed_unit == "documents" and asked.needed > 50
-    by_models = replace(alone, residuals=np.diag([1.0, 1.0]))
-    assert answer(0.5, by_models, (0, 1), 0.95, 8, documents=50).needed_unit == "models"
+    assert families_differ(line(0.1), line(0.1, sizes=SIZES[:2]), 0.95).message
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +141,10 @@ def test_values_without_runs_answer_what_they_can(runs):
 
 def test_an_analysis_fits_only_the_laws_that_are_named(runs, tmp_path):
     points = points_from_records(runs, [1, 10])
-    analyze(points, tmp_path, FitChoices(only=["questions"]), records=runs)
+    for _ in range(2):  # found again, it answers again
+        console = Console(file=io.StringIO(), width=300)
+        analyze(points, tmp_path, FitChoices(only=["questions"]), records=runs, console=console)
+        assert console.file.getvalue().count("ladder on stdlib: ") == 4
     assert sorted(p.name for p in tmp_path.glob("law_*.csv")) == ["law_questions.csv"]
     table = pd.read_csv(tmp_path / "law_questions.csv")
     assert len(table) == 4 and table["answer"].notna().all()

@@ -91,6 +91,11 @@ def _csv_row(path: Path, line: int, row: dict[str, str], size: str, published: b
     tokens = whole("training_tokens", 0) if optional("training_tokens") else pd.NA
     if tokens is pd.NA and not math.isnan(flops):
         tokens = round(flops / (OPERATIONS * length))
+        if not 1 <= tokens <= LARGEST_WHOLE:
+            raise LabError(
+                f"{path}, line {line}, column 'flops': {row['flops']!r} of a model of size {length:g} are {tokens:g} "
+                "training tokens; expected flops = 6·size·tokens"
+            )
     return {
         "model": text("model"), "family": text("family"), "dataset": text("dataset"), "metric": metric,
         "size": length, "k": whole("k") if QUANTITIES[metric].of_k else pd.NA,

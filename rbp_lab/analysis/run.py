@@ -83,6 +83,10 @@ def analyze(
     if points.empty:
         raise LabError("there are no points to analyse")
     out, along = Path(out_dir), axis != "size"
+    if papers and along:
+        raise LabError(f"papers=true is of laws in S, and axis={axis} of laws in tokens; give one of the two")
+    every = TOKEN_LAWS[axis] if along else LAWS
+    chosen = _only(every if along or fit.laws else POWER_LAWS, fit.only)
     points = points if along else with_sizes(points, fit.least_sizes)
     fits = (
         fit_along(points, fit.least_tokens, fit.confidence, records) if along
@@ -94,10 +98,9 @@ def analyze(
     digest = _digest(points, records, fit, size, papers, source, axis)
     files = _found(out, digest)
     fresh = not files
-    chosen = _only(TOKEN_LAWS[axis] if along else LAWS if fit.laws else POWER_LAWS, fit.only)
     compared = [law for law in LAWS if law in PAPER_LAWS] if papers else []
-    every = TOKEN_LAWS[axis] if along else LAWS
-    results = compute([law for law in every if law in compared or (fresh and law in chosen)], inputs)
+    told = [law for law in chosen if law is questions and fit.only]  # its sentences are printed
+    results = compute([law for law in every if law in compared or law in told or (fresh and law in chosen)], inputs)
     beside = against_papers(inputs, results) if papers else None
     if fresh:
         earlier = _manifest(out)["files"]
@@ -113,8 +116,9 @@ def analyze(
         bits = results.get(vocabularies.name) or vocabularies.compute(inputs)
         printed = shown_of(fits, shown) if along else fits
         show(console, points, printed, shown, bits.tables.get("bits_per_byte"), f"{vocabularies.NOT_COMPARABLE}:")
-        for line in results[questions.name].lines() if questions.name in fit.only and questions.name in results else ():
-            print_line(console, line)
+        for law in told:
+            for line in results[law.name].lines():
+                print_line(console, line)
         if beside is not None:
             show_papers(console, beside.comparisons, beside.lines)
         figures = [f for f in files if fit.formats and f.suffix == f".{fit.formats[0]}"]

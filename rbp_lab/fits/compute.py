@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+LARGEST_LOG = 600.0  # e to that is a float still
 OPERATIONS = 6.0  # of a parameter and token: two forwards, four backwards (arXiv 2001.08361, section 2.1)
 
 
@@ -33,17 +34,21 @@ def optimum(params: Mapping[str, float], target: float) -> Optimum:
     a, b, rest = params["a"], params["b"], target - params.get("E", 0.0)
     if not rest > 0:
         return UNREACHABLE
-    try:
-        return Optimum(
-            (params["A"] * (a + b) / (rest * b)) ** (1 / a), (params["B"] * (a + b) / (rest * a)) ** (1 / b)
-        )
-    except OverflowError:
-        return UNREACHABLE
+    size = (math.log(params["A"]) + math.log((a + b) / (rest * b))) / a
+    tokens = (math.log(params["B"]) + math.log((a + b) / (rest * a))) / b
+    return _from_logs(size, tokens)
 
 
 def best_for(params: Mapping[str, float], operations: float) -> Optimum:
     """The N and D of least value with 6·N·D = operations: N = G·(C/6)^(b/(a + b)), G = (a·A/(b·B))^(1/(a + b))."""
     a, b = params["a"], params["b"]
-    share = operations / OPERATIONS
-    size = (a * params["A"] / (b * params["B"])) ** (1 / (a + b)) * share ** (b / (a + b))
-    return Optimum(size, share / size)
+    share = math.log(operations / OPERATIONS)
+    size = (math.log(a / b) + math.log(params["A"]) - math.log(params["B"]) + b * share) / (a + b)
+    return _from_logs(size, share - size)
+
+
+def _from_logs(size: float, tokens: float) -> Optimum:
+    """Of ln N and ln D; NaN for less than a parameter or a token, or no float: a power that is flat has no optimum."""
+    if min(size, tokens) < 0 or size + tokens > LARGEST_LOG:
+        return UNREACHABLE
+    return Optimum(math.exp(size), math.exp(tokens))

@@ -10,8 +10,8 @@ documents add to each model by itself, tr(M·V)/(n − p) on average, with M the
 along the columns of X, beyond that average, is added from the documents. With V alike in all directions nothing is
 left and the interval is Student's with n − p degrees of freedom, as with V = 0; with V along S the documents' part
 dominates, with the degrees of freedom of documents. In between neither variance is known (the problem of Behrens and
-Fisher): Welch and Satterthwaite's quantile covers down to .92 for 4 models, Cochran and Cox's up to .97; their mean
-is taken, which covers .94 to .965. tests/coverage/RESULTS.md holds what the whole covers.
+Fisher): Welch and Satterthwaite's quantile is rather short where models are few, Cochran and Cox's rather long; their
+mean is taken. tests/coverage/RESULTS.md holds what it covers.
 
 Legend: n models, p columns of X, G documents.
 """

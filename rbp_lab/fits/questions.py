@@ -6,13 +6,14 @@ Legend: n models of a family, G documents.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
-from rbp_lab.fits.gls import DocumentErrors, LineError, fit_line
+from rbp_lab.fits.gls import LineError, beside, fit_line
 from rbp_lab.fits.power import why_not
 from rbp_lab.fits.result import FitPoints
 
@@ -45,23 +46,47 @@ class Answer:
 
 
 def answer(
-    difference: float, error: LineError, gradient: Sequence[float], confidence: float, models: int, documents: int
-) -> Answer:
-    """That of a fitted line. documents: G behind ``error``, 0 when unknown.
+    difference: float, error: LineError, gradient: Sequence[float], confidence: float, units: int, documents: int = 0,
+    unit: str = "models",
+) -> Answer:  # fmt: skip
+    """That of a fitted line, or of a mean. documents: G behind ``error``, 0 when unknown.
 
-    Needed are more models over the same sizes where the residuals carry most of the variance, else more documents.
+    Needed are more units alike where the residuals carry most of the variance, else more documents.
     """
     half = error.half(gradient, confidence)
-    g = np.asarray(gradient, np.float64)
-    by_documents, by_models = float(g @ error.documents @ g), float(g @ error.residuals @ g)
-    needed, unit = None, "models"
+    needed, of = None, unit
     if abs(difference) <= half:
-        if by_documents > by_models and documents:
-            needed, unit = more(difference, by_documents * documents, confidence, by_models), "documents"
+        g = np.asarray(gradient, np.float64)
+        by_documents = bool(documents) and float(g @ error.documents @ g) > float(g @ error.residuals @ g)
+        present, of = (documents, "documents") if by_documents else (units, unit)
+        needed = more(difference, error, gradient, confidence, present, by_documents)
+    return Answer(difference, difference - half, difference + half, units, unit, needed, of)
+
+
+def more(
+    difference: float, error: LineError, gradient: Sequence[float], confidence: float, present: int,
+    by_documents: bool = False,
+) -> int | None:  # fmt: skip
+    """The least number of units, more than ``present``, with which ``difference`` is told with POWER.
+
+    With c times as many units as are behind ``error``, their part of its covariance is divided by c, and its degrees of
+    freedom grow with them; the other part stays. by_documents: the units are documents. None above MOST_NEEDED.
+    """
+
+    def enough(count: int) -> bool:
+        times = count / present
+        if by_documents:
+            freedom = times * (error.freedom_documents + 1) - 1
+            then = replace(error, documents=error.documents / times, freedom_documents=freedom)
         else:
-            parameters = models - round(error.freedom_residuals)
-            needed = more(difference, by_models * models, confidence, by_documents, parameters)
-    return Answer(difference, difference - half, difference + half, models, "models", needed, unit)
+            freedom = error.freedom_residuals + count - present
+            then = replace(error, residuals=error.residuals / times, freedom_residuals=freedom)
+        variance, freedom = then.variance(gradient)
+        reach = then.critical(gradient, confidence) + float(stats.t.ppf(POWER, freedom))
+        return reach * math.sqrt(variance) <= abs(difference)
+
+    count = bisect_left(range(MOST_NEEDED + 1), True, lo=present + 1, key=enough)
+    return count if count <= MOST_NEEDED else None
 
 
 def of_values(values: Sequence[float], confidence: float, unit: str) -> Answer:
@@ -69,23 +94,9 @@ def of_values(values: Sequence[float], confidence: float, unit: str) -> Answer:
     x = np.asarray(values, np.float64)
     if len(x) < LEAST_TARGETS:
         return Answer(units=len(x), unit=unit, message=f"at least {LEAST_TARGETS} {unit} are needed; got {len(x)}")
-    variance = float(x.var(ddof=1))
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(x) - 1)) * math.sqrt(variance / len(x))
-    mean = float(x.mean())
-    needed = more(mean, variance, confidence, 0.0, 1) if abs(mean) <= half else None
-    return Answer(mean, mean - half, mean + half, len(x), unit, needed, unit)
-
-
-def more(difference: float, per_unit: float, confidence: float, fixed: float, parameters: int = 1) -> int | None:
-    """The least number of units with which ``difference`` is told with POWER, None when it is more than MOST_NEEDED.
-
-    per_unit: variance of the difference times the number of units; fixed: variance that more units do not lessen.
-    """
-    counts = np.arange(parameters + 1, MOST_NEEDED + 1)
-    freedom = counts - parameters
-    t = stats.t.ppf(0.5 + confidence / 2, freedom) + stats.t.ppf(POWER, freedom)
-    enough = t * np.sqrt(per_unit / counts + fixed) <= abs(difference)
-    return int(counts[np.argmax(enough)]) if enough.any() else None
+    variance = np.array([[x.var(ddof=1) / len(x)]])
+    error = LineError(np.zeros((1, 1)), variance, math.nan, len(x) - 1.0, float(x.var(ddof=1)))
+    return answer(float(x.mean()), error, (1,), confidence, len(x), unit=unit)
 
 
 def forecast_errors(points: FitPoints, least: int = 3) -> dict[str, float]:
@@ -101,33 +112,17 @@ def forecast_errors(points: FitPoints, least: int = 3) -> dict[str, float]:
     return errors
 
 
-def left_out_errors(points: FitPoints) -> dict[str, float]:
-    """|ln prediction − ln value| of each model from the line through all others; by model."""
-    x, y = np.log(points.x), np.log(points.value)
-    basis, _ = np.linalg.qr(np.column_stack([np.ones(len(x)), x - x.mean()]))
-    residual = y - basis @ (basis.T @ y)
-    leverage = (basis**2).sum(axis=1)
-    return {
-        name: abs(r) / (1 - h) for name, r, h in zip(points.names, residual.tolist(), leverage.tolist(), strict=True)
-        if h < 1 - 1e-12
-    }  # fmt: skip
-
-
 def paired_errors(first: dict[str, float], second: dict[str, float], confidence: float, unit: str) -> Answer:
     """Mean of first − second over the models that both have, as a share (0.01 is 1 %)."""
     return of_values([first[name] - second[name] for name in first if name in second], confidence, unit)
 
 
-def families_differ(
-    first: FitPoints, second: FitPoints, errors: DocumentErrors | None, confidence: float, documents: int
-) -> Answer:
-    """α of one family minus α of another on the same documents: one fit with a line each and one scatter.
-
-    errors: of documents in ln value of the models of both, first then second.
-    """
+def families_differ(first: FitPoints, second: FitPoints, confidence: float) -> Answer:
+    """α of one family minus α of another on the same data set: one fit with a line each and one scatter."""
     for points in (first, second):
         if why := why_not(points):
             return Answer(units=len(first) + len(second), message=why)
+    errors = beside(first.errors, second.errors)
     x = [np.log(points.x) for points in (first, second)]
     design = np.zeros((len(x[0]) + len(x[1]), 4))
     for i, mine in enumerate(x):
@@ -135,5 +130,5 @@ def families_differ(
         design[rows, 2 * i] = 1
         design[rows, 2 * i + 1] = mine - mine.mean()
     beta, error = fit_line(design, np.log(np.concatenate([first.value, second.value])), errors)
-    gradient = (0, -1, 0, 1)
-    return answer(float(beta[3] - beta[1]), error, gradient, confidence, len(design), documents)
+    documents = 0 if errors is None else len(errors.ids)
+    return answer(float(beta[3] - beta[1]), error, (0, -1, 0, 1), confidence, len(design), documents)

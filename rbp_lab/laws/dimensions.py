@@ -9,7 +9,6 @@ from itertools import combinations
 import pandas as pd
 
 from rbp_lab.dimensions import Dimension, without_dimension
-from rbp_lab.fits.gls import beside
 from rbp_lab.fits.paired import ExponentDifference, exponent_difference
 from rbp_lab.fits.questions import families_differ
 from rbp_lab.fits.result import POOLED, FitResult
@@ -94,8 +93,7 @@ def _difference(kind: str, a: Cell, b: Cell) -> ExponentDifference:
 
 def _of_families(a: FitResult, b: FitResult) -> ExponentDifference:
     """α of one family minus α of another that has no model of it, on the same documents."""
-    errors = beside(a.points.errors, b.points.errors)
-    found = families_differ(a.points, b.points, errors, a.confidence, 0 if errors is None else len(errors.ids))
+    found = families_differ(a.points, b.points, a.confidence)
     return ExponentDifference(
         str(a.label), str(b.label), found.difference, found.low, found.high, found.units, a.confidence,
         found.message or "fitted",

@@ -22,7 +22,8 @@ TOP = 5  # documents that are listed
 # Why a point takes no part in a law, by code.
 REASONS = {
     "earlier_checkpoint": "of the checkpoints of one size only the longest trained takes part",
-    "never_missed": "every token (window) was a hit: −log 1 = 0 has no logarithm; the law is fitted to counts",
+    "never_missed": "every token (window) was a hit: −log 1 = 0 has no logarithm, and the law of this quantity is "
+    "refused; with runs, that of −log RBP_k is fitted to counts as well",
     "never_hit": "no window was a hit: the value is only a bound, and the law of this quantity is refused",
 }
 ODD = {

@@ -11,7 +11,7 @@ import pandas as pd
 
 from rbp_lab import metrics
 from rbp_lab.fits.power import why_not
-from rbp_lab.fits.questions import Answer, answer, families_differ, forecast_errors, left_out_errors, paired_errors
+from rbp_lab.fits.questions import Answer, answer, families_differ, forecast_errors, paired_errors
 from rbp_lab.fits.result import FitPoints, FitResult
 from rbp_lab.laws import emergence, paired
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, families
@@ -118,7 +118,7 @@ def _independent(inputs: Inputs) -> Iterator[Answered]:
 
 
 def _axis(inputs: Inputs) -> Iterator[Answered]:
-    """|error| of models left out with S minus that with the total, of the law of cross-entropy."""
+    """|error of the forecast| with S minus that with the total, of cross-entropy, from the smaller models."""
     for dataset, family, mine in families(inputs.runs if inputs.records else ()):
         values = [metrics.cross_entropy(r.stats) for r in mine]
         by_axis = [
@@ -128,10 +128,10 @@ def _axis(inputs: Inputs) -> Iterator[Answered]:
         if why := next((why for why in map(why_not, by_axis) if why), None):
             given = Answer(units=len(mine), message=why)
         else:
-            given = paired_errors(*map(left_out_errors, by_axis), inputs.confidence, "models")
+            given = paired_errors(*map(forecast_errors, by_axis), inputs.confidence, "forecasts")
         yield Answered(AXIS, dataset, family, given, _sentence(
-            given, "The total: a model left out is missed by {} less",
-            "S: a model left out is missed by {} less", share=True,
+            given, "The total: the next larger model is missed by {} less",
+            "S: the next larger model is missed by {} less", share=True,
         ))  # fmt: skip
 
 
@@ -142,10 +142,7 @@ def _shared(inputs: Inputs) -> Iterator[Answered]:
         for a, b in combinations(mine, 2):
             if inputs.told_apart(a.label) != inputs.told_apart(b.label):
                 continue  # the same models at another precision, perhaps: laws.dimensions compares those
-            names = (*a.points.names, *b.points.names)
-            effects = inputs.effects.get(dataset)
-            errors = None if effects is None else effects.of(a.label, names)
-            given = families_differ(a.points, b.points, errors, inputs.confidence, _documents(a, b))
+            given = families_differ(a.points, b.points, inputs.confidence)
             yield Answered(SHARED, dataset, f"{a.label.family} and {b.label.family}", given, _sentence(
                 given, "No: that of the first is smaller by {}", "No: that of the first is larger by {}",
             ))  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rbp_lab.figures.tokens import curves_figure, surface_figure
-from rbp_lab.fits.compute import best_for, optimum
+from rbp_lab.fits.compute import Optimum, best_for, optimum
 from rbp_lab.fits.result import Label
 from rbp_lab.fits.tokens import FORMS, FULL, Surface, SurfacePoints, fit_surface
 from rbp_lab.laws.base import Inputs, LawResult, draw
@@ -88,7 +88,8 @@ def _optima(surfaces: dict[Label, dict[str, Surface]]) -> pd.DataFrame:
     for label, found in surfaces.items():
         fit = found[FULL]
         at = int(np.argmin(fit.points.value))
-        target, used = float(fit.points.value[at]), 6.0 * float(fit.points.size[at] * fit.points.tokens[at])
+        target = float(fit.points.value[at])
+        used = Optimum(float(fit.points.size[at]), float(fit.points.tokens[at])).operations
         best = optimum(fit.params, target)
         row = {
             "dataset": label.dataset, "family": label.family, "metric": label.metric, "k": label.k,

@@ -18,6 +18,7 @@ from rbp_lab.text import interval, number, percent, si
 
 name = "tokens"
 needs_runs = ""
+LEAST_FOR_HALVES, LEAST_FOR_A_BEND = 6, 5  # checkpoints of a training
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,7 +37,10 @@ def compute(inputs: Inputs) -> Tokens:
     """Beside the power laws in D of ``inputs.fits``: other forms, and the later half of every training."""
     shown = shown_of(inputs.fits, inputs.shown)
     forms = {fit.label: compare(fit, ("power_constant",)) for fit in shown}
-    late = {fit.label: fit_power(_later_half(fit), fit.label, inputs.confidence) for fit in shown}
+    late = {
+        fit.label: fit_power(fit.points.of(fit.points.names[fit.n // 2 :]), fit.label, inputs.confidence)
+        for fit in shown if fit.n >= LEAST_FOR_HALVES
+    }  # fmt: skip
     left_out = checkpoints(inputs.points, inputs.choices.least_tokens)
     tables = {
         "tokens_checkpoints": left_out,
@@ -50,11 +54,6 @@ def compute(inputs: Inputs) -> Tokens:
     return Tokens(
         inputs=inputs, tables=tables, over_documents=bool(inputs.records), left_out=left_out, forms=forms, late=late
     )
-
-
-def _later_half(fit: FitResult):
-    names = fit.points.names  # sorted by tokens
-    return fit.points.of(names[len(names) // 2 :] if len(names) >= 6 else names)
 
 
 def section(result: Tokens) -> Section:
@@ -88,12 +87,13 @@ def section(result: Tokens) -> Section:
 def _exponents(result: Tokens, shown: list[FitResult]) -> ReportTable:
     rows = []
     for f in shown:
-        late, form = result.late[f.label], result.forms[f.label]
+        late, form = result.late.get(f.label), result.forms[f.label]
         size = result.left_out.loc[result.left_out["training"] == f.label.training, "size"].iloc[0]
         rows.append({
             "data set": f.label.dataset, "model": f.label.training, "S": size, "quantity": f.label.quantity, "n": f.n,
             "β": interval(f.params["alpha"], *f.intervals["alpha"]) if f.ok else None,
-            "β, later half": interval(late.params["alpha"], *late.intervals["alpha"]) if late.ok else None, "R²": f.r2,
+            "β, later half": interval(late.params["alpha"], *late.intervals["alpha"]) if late and late.ok else None,
+            "R²": f.r2,
             "RMSE %": f.rmse_percent, "last left out %": f.leave_largest_out,
             "floor E ≤, % of smallest": 100 * form.floor.share if form.floor and form.floor.share < math.inf else None,
             "form": form.verdict, "warnings": ", ".join(f.warnings), "fit": "ok" if f.ok else f.status,
@@ -119,19 +119,22 @@ def _answers(result: Tokens, shown: list[FitResult]) -> list[str]:
         fitted = [f for f in fits if f.ok]
         if not fitted:
             continue
+        size = dict(zip(result.left_out["training"], result.left_out["size"], strict=True))
+        fitted.sort(key=lambda f: size[f.label.training])
         betas = [f.params["alpha"] for f in fitted]
-        straight = sum(f.n >= 5 and "curvature" not in f.warnings for f in fitted)
-        late = [result.late[f.label] for f in fitted]
-        slower = sum(m.ok and m.params["alpha"] < f.params["alpha"] for f, m in zip(fitted, late, strict=True))
+        bends = ["curvature" in f.warnings for f in fitted if f.n >= LEAST_FOR_A_BEND]
+        late = [(f, m) for f in fitted if (m := result.late.get(f.label)) is not None and m.ok]
+        slower = sum(m.params["alpha"] < f.params["alpha"] for f, m in late)
         if len(fitted) == 1:
             notes.append(f"{quantity} on {dataset}: β = {number(betas[0], 3)}.")
             continue
         notes.append(
-            f"{quantity} on {dataset} falls as a power of tokens, without a bend at the 5 % level, in {straight} of "
-            f"{len(fitted)} trainings: β = {number(betas[0], 3)} for the smallest and {number(betas[-1], 3)} for the "
+            f"{quantity} on {dataset} falls as a power of tokens, without a bend at the 5 % level, in "
+            f"{bends.count(False)} of {len(bends)} trainings that have {LEAST_FOR_A_BEND} checkpoints: "
+            f"β = {number(betas[0], 3)} for the smallest and {number(betas[-1], 3)} for the "
             f"largest, from {number(min(betas), 3)} to {number(max(betas), 3)} in all; RMSE at most "
             f"{number(max(f.rmse_percent for f in fitted), 1)} %; the later half alone is less steep in {slower} of "
-            f"{len(fitted)}."
+            f"{len(late)} that can be halved."
         )
     if len(out):
         reasons = out["left_out"].str.partition(":")[0].value_counts()
