@@ -168,7 +168,7 @@ def test_a_law_says_what_its_interval_counts():
     plain, full = fit_power(FitPoints(sizes, value, names)), fit_power(FitPoints(sizes, value, names, errors=known))
     assert plain.params == full.params and plain.r2 == full.r2
     assert full.least_squares["alpha"] == pytest.approx(plain.intervals["alpha"])
-    assert (plain.method, full.method) == (METHOD, METHOD_WITH_DOCUMENTS)
+    assert (plain.method, full.method) == tuple(m.format(axis="S") for m in (METHOD, METHOD_WITH_DOCUMENTS))
     assert plain.document_share is None and 0 <= full.document_share <= 1
     row = full.to_frame().iloc[0]
     assert (row["alpha_least_squares_low"], row["alpha_least_squares_high"]) == full.least_squares["alpha"]
@@ -191,8 +191,8 @@ def test_fits_of_runs_count_documents_and_fits_of_values_do_not():
     records = ladder(5)
     points = points_from_records(records, [1, 10])
     with_runs, without = fit_all(points, records=records), fit_all(points)
-    assert all(f.document_share is not None and f.method == METHOD_WITH_DOCUMENTS for f in with_runs)
-    assert all(f.document_share is None and f.method == METHOD for f in without)
+    assert all(f.document_share is not None and f.method == METHOD_WITH_DOCUMENTS.format(axis="S") for f in with_runs)
+    assert all(f.document_share is None and f.method == METHOD.format(axis="S") for f in without)
 
 
 def along_s(law, tilt):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from rbp_lab.fits.documents import DocumentEffects
+from rbp_lab.fits.documents import effects_by_dataset
 from rbp_lab.fits.influence import few_documents, sensitivity_warnings
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import POOLED, FitResult, Label
@@ -35,7 +35,7 @@ def fit_all(
         if record.model.name in last:
             runs.setdefault((record.dataset.name, record.model.family), []).append(record)
             on[record.dataset.name].append(record)
-    effects = {dataset: DocumentEffects(mine) for dataset, mine in on.items()}
+    effects = effects_by_dataset(record for mine in on.values() for record in mine)
     fits = []
     for dataset in sorted(points["dataset"].unique()):
         here = points[points["dataset"] == dataset]

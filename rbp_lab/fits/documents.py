@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -11,6 +11,14 @@ from rbp_lab.fits.gls import DocumentErrors
 from rbp_lab.fits.result import FitPoints, Label
 from rbp_lab.quantities import QUANTITIES
 from rbp_lab.records import RunRecord
+
+
+def effects_by_dataset(records: Iterable[RunRecord]) -> dict[str, DocumentEffects]:
+    """What the documents of each data set do to the values of its runs."""
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(record.dataset.name, []).append(record)
+    return {dataset: DocumentEffects(mine) for dataset, mine in groups.items()}
 
 
 class DocumentEffects:

@@ -11,10 +11,10 @@ from rbp_lab.fits.gls import LineError, fit_line
 from rbp_lab.fits.result import AXES, FEW_MODELS, NO_LABEL, NOT_FALLING, FitPoints, FitResult, Label, refused
 from rbp_lab.text import significant
 
-METHOD = "least squares of log10 value on log10 S, t(n−2) interval of the residuals"
+METHOD = "least squares of log10 value on log10 {axis}, t(n−2) interval of the residuals"
 METHOD_WITH_DOCUMENTS = (
-    "least squares of log10 value on log10 S; interval from the errors of documents, common to the models, and from "
-    "the residuals (fits/gls.py)"
+    "least squares of log10 value on log10 {axis}; interval from the errors of documents, common to the models, and "
+    "from the residuals (fits/gls.py)"
 )
 
 
@@ -67,7 +67,7 @@ def fit_power(points: FitPoints, label: Label = NO_LABEL, confidence: float = 0.
     return FitResult(
         form="power", points=points, status="ok", message="fitted", label=label, confidence=confidence, dof=dof,
         params={"alpha": alpha, "log_a": log_a}, covariance=error.covariance, error=error,
-        method=METHOD if points.errors is None else METHOD_WITH_DOCUMENTS,
+        method=(METHOD if points.errors is None else METHOD_WITH_DOCUMENTS).format(axis=points.axis),
         intervals=intervals, r2=1 - float(residual @ residual) / total, r2_space="log10-log10",
         rmse_percent=100 * math.sqrt(float(residual @ residual) / n), aicc=aicc(residual, 2),
         leave_largest_out=_leave_largest_out(points), warnings=(*_warnings(points), *not_falling(intervals["alpha"])),

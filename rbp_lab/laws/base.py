@@ -16,7 +16,7 @@ import pandas as pd
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.dimensions import Dimension
 from rbp_lab.figures.style import FamilyStyle, family_styles
-from rbp_lab.fits.documents import DocumentEffects
+from rbp_lab.fits.documents import DocumentEffects, effects_by_dataset
 from rbp_lab.fits.fit import Comparison, compare
 from rbp_lab.fits.influence import few_documents
 from rbp_lab.fits.result import FitResult, Label
@@ -83,10 +83,7 @@ class Inputs:
     @cached_property
     def effects(self) -> dict[str, DocumentEffects]:
         """What the documents of each data set do to the values of ``runs``."""
-        groups: dict[str, list[RunRecord]] = {}
-        for record in self.runs if self.records else ():
-            groups.setdefault(record.dataset.name, []).append(record)
-        return {dataset: DocumentEffects(mine) for dataset, mine in groups.items()}
+        return effects_by_dataset(self.runs if self.records else ())
 
     def told_apart(self, label: Label) -> Dimension:
         """What tells the runs behind a law of one family apart from others."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from rbp_lab.fits.documents import DocumentEffects
+from rbp_lab.fits.documents import effects_by_dataset
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, FitResult, Label
 from rbp_lab.records import RunRecord
@@ -70,11 +70,7 @@ def fit_along(
     In the order of ``order``. Labels carry the training. records: the runs behind the points, when there are: intervals
     then count the errors of documents.
     """
-    fits = []
-    groups: dict[str, list[RunRecord]] = {}
-    for record in records:
-        groups.setdefault(record.dataset.name, []).append(record)
-    effects = {dataset: DocumentEffects(mine) for dataset, mine in groups.items()}
+    fits, effects = [], effects_by_dataset(records)
     for dataset, _, label, rows in quantities(points, checkpoints(points, least_tokens)):
         for training, mine in rows.groupby("training"):
             along = FitPoints(
@@ -83,7 +79,6 @@ def fit_along(
             )  # fmt: skip
             along = effects[dataset].with_errors(along, label) if dataset in effects else along
             fit = fit_power(along, replace(label, training=training), confidence)
-            fit = replace(fit, method=fit.method.replace("log10 S", "log10 D"))
             fits.append((order(label, mine["size"].iloc[0]), fit))
     return tuple(fit for _, fit in sorted(fits, key=lambda pair: pair[0]))
 

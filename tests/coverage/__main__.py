@@ -21,32 +21,32 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def line(cells: list[str], found: dict[str, float]) -> str:
+def line(cells: list[str], found: dict[str, float], replicates: int) -> str:
     """One row of the table."""
     values = ["" if np.isnan(found.get(c, np.nan)) else f"{found[c]:.3f}".lstrip("0") for c in COLUMNS]
-    return "| " + " | ".join([*cells, *values]) + " |"
+    return "| " + " | ".join([*cells, *values, f"{replicates:,}"]) + " |"
 
 
 def main(arguments: list[str]) -> None:
     """Print the table."""
     given = {"replicates": "2000", "documents": "20,100,1000"} | dict(a.split("=", 1) for a in arguments)
     replicates = int(given["replicates"])
-    print("| error | documents | models | scatter | " + " | ".join(COLUMNS) + " |")
-    print("|---" * (4 + len(COLUMNS)) + "|", flush=True)
+    print("| error | documents | models | scatter | " + " | ".join([*COLUMNS, "replicates"]) + " |")
+    print("|---" * (5 + len(COLUMNS)) + "|", flush=True)
     if "store" in given:
         runs = Runs(list(list_records(given["store"])))
         for redraw, scatter in ((True, "drawn anew"), (False, "these models")):
             rng = np.random.default_rng(20261130)
             found = share_inside([runs.replicate(rng, redraw) for _ in range(replicates)])
             cells = ["resampled", str(len(runs.sums["ce"][0])), str(len(runs.sizes)), scatter]
-            print(line(cells, found), flush=True)
+            print(line(cells, found, replicates), flush=True)
         return
     for documents, models, error in itertools.product(
         map(int, given["documents"].split(",")), SIZES, ("coherent", "exchangeable")
     ):
         for scatter in (0.02, 0.0) if models in (4, 10) and documents == 100 else (0.02,):
             found = coverage(World(documents, models, error, scatter), replicates)
-            print(line([error, str(documents), str(models), f"{100 * scatter:g} %"], found), flush=True)
+            print(line([error, str(documents), str(models), f"{100 * scatter:g} %"], found, replicates), flush=True)
 
 
 if __name__ == "__main__":
