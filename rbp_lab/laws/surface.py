@@ -186,7 +186,8 @@ def _compute(result: SurfaceLaw) -> ReportTable:
             "data set": at.dataset, "family": at.family, "quantity": at.quantity, "value": target,
             **{what: _range(getattr(r, name), getattr(r, f"{name}_low"), getattr(r, f"{name}_high"))
                for what, name in (("S", "size"), ("D", "tokens"), ("C", "operations"))},
-            "C of the model that has it": si(r.used), "exponent of S in C": interval(r.share, r.share_low, r.share_high, 3),
+            "C of the model that has it": si(r.used),
+            "exponent of S in C": interval(r.share, r.share_low, r.share_high, 3),
             "among the points": "yes" if r.inside else "no, extrapolated",
         })  # fmt: skip
     return ReportTable("Least compute, C = 6·S·D, for the best value measured", pd.DataFrame(rows))
