@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rbp_lab.comparison.accepted import accepted
+from rbp_lab.comparison.findings import ByDocument, ratio
 from rbp_lab.comparison.sums import PairSums, Tally, agreements, columns
 
 
@@ -66,3 +67,10 @@ def test_the_interval_covers_what_documents_scatter():
         one = accepted(sums_of([rng.random(50) < r for r in rates]), (4,))[0]
         held.append(one.low <= truth <= one.high)
     assert np.mean(held) == pytest.approx(0.95, abs=0.035)
+
+
+def test_documents_of_unlike_lengths_have_the_interval_of_the_first_choices():
+    rng = np.random.default_rng(2)
+    sums = sums_of([rng.random(n) < rng.choice([0.3, 0.8]) for n in np.exp(rng.normal(3, 1.5, 30)).astype(int) + 1])
+    by, one = ByDocument.of(sums), accepted(sums, (1,))[0]
+    assert (one.accepted, one.low, one.high) == pytest.approx(ratio(by["agree"], by["tokens"], 0.95))

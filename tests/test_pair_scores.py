@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 
 from rbp_lab.comparison.sums import PairSums, TokenPairs, move_bin, move_of_bin, pair_sums, unit_of
 from rbp_lab.scoring import NonFiniteLogits, missing
-from rbp_lab.scoring.pairs import PairScores, first_choices, positions_at_once, score_pairs
+from rbp_lab.scoring.pairs import PairScores, first_choices, implementation, positions_at_once, score_pairs
 from rbp_lab.scoring.types import LMHead, TokenScores
 from rbp_lab.stats import UNIT
 
@@ -199,3 +199,7 @@ def test_bins_of_moves_hold_what_is_near_their_middle():
     for sign in (1, -1):
         middle = move_of_bin(move_bin(sign * delta))
         assert (np.abs(middle[:-2] / (sign * delta[:-2]) - 1) <= 1 / 32).all() and not middle[-2:].any()
+
+
+def test_what_runs_is_what_is_called_the_implementation():
+    assert implementation("cuda") == "torch" and implementation("cpu") in ("torch", "numba")

@@ -8,7 +8,6 @@ corpus's. If agreement were independent from token to token, p_n would be p_1^n.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from rbp_lab.comparison.differences import degrees_of_freedom, jackknifed, standard_error
 from rbp_lab.comparison.findings import ByDocument
 from rbp_lab.comparison.sums import PairSums
 
@@ -24,7 +24,7 @@ DRAFTS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class Accepted:
-    """Mean number of accepted tokens of a draft of so many, with Student's interval over documents.
+    """Mean number of accepted tokens of a draft of so many, with its interval over documents as of ``differences``.
 
     low, high: None with fewer than two documents that are long enough. independent: Σ p_1^n. ratio: accepted over that,
     None where it is 0. documents: that have a window of ``draft`` tokens.
@@ -47,21 +47,20 @@ def accepted(sums: PairSums, drafts: Sequence[int] = DRAFTS, level: float = 0.95
     for draft in drafts:
         if not (tokens >= draft).any():
             continue
-        value, influence = 0.0, np.zeros(len(tokens))
+        value, moves = 0.0, np.zeros(len(tokens))
         for n in range(1, draft + 1):
             windows = np.maximum(tokens - n + 1, 0).astype(np.float64)
             hits = _in_a_row(sums, by.document, n)
-            p = float(hits.sum() / windows.sum())
-            value += p
-            influence += (hits - p * windows) / windows.sum()
+            value += float(hits.sum() / windows.sum())
+            moves += jackknifed(hits, windows)
         first = float(by["agree"].sum() / tokens.sum())
         alone = sum(first**n for n in range(1, draft + 1))
         there = int((tokens >= draft).sum())
-        half = None
+        low = high = None
         if there > 1:
-            se = math.sqrt(there / (there - 1) * float((influence**2).sum()))
-            half = float(special.stdtrit(there - 1, 0.5 + level / 2)) * se
-        low, high = (None, None) if half is None else (value - half, value + half)
+            freedom = degrees_of_freedom(np.maximum(tokens - draft + 1, 0))
+            half = float(special.stdtrit(freedom, 0.5 + level / 2)) * standard_error(moves, int((tokens > 0).sum()))
+            low, high = max(0.0, value - half), min(float(draft), value + half)
         found.append(Accepted(draft, value, low, high, alone, value / alone if alone > 0 else None, there))
     return found
 

@@ -132,28 +132,11 @@ def percentiles(sums: PairSums, cell: int | None = None, wanted: Sequence[float]
     return move_of_bin(merged.keys[np.minimum(places, len(up_to) - 1), 0]).tolist()
 
 
-@dataclass(frozen=True, eq=False)
-class Transitions:
-    """Tokens by rank bin under a (rows) and under b: share of all, and its interval over documents, float64 [R,R]."""
-
-    tokens: np.ndarray
-    share: np.ndarray
-    low: np.ndarray | None
-    high: np.ndarray | None
-
-
-def transitions(sums: PairSums, level: float = 0.95) -> Transitions:
-    """How tokens move between bins of ranks."""
-    size = len(RANKS)
-    document, a, b = sums.transitions.keys.T
-    ids, row = np.unique(document, return_inverse=True)
-    counts = np.zeros((len(ids), size, size))
-    np.add.at(counts, (row, a, b), sums.transitions.sums[:, 0])
-    n = counts.sum((1, 2))
-    each = [[ratio(counts[:, i, j], n, level) for j in range(size)] for i in range(size)]
-    share, low, high = (np.array([[cell[k] for cell in line] for line in each]) for k in range(3))
-    ends = (None, None) if len(ids) < 2 else (low, high)
-    return Transitions(counts.sum(0).astype(np.int64), share, *ends)
+def transitions(sums: PairSums) -> np.ndarray:
+    """Tokens by bin of their rank under a (rows) and under b, int64 [R,R]."""
+    tokens = np.zeros((len(RANKS), len(RANKS)), np.int64)
+    np.add.at(tokens, tuple(sums.transitions.keys[:, 1:].T), sums.transitions.sums[:, 0])
+    return tokens
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from rbp_lab.comparison.record import PairHeader
+from rbp_lab.comparison.record import PERTURBATIONS, PairHeader
 from rbp_lab.config.build import MADE
 from rbp_lab.config.schemas import Precision, check_rising
 from rbp_lab.data.corpus import Corpus
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, one_of
 from rbp_lab.measurement.job import Choices, Identity, identify
 from rbp_lab.models.source import ModelSource, OpenModel
 
@@ -42,6 +42,10 @@ class PairJob(Choices):
     def identify(self, corpus: Corpus) -> PairIdentity:
         """What the record will be of; LabError when a model and the protocol do not fit together."""
         a, b = (identify(self, corpus, side.model, side.precision) for side in (self.a, self.b))
+        if self.perturbation is not None:
+            one_of("perturbation", self.perturbation, tuple(PERTURBATIONS))
+            if a.key != b.key:
+                raise LabError("perturbation compares a model with itself, so a and b must be the same")
         every = self.scoring.candidates == "rows"
         infos = [one.header.model for one in (a, b)]
         candidates = [one.vocab_rows if every else min(one.vocab_rows, one.tokenizer_size) for one in infos]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rbp_lab.comparison.accepted import accepted
+from rbp_lab.comparison.accepted import Accepted
 from rbp_lab.comparison.differences import Difference
 from rbp_lab.comparison.findings import PERCENTILES as WANTED
 from rbp_lab.comparison.findings import WHOLE, Finding, calibration, percentiles, transitions
@@ -21,8 +21,9 @@ from rbp_lab.text import bracket, count, percent, significant
 
 
 def write_pair_page(
-    path: Path, record: PairRecord, found: Sequence[Difference], about: Sequence[Finding], documents: pd.DataFrame,
-    said: Sequence[str], floor: Mapping[str, Sequence[Finding]], level: float, tokens: Sequence[TokenText] = (),
+    path: Path, record: PairRecord, found: Sequence[Difference], about: Sequence[Finding], drafts: Sequence[Accepted],
+    documents: pd.DataFrame, said: Sequence[str], floor: Mapping[str, Sequence[Finding]], level: float,
+    tokens: Sequence[TokenText] = (),
 ) -> Path:  # fmt: skip
     """Write the page. said: its headlines. documents: as ``show_pair.documents_table`` has them. floor: findings over
     all tokens of a against itself, by perturbation. tokens: documents to show token by token."""
@@ -32,8 +33,8 @@ def write_pair_page(
     return write_report(path, title, [
         _differences(found, documents, title, lead),
         _distances(record, about, floor, title, level),
-        _ranks(record, title, level),
-        _drafts(record, level),
+        _ranks(record, title),
+        _drafts(drafts, level),
         _calibration(record, title, level),
         *([_tokens(tokens)] if tokens else []),
     ], pd.DataFrame([run_row("a", a), run_row("b", b)]))[-1]  # fmt: skip
@@ -92,19 +93,19 @@ def _distances(
     )  # fmt: skip
 
 
-def _ranks(record: PairRecord, title: str, level: float) -> Section:
+def _ranks(record: PairRecord, title: str) -> Section:
     caption = "Tokens by their rank under a (down) and under b (across), with their share of the row."
-    moves = transitions(record.sums, level)
+    moves = transitions(record.sums)
     return Section("ranks", "Ranks under a and under b",
                    "Tokens on the diagonal keep their bin; those below it have a better rank under b.",
                    (ReportFigure("transitions", lambda: transition_figure(moves, title), caption),))  # fmt: skip
 
 
-def _drafts(record: PairRecord, level: float) -> Section:
+def _drafts(drafts: Sequence[Accepted], level: float) -> Section:
     rows = [
         {"tokens of a draft": count(one.draft), "accepted": significant(one.accepted),
          f"{percent(level)} interval": bracket(one.low, one.high), "if independent": significant(one.independent),
-         "ratio": significant(one.ratio)} for one in accepted(record.sums, level=level)
+         "ratio": significant(one.ratio)} for one in drafts
     ]  # fmt: skip
     return Section("drafts", "Speculative decoding",
                    "How many tokens of a draft of either model the other accepts, when both decode greedily after the "

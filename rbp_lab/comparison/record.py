@@ -39,6 +39,11 @@ from rbp_lab.store.header import (
 )
 from rbp_lab.store.layout import PairFiles, Store
 
+# What b is when it is a itself.
+PERTURBATIONS = {
+    "noise": "a with its hidden states times 1 ± 2⁻⁹, the rounding of bf16",
+    "batch": "a with every row computed beside another one",
+}
 VERSION = 2  # raised whenever the meaning of a stored number changes
 TABLES = ("cells", "transitions", "moves", "runs", "documents")
 KEYS = {
@@ -55,7 +60,7 @@ class PairHeader:
 
     a, b: headers of the measurements of both models by themselves, whether they are in the store or not. ks: thresholds
     of hits and overlaps. perturbation: None, or by what b differs from a, which is the same model
-    (``models.pair_scorer.PERTURBATIONS``).
+    (one of PERTURBATIONS).
     """
 
     a: RunHeader

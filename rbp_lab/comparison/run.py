@@ -5,28 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rbp_lab.comparison.job import PairJob
-from rbp_lab.comparison.record import PairRecord, has_pair, read_pair
+from rbp_lab.comparison.record import PERTURBATIONS, PairRecord, has_pair, read_pair
 from rbp_lab.errors import note
 from rbp_lab.measurement.run import make
 from rbp_lab.store.header import DamagedRecord
-
-PERTURBATIONS = {
-    "noise": "a with its hidden states times 1 ± 2⁻⁹, the rounding of bf16",
-    "batch": "a with every row computed beside another one",
-}
 
 
 def run_pair(job: PairJob) -> tuple[PairRecord, bool]:
     """The comparison that ``job`` asks for, and whether it was made now.
 
-    A finished one of the same key is returned unless ``force``; a damaged one is made again. Raises LabError on
-    anything the user can put right; finished shards are kept then.
+    A finished one of the same key is returned, with the names that are asked for, unless ``force``; a damaged one is
+    made again. Raises LabError on anything the user can put right; finished shards are kept then.
     """
     corpus = job.dataset.corpus()
     identity = job.identify(corpus)
     if has_pair(job.store, identity.key) and not job.force:
         try:
-            return read_pair(job.store, identity.key), False
+            found = read_pair(job.store, identity.key)
+            return replace(found, header=identity.header), False  # under the names that are asked for
         except DamagedRecord as error:
             note(f"{error}; doing so now")
     make(job, corpus, identity)

@@ -15,8 +15,7 @@ from rbp_lab.comparison.accepted import Accepted, accepted, accepted_frame
 from rbp_lab.comparison.differences import Difference, PairedSums, compare, influence
 from rbp_lab.comparison.findings import WHOLE, ByDocument, Finding, findings, paired, percentiles
 from rbp_lab.comparison.pair_page import write_pair_page
-from rbp_lab.comparison.record import PairRecord
-from rbp_lab.comparison.run import PERTURBATIONS
+from rbp_lab.comparison.record import PERTURBATIONS, PairRecord
 from rbp_lab.comparison.show import differences_table, headline, label, worst_table
 from rbp_lab.report.sections import TokenText
 from rbp_lab.report.terminal import print_line
@@ -48,7 +47,7 @@ def show_pair(
     write_csv(accepted_frame(drafts), files.accepted)
     said = sentences(found, about)
     tokens = texts(documents["document"].head(shown).tolist()) if shown else ()
-    report = write_pair_page(files.report, record, found, about, documents, said, under, level, tokens)
+    report = write_pair_page(files.report, record, found, about, drafts, documents, said, under, level, tokens)
     print_line(console, f"\na: {label(header.a)}\nb: {label(header.b)}")
     for line in said:
         print_line(console, line)

@@ -40,7 +40,7 @@ def work(ready: Prepared, runtime: Runtime) -> Path:
     path = Store(ready.job.store).pair(ready.identity.key).directory
     try:
         pair = load(ready.identity, ready.plan, ready.job, runtime)
-        refuse_other_rules(ready, pair.ran["rows"], pair.ran["a"]["device"])
+        refuse_other_rules(ready, pair.ran["rows"], pair.ran["device"])
         finished = ready.positions(ready.partial.finished())
         title = "compare {model} on {dataset}".format(**ready.identity.about)
         with closing(_Progress(title, ready.plan.num_positions, finished, runtime.is_main)) as progress:
@@ -77,7 +77,8 @@ class Pair:
     def __init__(self, a: Instrument, b: Instrument, scorer: PairScorer):
         self._both, self._scorer = (a, b), scorer
         self._rules = RowRules(a.rules.padded and b.rules.padded, a.rules.together and b.rules.together)
-        self.ran = {"rows": vars(self._rules), "implementation": scorer.implementation, "a": a.ran, "b": b.ran}
+        self.ran = {"rows": vars(self._rules), "device": a.ran["device"], "implementation": scorer.implementation,
+                    "a": a.ran, "b": b.ran}  # fmt: skip
 
     def make(self, ready: Prepared, progress: _Progress, index: int) -> None:
         """Score one shard and keep its sums."""

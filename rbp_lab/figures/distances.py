@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from rbp_lab.comparison.findings import WHOLE, Calibration, Finding, Transitions, bin_name
+from rbp_lab.comparison.findings import WHOLE, Calibration, Finding, bin_name
 from rbp_lab.figures.style import GREY, PALETTE, describe_points, headline, new_figure, styled
 from rbp_lab.text import bracket, count, number, significant
 
@@ -40,18 +40,18 @@ def confidence_figure(about: Sequence[Finding], title: str) -> Figure:
 
 
 @styled
-def transition_figure(moves: Transitions, title: str) -> Figure:
+def transition_figure(tokens: np.ndarray, title: str) -> Figure:
     """Tokens by bin of their rank under a (down) and under b (across), coloured by their share of the row."""
-    names = [bin_name(i) for i in range(len(moves.share))]
+    names = [bin_name(i) for i in range(len(tokens))]
     figure = new_figure(5.4, 4.6)
     panel = figure.subplots()
     panel.grid(False)
-    share = moves.tokens / np.maximum(1, moves.tokens.sum(1, keepdims=True))
+    share = tokens / np.maximum(1, tokens.sum(1, keepdims=True))
     edges = np.arange(len(names) + 1) - 0.5
     panel.pcolormesh(edges, edges, share, cmap="Blues", vmin=0, vmax=1.4, edgecolors="white", linewidth=1)
     for i, j in np.ndindex(share.shape):
-        if moves.tokens[i, j]:
-            panel.text(j, i, f"{number(100 * share[i, j], 1)}%\n{count(moves.tokens[i, j])}", ha="center", va="center",
+        if tokens[i, j]:
+            panel.text(j, i, f"{number(100 * share[i, j], 1)}%\n{count(tokens[i, j])}", ha="center", va="center",
                        fontsize=7, color="white" if share[i, j] > 0.7 else "#222222")  # fmt: skip
     panel.invert_yaxis()
     panel.set_xticks(range(len(names)), names)

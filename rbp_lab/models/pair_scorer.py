@@ -11,21 +11,19 @@ import torch
 from rbp_lab.data.windows import TokenBatch
 from rbp_lab.errors import LabError
 from rbp_lab.models.scorer import Scorer
-from rbp_lab.scoring import choose
-from rbp_lab.scoring.pairs import PairScores, positions_at_once, score_pairs
+from rbp_lab.scoring.pairs import PairScores, implementation, positions_at_once, score_pairs
 
 NOISE = 2.0**-9  # relative, of bf16's rounding
-# What b is when it is a itself: its states with noise, or computed beside another row.
-PERTURBATIONS = ("noise", "batch")
 
 
 @dataclass(frozen=True)
 class PairScorer:
     """Scores batches with two models over one vocabulary, ``Scorer`` in all else.
 
-    a, b: the models; b may be a itself. ks: of the overlap of first choices. perturbation: of PERTURBATIONS, what b's
-    states differ by from a's where they are one model. Raises LabError when the output layer of one is not understood,
-    for then there are no hidden states that its logits follow from, and when they lie on several devices.
+    a, b: the models; b may be a itself. ks: of the overlap of first choices. perturbation: what b's states differ by
+    from a's where they are one model, of ``comparison.record.PERTURBATIONS``. Raises LabError when the output layer of
+    one is not understood, for then there are no hidden states that its logits follow from, and when they lie on several
+    devices.
     """
 
     a: Scorer
@@ -51,7 +49,7 @@ class PairScorer:
     @property
     def implementation(self) -> str:
         """Of the comparison."""
-        return choose(torch.device(self.a.device).type, 0)
+        return implementation(torch.device(self.a.device).type)
 
     def __call__(self, batch: TokenBatch) -> PairScores:
         """Scores of the batch's scored positions in row-major order [n], on a's device and not yet checked."""

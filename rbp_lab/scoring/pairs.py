@@ -82,6 +82,11 @@ def positions_at_once(device: str, candidates: int) -> int:
     return max(4, min(most, held // (8 * candidates) // 4 * 4))
 
 
+def implementation(device: str) -> str:
+    """What "auto" is on a kind of device; there is no triton kernel for pairs."""
+    return choose(device, 0) if device == "cpu" else "torch"
+
+
 def score_pairs(
     hidden: tuple[torch.Tensor, torch.Tensor],
     heads: tuple[LMHead, LMHead],
@@ -103,7 +108,7 @@ def score_pairs(
             z = [reference_logits(states, head) for states, head in zip(hidden, heads, strict=True)]
             return compare_logits(*z, targets, ks)
         device = hidden[0].device.type
-        reduce = _reduction(choose(device, 0) if impl == "auto" else impl, device)
+        reduce = _reduction(implementation(device) if impl == "auto" else impl, device)
         sides = [_Side.of(*one) for one in zip(hidden, heads, logits, strict=True)]
         step = positions_at_once(device, heads[0].candidates)
         held = [torch.empty(step, head.candidates, device=hidden[0].device) for head in heads]

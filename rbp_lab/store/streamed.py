@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from rbp_lab.errors import LabError, note
+from rbp_lab.metrics import TIES
 from rbp_lab.records import RunRecord
 from rbp_lab.stats import PER_DOCUMENT, DocumentTable, RankStats
 from rbp_lab.store.layout import RecordFiles, Store
 from rbp_lab.store.records import read_documents, read_record, read_stats
 
 KEPT = 12 * 2**20
-TIES = ("pessimistic", "optimistic")
 Table = RankStats | DocumentTable
 
 
@@ -58,7 +58,7 @@ class StoredStats:
         for name in self._LIGHT:
             setattr(self, name, getattr(stats, name))
         self._hits = {
-            (k, ties): stats.hits(k, ties) for k in record.scoring.thresholds for ties in ("pessimistic", "optimistic")
+            (k, ties): stats.hits(k, ties) for k in record.scoring.thresholds for ties in TIES
         }
 
     def __getattr__(self, name: str) -> object:
