@@ -226,6 +226,13 @@ def test_a_model_whose_rows_see_each_other_gets_them_one_at_a_time():
     assert probe_rows(make_plan((64, 64)), batched(neighbourly()), 1e-7) == RowRules(padded=True, together=False)
 
 
+def test_rows_whose_padding_overflows_are_computed_by_themselves():
+    def overflows(ids, logits):
+        return logits.masked_fill((ids == 0).any(1)[:, None, None], torch.nan)  # token 0 pads, and occurs nowhere
+
+    assert rules_of(Wrapped(build_tiny_model("llama"), overflows)) == RowRules(padded=False, together=False)
+
+
 def test_a_measurement_says_how_its_rows_were_computed_and_what_attention_ran(tmp_path, capsys):
     phi3().save_pretrained(tmp_path / "phi3")
     build_tiny_tokenizer().save_pretrained(tmp_path / "phi3")

@@ -87,6 +87,9 @@ def probe_rows(
     together = True
     if not padded or differ(scores([start] * len(cuts), cuts, width), _beginnings(own[-1], cuts)):
         within = alone(cuts, length)
+        if not all(np.isfinite(nll).all() for nll in within):
+            reset()
+            return RowRules(padded=False, together=False)  # what pads a row overflows; the row by itself does not
         if differ(within, _beginnings(within[-1], cuts)):
             raise LabError(
                 f"the model is not causal in rows of {length} tokens: later tokens change its predictions of earlier "
