@@ -15,7 +15,7 @@ def sums_of(documents):
     agree = np.concatenate([np.asarray(d, bool) for d in documents])
     values = [np.ones(len(agree)) if n == "tokens" else agree if n == "agree" else 0 * agree for n in names]
     cells = Tally.of((document, 0 * document, 0 * document), [np.asarray(v, np.int64) for v in values])
-    return PairSums((1,), cells, Tally.zeros(3, 1), Tally.zeros(3, 1), agreements(document, agree))
+    return PairSums((1,), cells, *(Tally.zeros(keys, 1) for keys in (3, 3, 4)), agreements(document, agree))
 
 
 def accepted_by_walking(documents, draft):

@@ -12,9 +12,12 @@ from rbp_lab import metrics
 from rbp_lab.commands.compare_models import job_from_config
 from rbp_lab.commands.compare_models import run as compare_models
 from rbp_lab.commands.measure import measure
-from rbp_lab.comparison.findings import WHOLE, calibration, findings, percentiles, transitions
+from rbp_lab.comparison.differences import compare
+from rbp_lab.comparison.findings import WHOLE, calibration, findings, paired, transitions
+from rbp_lab.comparison.percentiles import PERCENTILES, percentiles
 from rbp_lab.comparison.record import read_pair
 from rbp_lab.comparison.run import floors, run_pair
+from rbp_lab.comparison.summary import summary
 from rbp_lab.config.arguments import WrongUsage, parse
 from rbp_lab.errors import LabError
 from rbp_lab.measurement import instrument
@@ -132,7 +135,7 @@ def test_findings_are_those_of_the_tokens(whole):
         assert sum(f.value * f.tokens for f in cells) == pytest.approx(whole.sums.column(column).sum() / 2**24)
         assert all_tokens[name].low < all_tokens[name].value < all_tokens[name].high
     assert sum(f.tokens for f in about if f.name == "mean Δp") == 2 * all_tokens["mean Δp"].tokens
-    low, middle, high = percentiles(whole.sums, wanted=(1, 50, 99))
+    low, middle, high = (one.value for one in percentiles(whole.sums, wanted=(1, 50, 99)))
     assert low < middle < high and abs(all_tokens["mean Δp"].value) < all_tokens["RMS Δp"].value < high
     moves = transitions(whole.sums)
     assert np.trace(moves) > moves.sum() / 2 and moves.sum() == all_tokens["rank moved"].tokens
@@ -151,8 +154,14 @@ def test_the_command_prints_and_keeps_it_with_a_page(tiny_model_dir, tiny_near_d
     (made,) = [p for p in pairs if p.report.is_file()]
     page = made.report.read_text()
     assert len(pd.read_csv(made.accepted)) == 4
+    moves = pd.read_csv(made.percentiles)
+    assert len(moves) % 9 == 0 and set(moves[moves["cell"] == "all"]["percent"]) == set(PERCENTILES)
+    noise = next(read_pair(tmp_path, p.directory.name) for p in pairs if p != made)  # the other floor is 0
+    floor = summary(read_pair(tmp_path, made.directory.name), {"noise": noise}, 0.95).floor["noise"]
+    for d in compare(paired(noise.sums)):
+        assert floor.differences[d.name] == max(-d.low, d.high) >= abs(d.difference)
     for what in ("tiny-b against tiny-a on made-up", "Ranks under a and under b", "Calibration of both",
-                 "Accepted tokens", "By the confidence of a",
+                 "Accepted tokens", "By the confidence of a", "Of b − a it is the end of the interval",
                  "Documents, those that carry the difference first"):  # fmt: skip
         assert what in page
 

@@ -127,6 +127,19 @@ def test_an_interval_of_two_documents_of_which_one_is_long_is_wide_and_finite():
     assert compare([alone])[0].low is None
 
 
+def test_one_document_that_carries_the_variance_costs_degrees_of_freedom():
+    n, rng = np.full(40, 100.0), np.random.default_rng(3)
+    even, one = np.tile([1.0, -1.0], 20), np.append(np.full(39, -1.0), 39.0)
+    found = [differences.degrees_of_freedom(moves, n) for moves in (even, one)]
+    assert found[0] == pytest.approx(39) and found[1] == pytest.approx(2 * (39 + 39**2) ** 2 / (39 + 39**4) - 1)
+    assert differences.degrees_of_freedom(even, n, np.append(n[:39], 1e6)) == 1  # of the ratio with fewest
+    alike = PairedSums("x", "", 3 * n, n, n * (3 + rng.normal(0, 1e-3, 40)), n)
+    carried = PairedSums("x", "", 3 * n, n, 3 * n + one, n)
+    se, freedom = differences.error(carried)
+    assert freedom < 2 < 20 < differences.error(alike)[1]
+    assert compare([carried])[0].high == pytest.approx(distributions.t.ppf(0.975, freedom) * se)
+
+
 def test_the_jackknife_is_what_leaving_a_document_out_does(two):
     a = document_table(two[0], KS)
     x, n = a.nll_units * 1.0, a.num_scored * 1.0
@@ -140,7 +153,8 @@ def test_the_jackknife_is_what_leaving_a_document_out_does(two):
 def test_coverage_of_two_thousand_replicates(documents, monkeypatch):
     student, resampled, uniform, power = coverage(2000, documents, monkeypatch)
     print(f"\n{documents}: t {student:.3f}, resampled {resampled:.3f}, KS of p {uniform:.3f}, power {power:.3f}")
-    assert 0.93 <= student <= 0.97 and uniform < 1.63 / np.sqrt(2000) and abs(power - POWER) < 0.05
+    assert 0.93 <= student <= 0.97 and 0.93 <= resampled <= 0.97
+    assert uniform < 1.63 / np.sqrt(2000) and abs(power - POWER) < 0.05
 
 
 def test_twice_as_exact_takes_four_times_the_documents(two):

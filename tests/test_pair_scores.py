@@ -7,7 +7,17 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
-from rbp_lab.comparison.sums import PairSums, TokenPairs, move_bin, move_of_bin, pair_sums, unit_of
+from rbp_lab.comparison.sums import (
+    OCTAVES,
+    STEPS,
+    PairSums,
+    TokenPairs,
+    ends_of_bin,
+    move_bin,
+    octave_of,
+    pair_sums,
+    unit_of,
+)
 from rbp_lab.scoring import NonFiniteLogits, missing
 from rbp_lab.scoring.pairs import PairScores, first_choices, implementation, positions_at_once, score_pairs
 from rbp_lab.scoring.types import LMHead, TokenScores
@@ -194,11 +204,16 @@ def test_sums_are_those_of_the_tokens_in_any_parts_and_order_and_mirror():
     assert whole.column("tokens")[sure].sum() == inside.sum() > 0
 
 
-def test_bins_of_moves_hold_what_is_near_their_middle():
+def test_bins_of_moves_are_narrow_and_hold_what_is_in_them():
     delta = np.concatenate([np.geomspace(2**-23.9, 1, 997), [0.0, 2**-25]])
     for sign in (1, -1):
-        middle = move_of_bin(move_bin(sign * delta))
-        assert (np.abs(middle[:-2] / (sign * delta[:-2]) - 1) <= 1 / 32).all() and not middle[-2:].any()
+        low, high = ends_of_bin(move_bin(sign * delta))
+        assert (low[:-2] <= sign * delta[:-2]).all() and (sign * delta[:-2] <= high[:-2]).all()
+        assert (high - low <= delta / STEPS + 1e-15).all() and not (low[-2:].any() or high[-2:].any())
+        np.testing.assert_array_equal(
+            octave_of(move_bin(sign * delta))[:-2], sign * (1 + OCTAVES + np.floor(np.log2(delta[:-2])))
+        )
+    assert octave_of(move_bin(delta))[-2:].tolist() == [0, 0]
 
 
 def test_what_runs_is_what_is_called_the_implementation():

@@ -7,17 +7,20 @@ difference R_b − R_a is linearised by document,
     r_m = (x_bm − R_b n_bm) / Σn_b − (x_am − R_a n_am) / Σn_a,
 
 and its standard error is the jackknife's: without document m a ratio would move by its part of r_m over 1 − n_m/Σn, so
-se² = (M−1)/M Σ (that)². The interval is Student's with M' − 1 degrees of freedom, no fewer than one, M' = (Σn)²/Σn² the
-number of equally long documents that would weigh as these do (Kish 1965, Survey Sampling, section 11.2): where a few
-long documents hold most tokens, M − 1 and the plain Σ r² promise more than resampling such documents holds. Differences
-are b minus a: of cross-entropy, positive means that b is worse, of RBP_k that it is better.
+se² = (M−1)/M Σ (that)². The interval is Student's. Its degrees of freedom are the fewer of M' − 1, M' = (Σn)²/Σn² the
+number of equally long documents that would weigh as these do (Kish 1965, Survey Sampling, section 11.2), and 2E − 1,
+E = (Σj²)²/Σj⁴ the number of documents that carry the variance as evenly, j a document's move above; no fewer than one.
+Where a few long documents hold most tokens, or one document most of the variance, M − 1 and the plain Σ r² promise more
+than resampling such documents holds. (Of normal j Satterthwaite's would be 3E − 2, which holds less where few carry
+much: tests/coverage/RESULTS.md.) Differences are b minus a: of cross-entropy, positive means that b is worse, of RBP_k
+that it is better.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats as distributions
@@ -140,9 +143,14 @@ def jackknifed(x: np.ndarray, n: np.ndarray) -> np.ndarray:
     return np.divide(_residuals(x, n), 1 - share, out=np.zeros(len(n)), where=share < 1)
 
 
-def degrees_of_freedom(n: np.ndarray) -> float:
-    """Of the interval of a ratio over documents of n tokens: the effective number less one, and no less than one."""
-    return max(1.0, effective_documents(n) - 1)
+def degrees_of_freedom(moves: np.ndarray, *tokens: np.ndarray) -> float:
+    """Of the interval of ratios over documents: as of this module's text, for the ratio with fewest.
+
+    moves: of documents, ``jackknifed`` or differences of them. tokens: of documents, for each ratio.
+    """
+    squares = moves**2
+    carried = squares.sum() ** 2 / (squares**2).sum() if squares.any() else math.inf
+    return max(1.0, min(2 * carried - 1, *(effective_documents(n) - 1 for n in tokens)))
 
 
 def standard_error(moves: np.ndarray, documents: int) -> float:
@@ -154,33 +162,45 @@ def compare(chosen: Sequence[PairedSums], level: float = 0.95, seed: int = 0) ->
     """The difference of every quantity; p values are adjusted for their number."""
     found = [_difference(quantity, level, seed) for quantity in chosen]
     adjusted = iter(holm([d.p for d in found if d.p is not None]))
-    return [d if d.p is None else _with(d, p_adjusted=next(adjusted)) for d in found]
+    return [d if d.p is None else replace(d, p_adjusted=next(adjusted)) for d in found]
+
+
+def error(quantity: PairedSums) -> tuple[float, float] | None:
+    """The standard error of b − a and its degrees of freedom; None when all tokens of one side are in one document."""
+    if min((quantity.n_a > 0).sum(), (quantity.n_b > 0).sum()) < 2:
+        return None
+    moves = jackknifed(quantity.x_b, quantity.n_b) - jackknifed(quantity.x_a, quantity.n_a)
+    return standard_error(moves, documents_of(quantity)), degrees_of_freedom(moves, quantity.n_a, quantity.n_b)
+
+
+def documents_of(quantity: PairedSums) -> int:
+    """How many documents have tokens."""
+    return int(((quantity.n_a > 0) | (quantity.n_b > 0)).sum())
 
 
 def _difference(quantity: PairedSums, level: float, seed: int) -> Difference:
-    a, b = (x.sum() / n.sum() for x, n in ((quantity.x_a, quantity.n_a), (quantity.x_b, quantity.n_b)))
-    documents = int(((quantity.n_a > 0) | (quantity.n_b > 0)).sum())
-    plain = Difference(quantity.name, quantity.unit, float(a), float(b), float(b - a), documents, level)
-    if min((quantity.n_a > 0).sum(), (quantity.n_b > 0).sum()) < 2:  # all tokens of one side are in one document
+    a, b = (float(x.sum() / n.sum()) for x, n in ((quantity.x_a, quantity.n_a), (quantity.x_b, quantity.n_b)))
+    plain = Difference(quantity.name, quantity.unit, a, b, b - a, documents_of(quantity), level)
+    known = error(quantity)
+    if known is None:
         return plain
-    freedom = min(degrees_of_freedom(quantity.n_a), degrees_of_freedom(quantity.n_b))
-    moves = jackknifed(quantity.x_b, quantity.n_b) - jackknifed(quantity.x_a, quantity.n_a)
-    se = standard_error(moves, documents)
+    se, freedom = known
     t = float(distributions.t.ppf(0.5 + level / 2, freedom))
-    low, high = resampled(quantity, level, seed)
+    low, high = resampled(quantity, level, freedom, seed)
     p = 1.0 if b == a else 0.0 if se == 0 else 2 * float(distributions.t.sf(abs(b - a) / se, freedom))
-    return _with(
-        plain, se=se, low=float(b - a) - t * se, high=float(b - a) + t * se, resampled_low=low, resampled_high=high,
-        p=p, detectable=(t + float(distributions.t.ppf(POWER, freedom))) * se,
+    return replace(
+        plain, se=se, low=b - a - t * se, high=b - a + t * se, resampled_low=low, resampled_high=high, p=p,
+        detectable=(t + float(distributions.t.ppf(POWER, freedom))) * se,
     )  # fmt: skip
 
 
-def _with(difference: Difference, **values: float) -> Difference:
-    return Difference(**{**vars(difference), **values})
+def resampled(quantity: PairedSums, level: float, freedom: float, seed: int) -> tuple[float, float]:
+    """The interval of b − a from documents drawn with replacement; the same draws for every quantity.
 
-
-def resampled(quantity: PairedSums, level: float, seed: int) -> tuple[float, float]:
-    """The percentile interval of b − a over documents drawn with replacement; the same draws for every quantity."""
+    Percentiles of the draws, taken further out by as much as Student's interval is wider than they are: draws vary less
+    than documents, by (M−1)/M, and are nearly normal (Hesterberg 2015, The American Statistician 69, 371–386, "expanded
+    percentiles").
+    """
     rng, number = np.random.default_rng(seed), len(quantity.n_a)
     table = np.stack([quantity.x_a, quantity.n_a, quantity.x_b, quantity.n_b], axis=1).astype(np.float64)
     found = []
@@ -189,7 +209,9 @@ def resampled(quantity: PairedSums, level: float, seed: int) -> tuple[float, flo
         x_a, n_a, x_b, n_b = (times @ table).T
         possible = (n_a > 0) & (n_b > 0)
         found.append(x_b[possible] / n_b[possible] - x_a[possible] / n_a[possible])
-    low, high = np.quantile(np.concatenate(found), [0.5 - level / 2, 0.5 + level / 2])
+    wider = math.sqrt((freedom + 1) / freedom) * float(distributions.t.ppf(0.5 + level / 2, freedom))
+    out = float(distributions.norm.sf(wider))
+    low, high = np.quantile(np.concatenate(found), [out, 1 - out])
     return float(low), float(high)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats as distributions
 
 from rbp_lab.comparison.differences import PairedSums, degrees_of_freedom, jackknifed, standard_error
-from rbp_lab.comparison.sums import CONFIDENCE, RANKS, PairSums, Tally, columns, move_of_bin, unit_of
+from rbp_lab.comparison.sums import CONFIDENCE, RANKS, PairSums, Tally, columns, unit_of
 
-PERCENTILES = (0.1, 1, 5, 25, 50, 75, 95, 99, 99.9)
 WHOLE = "all"
 
 
@@ -62,7 +60,8 @@ def ratio(x: np.ndarray, n: np.ndarray, level: float) -> tuple[float, float | No
     value = float(x.sum() / n.sum())
     if len(n) < 2:
         return value, None, None
-    half = float(distributions.t.ppf(0.5 + level / 2, degrees_of_freedom(n))) * standard_error(jackknifed(x, n), len(n))
+    moves = jackknifed(x, n)
+    half = float(distributions.t.ppf(0.5 + level / 2, degrees_of_freedom(moves, n))) * standard_error(moves, len(n))
     return value, value - half, value + half
 
 
@@ -117,19 +116,6 @@ def bin_name(i: int) -> str:
     first = RANKS[i]
     last = "" if i + 1 == len(RANKS) else RANKS[i + 1] - 1
     return str(first) if first == last else f"{first}–{last}"
-
-
-def percentiles(sums: PairSums, cell: int | None = None, wanted: Sequence[float] = PERCENTILES) -> list[float]:
-    """Percentiles of Δp of the right token, over the tokens of one confidence cell of a or over all.
-
-    From the histogram of ``sums.move_bin``: within 3 % of their size, and 0 below 2**-24.
-    """
-    keys, tokens = sums.moves.keys, sums.moves.sums[:, 0]
-    mask = np.ones(len(keys), bool) if cell is None else keys[:, 0] == cell
-    merged = Tally.of([keys[mask, 2]], [tokens[mask]])
-    up_to = np.cumsum(merged.sums[:, 0])
-    places = np.searchsorted(up_to, np.array(wanted) / 100 * up_to[-1], side="left")
-    return move_of_bin(merged.keys[np.minimum(places, len(up_to) - 1), 0]).tolist()
 
 
 def transitions(sums: PairSums) -> np.ndarray:

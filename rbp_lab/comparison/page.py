@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from rbp_lab.comparison.differences import Difference
 from rbp_lab.comparison.pairs import Pair
+from rbp_lab.comparison.summary import NO_FLOOR, Floor
 from rbp_lab.figures.comparison import comparison_figure
 from rbp_lab.records import RunHeader
 from rbp_lab.report.page import write_report
@@ -39,7 +40,8 @@ def write_comparison(
     return write_report(path, title, [section], runs)[-1]
 
 
-def differences_frame(found: Sequence[Difference]) -> pd.DataFrame:
+def differences_frame(found: Sequence[Difference], floor: Mapping[str, Floor] = NO_FLOOR) -> pd.DataFrame:
+    """One row for each quantity. floor: by perturbation, within what a differs from itself."""
     rows = []
     for d in found:
         digits = 6 if d.name.startswith("p_") else 4
@@ -48,6 +50,7 @@ def differences_frame(found: Sequence[Difference]) -> pd.DataFrame:
             "b − a": number(d.difference, digits), f"{percent(d.level)} interval": bracket(d.low, d.high, digits),
             "resampled documents": bracket(d.resampled_low, d.resampled_high, digits), "p": significant(d.p, 2),
             "adjusted p": significant(d.p_adjusted, 2), "detectable": significant(d.detectable, 2),
+            **{f"a with {name}": f"± {significant(one.differences[d.name], 2)}" for name, one in floor.items()},
         })  # fmt: skip
     return pd.DataFrame(rows)
 

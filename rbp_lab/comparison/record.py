@@ -6,6 +6,7 @@ every file) and parquet tables:
 * cells: document_id, cell_a, cell_b (of confidence, ``sums.CONFIDENCE``) and the sums of ``sums.columns``
 * transitions: document_id, rank_a, rank_b (bins of ``sums.RANKS``), tokens
 * moves: cell_a, cell_b, bin (of Δp, ``sums.move_bin``), tokens
+* spread: document_id, cell_a, cell_b, octave (of Δp, ``sums.octave_of``), tokens
 * runs: document_id, length, count (of tokens in a row at which the first choices are the same)
 * documents: document_id, name
 """
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rbp_lab.comparison.sums import CONFIDENCE, RANKS, PairSums, Tally, columns, unit_of
+from rbp_lab.comparison.sums import CONFIDENCE, PARTS, RANKS, PairSums, Tally, columns, unit_of
 from rbp_lab.records import RunHeader
 from rbp_lab.store.atomic import atomic_directory
 from rbp_lab.store.header import (
@@ -44,12 +45,13 @@ PERTURBATIONS = {
     "noise": "a with its hidden states times 1 ± 2⁻⁹, the rounding of bf16",
     "batch": "a with every row computed beside another one",
 }
-VERSION = 2  # raised whenever the meaning of a stored number changes
-TABLES = ("cells", "transitions", "moves", "runs", "documents")
+VERSION = 3  # raised whenever the meaning of a stored number changes
+TABLES = (*PARTS, "documents")
 KEYS = {
     "cells": ("document_id", "cell_a", "cell_b"),
     "transitions": ("document_id", "rank_a", "rank_b"),
     "moves": ("cell_a", "cell_b", "bin"),
+    "spread": ("document_id", "cell_a", "cell_b", "octave"),
     "runs": ("document_id", "length"),
 }
 
@@ -132,13 +134,7 @@ def read_pair(store: str | Path, key: str) -> PairRecord:
         if not header.key == about["key"] == key:
             raise ValueError("its key is not that of what comparison.json describes")
         tables = {name: _read(files.table(name), about) for name in TABLES}
-        values = {
-            "cells": columns(header.ks),
-            "transitions": ("tokens",),
-            "moves": ("tokens",),
-            "runs": ("count",),
-        }
-        sums = PairSums(header.ks, *(_tally(tables[name], KEYS[name], values[name]) for name in values))
+        sums = PairSums(header.ks, *(_tally(tables[name], KEYS[name], _values(name, header.ks)) for name in PARTS))
         if sums.column("tokens").sum() != about["tokens"]:
             raise ValueError("the tables do not hold as many tokens as comparison.json says")
         names = dict(zip(tables["documents"]["document_id"].tolist(), tables["documents"]["name"], strict=True))
@@ -147,12 +143,14 @@ def read_pair(store: str | Path, key: str) -> PairRecord:
 
 def _tables(record: PairRecord) -> dict[str, pd.DataFrame]:
     sums = record.sums
-    found = {"transitions": _frame(sums.transitions, KEYS["transitions"], ("tokens",)),
-             "moves": _frame(sums.moves, KEYS["moves"], ("tokens",)),
-             "runs": _frame(sums.runs, KEYS["runs"], ("count",)),
-             "cells": _frame(sums.cells, KEYS["cells"], columns(sums.ks))}  # fmt: skip
+    found = {name: _frame(getattr(sums, name), KEYS[name], _values(name, sums.ks)) for name in PARTS}
     ids = np.unique(sums.cells.keys[:, 0])
     return found | {"documents": pd.DataFrame({"document_id": ids, "name": [record.names[int(i)] for i in ids]})}
+
+
+def _values(name: str, ks: Sequence[int]) -> tuple[str, ...]:
+    """The columns of a table that are sums."""
+    return columns(ks) if name == "cells" else ("count",) if name == "runs" else ("tokens",)
 
 
 def _frame(tally: Tally, keys: Sequence[str], values: Sequence[str]) -> pd.DataFrame:

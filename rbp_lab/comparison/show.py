@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -14,6 +14,7 @@ from rich.text import Text
 from rbp_lab.comparison.differences import Difference, PairedSums, compare, influence, paired_sums
 from rbp_lab.comparison.page import write_comparison
 from rbp_lab.comparison.pairs import Pair, load_pair
+from rbp_lab.comparison.summary import NO_FLOOR, Floor
 from rbp_lab.errors import LabError, shown
 from rbp_lab.records import RunHeader
 from rbp_lab.report.terminal import print_line
@@ -96,21 +97,26 @@ def notes(pair: Pair, found: Sequence[Difference]) -> list[str]:
     return lines
 
 
-def differences_table(found: Sequence[Difference], detect: float | None) -> Table:
-    """One row for each quantity. detect: the difference for which documents are counted, None for no such column."""
+def differences_table(
+    found: Sequence[Difference], detect: float | None, floor: Mapping[str, Floor] = NO_FLOOR
+) -> Table:
+    """One row for each quantity. detect: the difference for which documents are counted, None for no such column.
+    floor: by perturbation, within what a differs from itself."""
     table = Table()
     table.add_column("")
     for name in ("a", "b", "b − a"):
         table.add_column(name, justify="right")
     for name in ("interval", "resampled"):
         table.add_column(name)
-    for name in ("p", "adjusted p", "detectable", *([f"documents for {significant(detect)}"] if detect else [])):
+    last = [f"documents for {significant(detect)}"] if detect else []
+    for name in ("p", "adjusted p", "detectable", *(f"a with {name}" for name in floor), *last):
         table.add_column(name, justify="right")
     for d in found:
         digits = 6 if d.name.startswith("p_") else 4
         row = [d.name, number(d.a, digits), number(d.b, digits), number(d.difference, digits)]
         row += [bracket(d.low, d.high, digits), bracket(d.resampled_low, d.resampled_high, digits)]
         row += [significant(d.p, 2), significant(d.p_adjusted, 2), significant(d.detectable, 2)]
+        row += [f"± {significant(one.differences[d.name], 2)}" for one in floor.values()]
         table.add_row(*map(Text, row), *([Text(count(d.documents_to_show(detect)))] if detect else []))
     return table
 

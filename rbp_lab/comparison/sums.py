@@ -20,6 +20,8 @@ CONFIDENCE = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 RANKS = (1, 2, 6, 11, 101, 1001)
 # Bins of Δp of the right token: 0 for |Δp| < 2**-24, else its sign times 1 + STEPS · octave + step, in linear steps.
 STEPS, OCTAVES = 16, 24
+# Sums of these names are tables of their own in a record and in its shards, in this order.
+PARTS = ("cells", "transitions", "moves", "spread", "runs")
 # Names of the sums that have a side; those of a and b change places when the models do.
 SIDED = ("nll", "entropy", "confidence", "correct")
 PLAIN = ("tokens", "variation", "agree", "moved", "rank_move", "delta_p_square")
@@ -63,25 +65,27 @@ class PairSums:
 
     ks: thresholds of hits and overlaps. cells: by document, confidence cell of a and of b, the sums ``columns(ks)``.
     transitions: by document, rank bin under a and under b, tokens. moves: by confidence cell of a and of b and bin of
-    Δp = p_b − p_a of the right token, tokens. runs: by document and length, maximal runs of tokens in a row at which
-    the first choices are the same; ``agreements`` counts them over whole documents, ``pair_sums`` none.
+    Δp = p_b − p_a of the right token, tokens. spread: the same by document as well, in bins of whole octaves, from
+    which documents' errors are told. runs: by document and length, maximal runs of tokens in a row at which the first
+    choices are the same; ``agreements`` counts them over whole documents, ``pair_sums`` none.
     """
 
     ks: tuple[int, ...]
     cells: Tally
     transitions: Tally
     moves: Tally
+    spread: Tally
     runs: Tally
 
     @classmethod
     def zeros(cls, ks: Sequence[int]) -> PairSums:
-        return cls(tuple(ks), Tally.zeros(3, len(columns(ks))), Tally.zeros(3, 1), Tally.zeros(3, 1), Tally.zeros(2, 1))
+        tokens = (Tally.zeros(keys, 1) for keys in (3, 3, 4, 2))
+        return cls(tuple(ks), Tally.zeros(3, len(columns(ks))), *tokens)
 
     def __add__(self, other: PairSums) -> PairSums:
         if self.ks != other.ks:
             raise ValueError(f"cannot add sums of thresholds {self.ks} and {other.ks}")
-        return PairSums(self.ks, self.cells + other.cells, self.transitions + other.transitions,
-                        self.moves + other.moves, self.runs + other.runs)  # fmt: skip
+        return PairSums(self.ks, *(getattr(self, part) + getattr(other, part) for part in PARTS))
 
     def column(self, name: str) -> np.ndarray:
         """One of ``columns(ks)`` by cell, int64 [R]."""
@@ -98,7 +102,10 @@ class PairSums:
         document, a, b = self.transitions.keys.T
         transitions = Tally.of((document, b, a), self.transitions.sums.T)
         a, b, step = self.moves.keys.T
-        return replace(self, cells=cells, transitions=transitions, moves=Tally.of((b, a, -step), self.moves.sums.T))
+        moves = Tally.of((b, a, -step), self.moves.sums.T)
+        document, a, b, octave = self.spread.keys.T
+        spread = Tally.of((document, b, a, -octave), self.spread.sums.T)
+        return replace(self, cells=cells, transitions=transitions, moves=moves, spread=spread)
 
 
 def columns(ks: Sequence[int]) -> tuple[str, ...]:
@@ -165,12 +172,13 @@ def pair_sums(tokens: TokenPairs, ks: Sequence[int]) -> PairSums:
         found |= {f"correct_{side}": rank == 1} | {f"hit_{side}_{k}": rank <= k for k in ks}
     found |= {f"overlap_{k}": tokens.overlap[:, i] for i, k in enumerate(ks)}
     sure_a, sure_b = (confidence_cell(p) for p in tokens.confidence)
-    one = [found["tokens"]]
+    one, step = [found["tokens"]], move_bin(delta)
     return PairSums(
         tuple(ks),
         Tally.of((tokens.document, sure_a, sure_b), [found[name] for name in columns(ks)]),
         Tally.of((tokens.document, rank_bin(rank_a), rank_bin(rank_b)), one),
-        Tally.of((sure_a, sure_b, move_bin(delta)), one),
+        Tally.of((sure_a, sure_b, step), one),
+        Tally.of((tokens.document, sure_a, sure_b, octave_of(step)), one),
         Tally.zeros(2, 1),
     )
 
@@ -200,11 +208,18 @@ def move_bin(delta: np.ndarray) -> np.ndarray:
     return np.where(place < 0, 0, np.sign(delta).astype(np.int64) * (1 + np.maximum(place, 0)))
 
 
-def move_of_bin(place: np.ndarray) -> np.ndarray:
-    """The middle of each bin of Δp; 0 for bin 0. Off by at most one part in 2 · STEPS."""
+def ends_of_bin(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Between which values each bin of Δp lies, rising; bin 0 counts as 0. The ends of others are up to 1/STEPS apart,
+    relative to them."""
     octave, step = np.divmod(np.abs(place) - 1, STEPS)
-    middle = np.ldexp(1.0 + (step + 0.5) / STEPS, octave - OCTAVES)
-    return np.sign(place) * np.where(place == 0, 0.0, middle)
+    near, far = (np.minimum(1.0, np.ldexp(1.0 + (step + i) / STEPS, octave - OCTAVES)) for i in (0, 1))
+    near, far = (np.where(place == 0, 0.0, value) for value in (near, far))
+    return np.where(place < 0, -far, near), np.where(place < 0, -near, far)
+
+
+def octave_of(place: np.ndarray) -> np.ndarray:
+    """The bin of ``PairSums.spread`` that holds a bin of Δp: 0, or its sign times 1 + octave."""
+    return np.sign(place) * ((np.abs(place) - 1) // STEPS + 1)
 
 
 def unit_of(name: str) -> float:

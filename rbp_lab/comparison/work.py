@@ -14,7 +14,7 @@ import numpy as np
 
 from rbp_lab.comparison.job import PairIdentity, PairJob
 from rbp_lab.comparison.record import PairRecord, has_pair, write_pair
-from rbp_lab.comparison.sums import PairSums, Tally, TokenPairs, agreements, pair_sums
+from rbp_lab.comparison.sums import PARTS, PairSums, Tally, TokenPairs, agreements, pair_sums
 from rbp_lab.data.windows import TokenBatch, WindowPlan
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import Runtime
@@ -143,17 +143,14 @@ def token_pairs(batch: TokenBatch, scores: PairScores) -> TokenPairs:
     )
 
 
-_PARTS = ("cells", "transitions", "moves", "runs")
-
-
 def to_arrays(sums: PairSums) -> dict[str, np.ndarray]:
     """Every number of some sums; ``from_arrays`` gives it back."""
-    return {f"{part}.{name}": getattr(getattr(sums, part), name) for part in _PARTS for name in ("keys", "sums")}
+    return {f"{part}.{name}": getattr(getattr(sums, part), name) for part in PARTS for name in ("keys", "sums")}
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], ks: tuple[int, ...]) -> PairSums:
     """The sums of what ``to_arrays`` was given."""
-    return PairSums(ks, *(Tally(arrays[f"{part}.keys"], arrays[f"{part}.sums"]) for part in _PARTS))
+    return PairSums(ks, *(Tally(arrays[f"{part}.keys"], arrays[f"{part}.sums"]) for part in PARTS))
 
 
 def _make_record(ready: Prepared, runtime: Runtime, seconds: float) -> Path:
@@ -165,7 +162,7 @@ def _make_record(ready: Prepared, runtime: Runtime, seconds: float) -> Path:
             if not np.isin(arrays["cells.keys"][:, 0], ready.shard_documents(index)).all():
                 return "holds documents from which it was not made"
             tokens = {int(from_arrays(arrays, ks).column("tokens").sum()), *(
-                int(arrays[f"{part}.sums"].sum()) for part in ("transitions", "moves")
+                int(arrays[f"{part}.sums"].sum()) for part in ("transitions", "moves", "spread")
             )}  # fmt: skip
             same = int((arrays["runs.keys"][:, 1] * arrays["runs.sums"][:, 0]).sum())
             if same != int(from_arrays(arrays, ks).column("agree").sum()):
@@ -175,7 +172,7 @@ def _make_record(ready: Prepared, runtime: Runtime, seconds: float) -> Path:
         arrays, about = read_shard(ready, index, wrong)
         shards.append(from_arrays(arrays, ks))
         ran.append(about["ran"])
-    total = PairSums(ks, *(_joined([getattr(one, part) for one in shards]) for part in _PARTS))
+    total = PairSums(ks, *(_joined([getattr(one, part) for one in shards]) for part in PARTS))
     record = PairRecord(
         header=ready.identity.header,
         sums=total,

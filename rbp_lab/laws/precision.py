@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,7 +10,7 @@ import pandas as pd
 from scipy import special
 
 from rbp_lab import metrics
-from rbp_lab.comparison.differences import PairedSums, influence
+from rbp_lab.comparison.differences import PairedSums, error
 from rbp_lab.comparison.pairs import of_documents
 from rbp_lab.dimensions import Dimension, told_apart, without_dimension
 from rbp_lab.figures.precision import precision_figure
@@ -90,11 +89,8 @@ def _common(a: DocumentTable, b: DocumentTable) -> tuple[DocumentTable, Document
 
 def _half(quantity: PairedSums, confidence: float) -> float | None:
     """Half of the interval of b − a over paired documents (``comparison.differences``); None for one document."""
-    r = influence(quantity)
-    n = len(r)
-    if n < 2:
-        return None
-    return float(special.stdtrit(n - 1, 0.5 + confidence / 2)) * math.sqrt(n / (n - 1) * float((r**2).sum()))
+    known = error(quantity)
+    return None if known is None else float(special.stdtrit(known[1], 0.5 + confidence / 2)) * known[0]
 
 
 def moved_at_least(a: DocumentTable, b: DocumentTable) -> float:

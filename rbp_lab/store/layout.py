@@ -161,6 +161,10 @@ class PairFiles(ComparisonFiles):
         return self.directory / "distances.csv"
 
     @property
+    def percentiles(self) -> Path:
+        return self.directory / "percentiles.csv"
+
+    @property
     def accepted(self) -> Path:
         return self.directory / "accepted.csv"
 
