@@ -42,7 +42,8 @@ COMMANDS = {
     "train": "train one model of the ladder (-m 'model=glob(ladder-*)' for all)",
     "measure": "measure one model on one corpus (-m for a sweep)",
     "analyze": "fit the laws of finished runs, or of a CSV of published values",
-    "compare": "how two finished runs differ (A B), or two models token by token (model@a=A model@b=B)",
+    "compare": "how two finished runs differ (A B), or two models token by token (model@a=A model@b=B), loaded in turn "
+    "when they do not fit together",
     "sync": "mirror to Weights & Biases what the store has and W&B lacks; safe to repeat",
     "dashboard": "create or update the W&B workspace with the papers' panels",
     "ls": "list models, datasets, finished and unfinished runs",

@@ -213,10 +213,3 @@ def test_names_are_not_part_of_the_key(whole):
     header = whole.header
     renamed = replace(header, a=header.a.named("other", "family", "corpus"))
     assert renamed.key == header.key and replace(header, ks=(1,)).key != header.key
-
-
-def test_models_that_do_not_fit_side_by_side_are_refused(tiny_model_dir, tiny_near_dir, tmp_path):
-    config = pair_config(tiny_model_dir, tiny_near_dir, tmp_path)
-    config["launch"] = {"device": "cpu", "placement": "auto", "max_memory": {"cpu": 60_000}}
-    with pytest.raises(LabError, match=r"must lie on one device, side by side.*compare the records"):
-        run(config)

@@ -24,7 +24,7 @@ def some(index):
 
 def test_shards_are_taken_in_order_until_all_are_there(tmp_path):
     partial, taken = begin(tmp_path), []
-    for index in partial.take(Leases()):
+    for (index,) in partial.take(Leases()):
         taken.append(index)
         assert partial.files.lease(index).exists()
         partial.write(index, some(index), {"at": index})
@@ -34,12 +34,30 @@ def test_shards_are_taken_in_order_until_all_are_there(tmp_path):
     assert list(partial.take(Leases())) == []
 
 
+def test_several_are_taken_as_they_fit_and_those_with_hidden_states_first(tmp_path):
+    partial, others = begin(tmp_path, Plan("who", tuple(range(8)), {})), Leases()
+    partial.files.states(5).mkdir()
+    taken = []
+    with others.take(partial.files.lease(1)):
+        for shards in partial.take(Leases(), lambda taken, index: len(taken) < 3):
+            assert all(partial.files.lease(index).exists() for index in shards)
+            taken.append(shards)
+            if 6 not in shards:
+                for index in shards:
+                    partial.write(index, some(1), {})
+            else:  # one is left for later
+                partial.write(6, some(1), {})
+                break
+    assert taken == [[5, 0, 2], [3, 4, 6]] and partial.finished() == {0, 2, 5, 6} and partial.files.leases() == []
+    assert next(partial.take(Leases(), lambda taken, index: True)) == [1, 3, 4]
+
+
 def test_a_shard_that_was_not_written_is_taken_again(tmp_path):
     partial = begin(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         for _ in partial.take(Leases()):
             raise KeyboardInterrupt
-    assert next(partial.take(Leases())) == 0
+    assert next(partial.take(Leases())) == [0]
 
 
 def test_many_takers_do_each_shard_once(tmp_path):
@@ -48,7 +66,7 @@ def test_many_takers_do_each_shard_once(tmp_path):
 
     def take():
         partial = begin(tmp_path, plan)
-        for index in partial.take(Leases(), wait=0.001):
+        for (index,) in partial.take(Leases(), wait=0.001):
             with lock:
                 done.append(index)
             partial.write(index, some(1), {})

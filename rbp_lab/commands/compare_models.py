@@ -31,6 +31,8 @@ class CompareModelsRequest(Choices):
     detect: float | None = None
     worst: int = 5
     tokens: int = 0
+    states: str = "auto"
+    max_disk: int | str = "4GB"
     tracking: Tracking = NO_TRACKING
 
     def __post_init__(self) -> None:
@@ -53,6 +55,5 @@ def run(config: Mapping[str, Any]) -> str:
 def job_from_config(config: Mapping[str, Any]) -> PairJob:
     """The job that a composed configuration describes; LabError when it does not."""
     request = read(CompareModelsRequest, config)
-    chosen = {f.name: getattr(request, f.name) for f in fields(Choices)}
-    return PairJob(a=request.a, b=request.b, ks=tuple(request.ks), perturbation=request.perturbation, config=config,
-                   **chosen)  # fmt: skip
+    chosen = {f.name: getattr(request, f.name) for f in fields(PairJob) if f.name != "config"}
+    return PairJob(**chosen | {"ks": tuple(request.ks), "config": config})

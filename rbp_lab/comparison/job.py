@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from rbp_lab.comparison.record import PERTURBATIONS, PairHeader
 from rbp_lab.config.build import MADE
-from rbp_lab.config.schemas import Precision, check_rising
+from rbp_lab.config.schemas import STATES, Precision, check_rising, check_size
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.errors import LabError, one_of
 from rbp_lab.measurement.job import Choices, Identity, identify
@@ -26,7 +26,12 @@ class Side:
 @dataclass(frozen=True, kw_only=True)
 class PairJob(Choices):
     """Two models on one corpus in one pass. ks: of hits and overlaps. perturbation: None, or what b, which is then the
-    same model as a, is computed with. config: as composed, which worker processes are given."""
+    same model as a, is computed with. config: as composed, which worker processes are given.
+
+    states: where hidden states of a wait for those of b. "memory": both models are loaded; "stored": one at a time, and
+    they wait on disk; "auto": as the models fit on a device. max_disk: the most bytes, or such as "4GB", that they take
+    there, all processes together. Neither changes the numbers.
+    """
 
     command: ClassVar[str] = "compare_models"
     worker: ClassVar[str] = "rbp_lab.comparison.work"
@@ -34,10 +39,14 @@ class PairJob(Choices):
     b: Side
     ks: tuple[int, ...] = (1, 10, 100)
     perturbation: str | None = None
+    states: str = "auto"
+    max_disk: int | str = "4GB"
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_rising("ks", self.ks)
+        one_of("states", self.states, STATES)
+        check_size("max_disk", self.max_disk)
 
     def identify(self, corpus: Corpus) -> PairIdentity:
         """What the record will be of; LabError when a model and the protocol do not fit together."""
@@ -71,6 +80,11 @@ class PairIdentity:
     @property
     def key(self) -> str:
         return self.header.key
+
+    @property
+    def is_of_one(self) -> bool:
+        """Whether b is a itself."""
+        return self.a.key == self.b.key
 
     @property
     def models(self) -> tuple[OpenModel, ...]:

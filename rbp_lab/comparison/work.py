@@ -1,9 +1,9 @@
-"""One process's work on a comparison in one pass: load both models, take shards until none is left, make the record."""
+"""One process's work on a comparison in one pass: load the models, take shards until none is left, make the record."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,21 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from rbp_lab.comparison.job import PairIdentity, PairJob
+from rbp_lab.comparison.apart import Apart, sentence, why_apart
+from rbp_lab.comparison.pair import Pair, load_pair
 from rbp_lab.comparison.record import PairRecord, has_pair, write_pair
-from rbp_lab.comparison.sums import PARTS, PairSums, Tally, TokenPairs, agreements, pair_sums
-from rbp_lab.data.windows import TokenBatch, WindowPlan
-from rbp_lab.errors import LabError
+from rbp_lab.comparison.sums import PARTS, PairSums, Tally, agreements, pair_sums
+from rbp_lab.data.windows import TokenBatch
+from rbp_lab.errors import note
 from rbp_lab.measurement.devices import Runtime
-from rbp_lab.measurement.instrument import Instrument, load_instrument
-from rbp_lab.measurement.loop import NonFiniteScores, scored
 from rbp_lab.measurement.prepare import Prepared
 from rbp_lab.measurement.progress import WorkProgress
 from rbp_lab.measurement.sharding import provenance, read_shard, refuse_other_rules, removed, until_all_are_there
-from rbp_lab.models.pair_scorer import PairScorer
-from rbp_lab.models.row_probe import RowRules
-from rbp_lab.models.weights import not_finite, why_not_finite
-from rbp_lab.scoring.pairs import PairScores
 from rbp_lab.store.layout import Store
 from rbp_lab.store.shards import Gone
 
@@ -38,14 +33,26 @@ def work(ready: Prepared, runtime: Runtime) -> Path:
     """
     begin = time.monotonic()
     path = Store(ready.job.store).pair(ready.identity.key).directory
+
+    def finish() -> None:
+        _make_record(ready, runtime, time.monotonic() - begin)
+
     try:
-        pair = load(ready.identity, ready.plan, ready.job, runtime)
+        if why := why_apart(ready.identity, ready.job, runtime):
+            if runtime.is_main:
+                note(sentence(ready, why))
+            with closing(_Progress(ready, runtime.is_main, rounds=2)) as progress:
+                apart = Apart(ready, runtime, partial(_make, ready, progress), progress.batch)
+                until_all_are_there(ready, apart.make, finish, fits=apart.fits)
+            return path
+        pair = load_pair(ready.identity, ready.plan, ready.job, runtime)
         refuse_other_rules(ready, pair.ran["rows"], pair.ran["device"])
-        finished = ready.positions(ready.partial.finished())
-        title = "compare {model} on {dataset}".format(**ready.identity.about)
-        with closing(_Progress(title, ready.plan.num_positions, finished, runtime.is_main)) as progress:
-            until_all_are_there(ready, partial(pair.make, ready, progress),
-                                lambda: _make_record(ready, runtime, time.monotonic() - begin))  # fmt: skip
+        with closing(_Progress(ready, runtime.is_main)) as progress:
+
+            def make(shards: list[int]) -> None:
+                _make(ready, progress, pair, *shards)
+
+            until_all_are_there(ready, make, finish)
     except Gone:
         if not has_pair(ready.job.store, ready.identity.key):
             raise removed(ready) from None
@@ -53,10 +60,12 @@ def work(ready: Prepared, runtime: Runtime) -> Path:
 
 
 class _Progress:
-    """Where the work stands, in process 0."""
+    """Where the work stands, in process 0. rounds: how often it goes over every shard."""
 
-    def __init__(self, title: str, positions: int, finished: int, shown: bool):
-        self._bar = WorkProgress(title, positions, 15.0, finished) if shown else None
+    def __init__(self, ready: Prepared, shown: bool, rounds: int = 1):
+        title = "compare {model} on {dataset}".format(**ready.identity.about)
+        finished = rounds * ready.positions(ready.partial.finished())
+        self._bar = WorkProgress(title, rounds * ready.plan.num_positions, 15.0, finished) if shown else None
         self._begin, self._done, self._finished = time.monotonic(), 0, finished
 
     def batch(self, batch: TokenBatch) -> None:
@@ -71,76 +80,19 @@ class _Progress:
             self._bar.close()
 
 
-class Pair:
-    """Both models on a device, and how their rows are scored. ran: that as plain JSON, for the record's provenance."""
-
-    def __init__(self, a: Instrument, b: Instrument, scorer: PairScorer):
-        self._both, self._scorer = (a, b), scorer
-        self._rules = RowRules(a.rules.padded and b.rules.padded, a.rules.together and b.rules.together)
-        self.ran = {"rows": vars(self._rules), "device": a.ran["device"], "implementation": scorer.implementation,
-                    "a": a.ran, "b": b.ran}  # fmt: skip
-
-    def make(self, ready: Prepared, progress: _Progress, index: int) -> None:
-        """Score one shard and keep its sums."""
-        ks = ready.identity.header.ks
-        total, document, agree = PairSums.zeros(ks), [np.zeros(0, np.int64)], [np.zeros(0, bool)]
-        for batch, tokens in self.tokens(ready.identity, ready.shard(index), ready.job.scoring.batch_tokens):
-            total = total + pair_sums(tokens, ks)
-            document.append(tokens.document)  # runs go on from batch to batch
-            agree.append(tokens.agree != 0)
-            progress.batch(batch)
-        total = replace(total, runs=agreements(np.concatenate(document), np.concatenate(agree)))
-        for opened in ready.identity.models:
-            opened.verify()
-        ready.partial.write(index, to_arrays(total), {"ran": self.ran})
-
-    def tokens(
-        self, identity: PairIdentity, plan: WindowPlan, batch_tokens: int
-    ) -> Iterator[tuple[TokenBatch, TokenPairs]]:
-        """Every batch of a plan with its scored tokens; LabError when a logit is not finite."""
-        plan = plan if self._rules.padded else plan.unpadded()
-        try:
-            for batch, scores in scored(plan.batches(batch_tokens if self._rules.together else 1), self._scorer):
-                yield batch, token_pairs(batch, scores)
-        except NonFiniteScores as error:
-            raise LabError(f"{self._not_finite(identity)}: {error}") from None
-
-    def _not_finite(self, identity: PairIdentity) -> str:
-        names = [opened.info.name for opened in identity.models]
-        why = [f"{n}: {why_not_finite(one.loaded.network)}" for n, one in zip(names, self._both, strict=True)]
-        return f"models {' and '.join(dict.fromkeys(why))}"
-
-
-def load(identity: PairIdentity, plan: WindowPlan, job: PairJob, runtime: Runtime) -> Pair:
-    """Both models on this process's device, tried on rows of the plan; LabError when they cannot be compared."""
-    a = load_instrument(identity.a.opened, identity.header.a.scoring, plan, job, runtime)
-    b = a
-    if identity.header.perturbation is None:
-        b = load_instrument(identity.b.opened, identity.header.b.scoring, plan, job, runtime)
-    for opened, one in zip(identity.models, (a, b), strict=True):
-        if one.scorer.plan.kind != "head" and (why := not_finite(one.loaded.network)):
-            raise LabError(f"model {opened.info.name}: {why}")
-    return Pair(a, b, PairScorer(a.scorer, b.scorer, identity.header.ks, identity.header.perturbation))
-
-
-def token_pairs(batch: TokenBatch, scores: PairScores) -> TokenPairs:
-    """The scored tokens of a batch as arrays."""
-    a, b = scores.a, scores.b
-
-    def both(name: str) -> tuple[np.ndarray, np.ndarray]:
-        return np.asarray(getattr(a, name)), np.asarray(getattr(b, name))
-
-    return TokenPairs(
-        document=np.repeat(batch.document_id, batch.scored.sum(1)),
-        nll=both("nll"),
-        entropy=both("entropy"),
-        rank=tuple(1 + np.asarray(s.num_greater) + np.asarray(s.num_equal) for s in (a, b)),
-        confidence=(np.asarray(scores.confidence_a), np.asarray(scores.confidence_b)),
-        kl=(np.asarray(scores.kl_ab), np.asarray(scores.kl_ba)),
-        variation=np.asarray(scores.variation),
-        agree=np.asarray(scores.agree),
-        overlap=np.asarray(scores.overlap),
-    )
+def _make(ready: Prepared, progress: _Progress, pair: Pair, index: int) -> None:
+    """Score one shard and keep its sums."""
+    ks = ready.identity.header.ks
+    total, document, agree = PairSums.zeros(ks), [np.zeros(0, np.int64)], [np.zeros(0, bool)]
+    for batch, tokens in pair.tokens(ready.shard(index), ready.job.scoring.batch_tokens):
+        total = total + pair_sums(tokens, ks)
+        document.append(tokens.document)  # runs go on from batch to batch
+        agree.append(tokens.agree != 0)
+        progress.batch(batch)
+    total = replace(total, runs=agreements(np.concatenate(document), np.concatenate(agree)))
+    for opened in ready.identity.models:
+        opened.verify()
+    ready.partial.write(index, to_arrays(total), {"ran": pair.ran})
 
 
 def to_arrays(sums: PairSums) -> dict[str, np.ndarray]:

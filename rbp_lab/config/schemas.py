@@ -15,6 +15,7 @@ IMPLEMENTATIONS = ("auto", "reference", "torch", "numba", "triton-chunked", "tri
 CANDIDATES = ("rows", "tokenizer")
 DEVICES = ("auto", "cpu", "cuda")
 PLACEMENTS = ("auto", "single", "balanced")
+STATES = ("auto", "stored", "memory")
 LOSSES = ("log", "huber")  # of ln value: squares, or Huber's with delta 1e-3
 FORMATS = ("png", "svg", "pdf")
 LARGEST_K = 2**31 - 1  # ranks and window lengths are kept in 32 bits
@@ -89,16 +90,16 @@ class Launch:
         one_of("launch.device", self.device, DEVICES)
         one_of("launch.placement", self.placement, PLACEMENTS)
         for device, size in (self.max_memory or {}).items():
-            _check_memory(device, size)
+            if device != "cpu" and not device.isdecimal():
+                raise LabError(f"launch.max_memory: expected cpu or the number of a GPU; got {shown(device)}")
+            check_size(f"launch.max_memory.{device}", size)
 
 
-def _check_memory(device: str, size: int | str) -> None:
-    if device != "cpu" and not device.isdecimal():
-        raise LabError(f"launch.max_memory: expected cpu or the number of a GPU; got {shown(device)}")
+def check_size(path: str, size: int | str) -> None:
+    """LabError unless ``size`` is a number of bytes, or one with a unit; path: of the configuration."""
     if not re.fullmatch(r"\d+|\d+(\.\d+)?[KMG]i?B", str(size)):
         raise LabError(
-            f"launch.max_memory.{device} must be a number of bytes, or one with KB, MB, GB, KiB, MiB or GiB; got "
-            f"{shown(size)}"
+            f"{path} must be a number of bytes, or one with KB, MB, GB, KiB, MiB or GiB; got {shown(size)}"
         )
 
 

@@ -83,6 +83,13 @@ def load_instrument(
 _last: tuple[tuple[object, ...], tuple[Placement, LoadedModel]] | None = None
 
 
+def release() -> None:
+    """Let go of the weights that are kept for the next measurement; others must let go of them too."""
+    global _last
+    _last = None
+    gc.collect()  # a model that is spread holds itself in a circle
+
+
 def _weights(opened: OpenModel, dtype: torch.dtype, runtime: Runtime, launch: Launch) -> tuple[Placement, LoadedModel]:
     """The model's weights and where they lie; they stay in memory until another model's are asked for."""
     global _last
@@ -90,8 +97,7 @@ def _weights(opened: OpenModel, dtype: torch.dtype, runtime: Runtime, launch: La
     how = (opened.attention, dtype, runtime.device, launch.placement, tuple(sorted(limits.items())))
     what = (info.path, info.revision, info.fingerprint, info.quantisation, *how)
     if _last is None or _last[0] != what:
-        _last = None  # before the next ones take room
-        gc.collect()  # a model that is spread holds itself in a circle
+        release()  # before the next ones take room
         memory = limited(memory_for_weights(runtime), limits)
         placement = place_model(opened.empty, dtype, runtime.device, memory, launch.placement)
         _last = what, (placement, opened.load(dtype, placement.device_map))

@@ -43,8 +43,12 @@ class Prepared:
     @cached_property
     def shard_positions(self) -> np.ndarray:
         """Tokens, padding included, of each shard, int64."""
+        return self.per_shard(self.plan.width)
+
+    def per_shard(self, values: np.ndarray) -> np.ndarray:
+        """The sum in each shard of whole numbers that the rows of the plan have, int64."""
         shard = np.searchsorted(self.partial.plan.bounds, self.plan.document_id, side="right") - 1
-        return np.bincount(shard, weights=self.plan.width, minlength=len(self.partial.plan)).astype(np.int64)
+        return np.bincount(shard, weights=values, minlength=len(self.partial.plan)).astype(np.int64)
 
     def shard(self, index: int) -> WindowPlan:
         """The rows of one shard, with their tokens in memory."""

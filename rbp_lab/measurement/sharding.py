@@ -12,28 +12,30 @@ import numpy as np
 from rbp_lab.errors import LabError, note
 from rbp_lab.measurement.prepare import Prepared
 from rbp_lab.store.lease import Leases
-from rbp_lab.store.shards import DamagedShard
+from rbp_lab.store.shards import DamagedShard, alone
 
 
 def until_all_are_there(
     ready: Prepared,
-    make: Callable[[int], object],
+    make: Callable[[list[int]], object],
     finish: Callable[[], object],
     count_others: Callable[[Callable[[], int]], object] = lambda positions: None,
+    fits: Callable[[list[int], int], bool] = alone,
 ) -> None:
     """Take shards until none is left, have each made, and ``finish`` with the record of all.
 
-    make: makes and keeps the shard of a number. finish: raises DamagedShard for one that is to be made again.
-    count_others: is given what counts the positions that other processes have finished since the beginning. Raises
-    Gone when another process has made the record.
+    make: makes and keeps the shards of some numbers, or of some of them. finish: raises DamagedShard for one that is to
+    be made again. count_others: is given what counts the positions that other processes have finished since the
+    beginning. fits: which shards are made together, as of ``Partial.take``. Raises Gone when another process has made
+    the record.
     """
     leases, partial, mine = Leases(), ready.partial, set[int]()
     before = ready.positions(partial.finished())
     count_others(lambda: ready.positions(partial.finished() - mine) - before)
     while True:
-        for index in partial.take(leases):
-            make(index)
-            mine.add(index)
+        for some in partial.take(leases, fits):
+            make(some)
+            mine.update(some)
         with partial.last(leases):
             try:
                 finish()

@@ -50,7 +50,8 @@ def work(ready: Prepared, runtime: Runtime) -> Path:
         observers.notify("on_start", run)
         watch = Watch(run, observers)
 
-        def make(index: int) -> None:
+        def make(shards: list[int]) -> None:
+            (index,) = shards
             measurement = _measure(ready, instrument, index, run, watch)
             partial.write(index, to_arrays(measurement), {"ran": instrument.ran})
             observers.notify("on_shard", measurement)

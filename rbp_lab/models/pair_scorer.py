@@ -1,10 +1,10 @@
-"""From two loaded models and a batch to PairScores: both bodies, and one reading of both output layers."""
+"""From two models and a batch to PairScores: both bodies, and one reading of both output layers."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,77 +12,103 @@ from rbp_lab.data.windows import TokenBatch
 from rbp_lab.errors import LabError
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.scoring.pairs import PairScores, implementation, positions_at_once, score_pairs
+from rbp_lab.scoring.types import LMHead
 
 NOISE = 2.0**-9  # relative, of bf16's rounding
+States = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
+class Side:
+    """What a comparison needs of one of its models.
+
+    states: the hidden states [n,D] of the scored positions of some rows, tokens [B,T] and scored [B,T−1] on the host.
+    head: the output layer that they enter. logits: as of ``score_tokens``. device: on which the model computes.
+    """
+
+    states: States
+    head: LMHead
+    logits: str
+    device: str
+
+    @classmethod
+    def of(cls, name: str, scorer: Scorer) -> Side:
+        """Of a loaded model, called ``name`` in errors. An output layer that is elsewhere between passes is copied.
+
+        Raises LabError when it is not understood, for then there are no hidden states that the logits follow from.
+        """
+        if scorer.plan.kind != "head":
+            raise LabError(
+                f"model {name} cannot be compared in one pass, because its output layer is not understood "
+                f"({scorer.plan.reason}); measure both models and compare the records: rbp-lab compare A B"
+            )
+        return cls(scorer.states, scorer.head(), scorer.logits, scorer.device)
+
+    def on(self, device: torch.device) -> Side:
+        """The same with states and output layer on a device."""
+        if self.head.weight.device == device:
+            return self
+        return replace(
+            self,
+            head=self.head.map(lambda weights: weights.to(device)),
+            states=lambda tokens, scored: self.states(tokens, scored).to(device),
+        )
+
+
+def passes(rows: int, *devices: str) -> Iterator[slice]:
+    """The rows of a batch that have a forward pass together, as in a measurement: one on a CPU, else all."""
+    step = 1 if any(torch.device(device).type == "cpu" for device in devices) else max(1, rows)
+    return (slice(first, first + step) for first in range(0, rows, step))
+
+
 class PairScorer:
     """Scores batches with two models over one vocabulary, ``Scorer`` in all else.
 
-    a, b: the models; b may be a itself. ks: of the overlap of first choices. perturbation: what b's states differ by
-    from a's where they are one model, of ``comparison.record.PERTURBATIONS``. Raises LabError when the output layer of
-    one is not understood, for then there are no hidden states that its logits follow from, and when they lie on several
-    devices.
+    a, b: the models; b may be a itself. Where their output layers are on different devices, those of b are used. ks: of
+    the overlap of first choices. perturbation: what b's states differ by from a's where they are one model, of
+    ``comparison.record.PERTURBATIONS``.
     """
 
-    a: Scorer
-    b: Scorer
-    ks: Sequence[int]
-    perturbation: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, scorer in (("a", self.a), ("b", self.b)):
-            if scorer.plan.kind != "head":
-                raise LabError(
-                    f"model {name} cannot be compared in one pass, because its output layer is not understood "
-                    f"({scorer.plan.reason}); measure both models and compare the records: rbp-lab compare A B"
-                )
-        places = {str(scorer.head().weight.device) for scorer in (self.a, self.b)}
-        if len(places) > 1 or "meta" in places:
-            raise LabError(
-                f"both models must lie on one device, side by side, but their output layers are on "
-                f"{' and '.join(sorted(places)).replace('meta', 'a disk or another device')}; free memory, choose a "
-                "smaller precision, or measure both models and compare the records: rbp-lab compare A B"
-            )
+    def __init__(self, a: Side, b: Side, ks: Sequence[int], perturbation: str | None = None):
+        self._place = b.head.weight.device
+        self._a, self._b, self._ks, self._perturbation = a.on(self._place), b, ks, perturbation
 
     @property
     def implementation(self) -> str:
         """Of the comparison."""
-        return implementation(torch.device(self.a.device).type)
+        return implementation(self._place.type)
 
     def __call__(self, batch: TokenBatch) -> PairScores:
         """Scores of the batch's scored positions in row-major order [n], on a's device and not yet checked."""
         tokens, scored = torch.from_numpy(batch.tokens), torch.from_numpy(batch.scored)
-        kind = torch.device(self.a.device).type
-        rows = len(tokens) if kind != "cpu" else 1  # of a forward pass, as in a measurement
         labels = tokens[:, 1:][scored]
+        heads = (self._a.head, self._b.head)
+        step = positions_at_once(self._place.type, heads[0].candidates)
         found: list[PairScores] = []
         waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
         with torch.inference_mode():
-            for first in range(0, len(tokens), rows):
-                at = slice(first, first + rows)
+            for at in passes(len(tokens), self._a.device, self._b.device):
                 waiting.append(self._states(tokens[at], scored[at]))
                 states = tuple(torch.cat(one) for one in zip(*waiting, strict=True))
-                heads = (self.a.head(), self.b.head())
-                step, last = positions_at_once(kind, heads[0].candidates), at.stop >= len(tokens)
+                last = at.stop >= len(tokens)
                 ready = len(states[0]) if last else len(states[0]) // step * step
                 if ready or (last and not found):
                     done = sum(len(scores.kl_ab) for scores in found)
-                    targets = labels[done : done + ready].to(states[0].device)
+                    targets = labels[done : done + ready].to(self._place)
                     now = tuple(one[:ready] for one in states)
-                    found.append(score_pairs(now, heads, targets, self.ks, "auto", (self.a.logits, self.b.logits)))
+                    logits = (self._a.logits, self._b.logits)
+                    found.append(score_pairs(now, heads, targets, self._ks, "auto", logits))
                 waiting = [tuple(one[ready:] for one in states)]
         return PairScores.join(found)
 
     def _states(self, tokens: torch.Tensor, scored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states of the scored positions of some rows, of a and of b, on a's device."""
-        own = self.a.states(tokens, scored)
-        if self.perturbation == "noise":
+        """Hidden states of the scored positions of some rows, of a and of b, where the output layers are."""
+        own = self._a.states(tokens, scored)
+        if self._perturbation == "noise":
             return own, own.float() * _noise(tokens, scored, own)
-        if self.perturbation == "batch":
-            return own, _in_company(self.a.states, tokens, scored)
-        return own, self.b.states(tokens, scored).to(own.device)
+        if self._perturbation == "batch":
+            return own, _in_company(self._a.states, tokens, scored)
+        return own, self._b.states(tokens, scored).to(self._place)
 
 
 def _noise(tokens: torch.Tensor, scored: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
@@ -94,9 +120,7 @@ def _noise(tokens: torch.Tensor, scored: torch.Tensor, states: torch.Tensor) -> 
     return (1 + NOISE * torch.cat(parts)).to(states.device)
 
 
-def _in_company(
-    states: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], tokens: torch.Tensor, scored: torch.Tensor
-) -> torch.Tensor:
+def _in_company(states: States, tokens: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
     """The states of each row computed in a batch with itself reversed."""
     parts = []
     for row, keep in zip(tokens, scored, strict=True):

@@ -95,14 +95,16 @@ def gpus_per_model(network: nn.Module, dtype: torch.dtype, memory: Sequence[int]
 
 
 def limited(memory: Memory, limits: Mapping[str, int | str]) -> dict[int | str, int]:
-    """``memory`` with no device above its limit. limits: device ("0", "cpu") → bytes, or such as "20GB" and "8GiB"."""
+    """``memory`` with no device above its limit. limits: device ("0", "cpu") → size, as ``bytes_of`` takes it."""
+    most = {device: bytes_of(size) for device, size in limits.items()}
+    return {device: min(size, most.get(str(device), size)) for device, size in memory.items()}
+
+
+def bytes_of(size: int | str) -> int:
+    """A number of bytes, or such as "20GB" and "8GiB", as a number of bytes."""
     from accelerate.utils.modeling import convert_file_size_to_int
 
-    most = {
-        device: int(size) if str(size).isdecimal() else convert_file_size_to_int(size)
-        for device, size in limits.items()
-    }
-    return {device: min(size, most.get(str(device), size)) for device, size in memory.items()}
+    return int(size) if str(size).isdecimal() else convert_file_size_to_int(size)
 
 
 def _spread(network: nn.Module, dtype: torch.dtype, memory: Memory) -> dict[str, int | str]:

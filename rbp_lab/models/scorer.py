@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -116,7 +117,7 @@ class Scorer:
         found: list[TokenScores] = []
 
         def at_head(hidden: torch.Tensor, head: LMHead, keep: torch.Tensor, last: bool) -> None:
-            limited = LMHead(head.weight, head.bias, head.scale, head.softcap, self._num_candidates)
+            limited = replace(head, num_candidates=self._num_candidates)
             waiting.append(_picked(hidden, keep))
             states = torch.cat(waiting)
             step = _positions_at_once(states)
@@ -148,9 +149,20 @@ class Scorer:
         return found[0]
 
     def head(self) -> LMHead:
-        """The output layer; only of a model whose weights all lie where they are used."""
+        """The output layer; a copy of one that lies elsewhere between passes."""
         layer = self._model.get_output_embeddings()
-        return LMHead(layer.weight, layer.bias, self.plan.scale, self.plan.softcap, self._num_candidates)
+        head = LMHead(layer.weight, layer.bias, self.plan.scale, self.plan.softcap, self._num_candidates)
+        if not layer.weight.is_meta:
+            return head
+        copied: list[LMHead] = []
+
+        def copy(hidden: torch.Tensor, there: LMHead) -> None:
+            copied.append(there.map(torch.clone))
+
+        with torch.inference_mode(), intercept(self._model, self.plan, copy):
+            self._model(input_ids=_probe_ids(1, 9, self._rows).to(self.device), use_cache=False)
+        self.reset()
+        return replace(head, weight=copied[0].weight, bias=copied[0].bias)
 
     def _score_logits(self, tokens: torch.Tensor, scored: torch.Tensor) -> TokenScores:
         parts: list[TokenScores] = []

@@ -6,7 +6,7 @@ Legend: n scored positions (any leading shape), V vocabulary rows of the head, D
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -29,6 +29,10 @@ class LMHead:
     @property
     def candidates(self) -> int:
         return self.weight.shape[0] if self.num_candidates is None else self.num_candidates
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> LMHead:
+        """The layer with ``change`` applied to its weight and bias."""
+        return replace(self, weight=change(self.weight), bias=None if self.bias is None else change(self.bias))
 
     def transform(self, logits: torch.Tensor) -> torch.Tensor:
         """Scale and soft-cap applied to raw logits (in place where it can)."""

@@ -70,15 +70,16 @@ def atomic_path(path: str | Path, make_directory: bool = True) -> Iterator[Path]
 
 
 @contextmanager
-def atomic_directory(path: str | Path, replace: bool = True) -> Iterator[Path]:
+def atomic_directory(path: str | Path, replace: bool = True, make_directory: bool = True) -> Iterator[Path]:
     """A temporary directory that becomes ``path`` on success (replacing what is there) and vanishes on failure.
 
     Of several that write the same path at once, the last one stays; without ``replace`` the first one does, and the
-    others get AlreadyThere. Raises LabError as ``atomic_path`` does.
+    others get AlreadyThere. make_directory, and LabError: as of ``atomic_path``.
     """
     path = Path(path)
     with _refusals_as_errors(path):
-        _prepare(path.parent)
+        if make_directory:
+            _prepare(path.parent)
         temporary = _temporary(path)
         temporary.mkdir()
         try:

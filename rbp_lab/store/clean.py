@@ -43,8 +43,13 @@ def idle(store: Store) -> list[Path]:
 
 
 def leftovers(store: Store) -> Iterator[Path]:
-    """Temporary files and directories of writers that have ended, and leases of processes that are gone."""
+    """What writers and processes that have ended left: temporary files and directories, leases, and hidden states of
+    shards that are finished."""
     leases = Leases()
+    for files in store.partials():
+        for index in sorted(files.waiting() & files.finished()):
+            if not leases.is_alive(files.lease(index)):
+                yield files.states(index)
     for directory, below, names in os.walk(store.root):
         here = Path(directory)
         abandoned = [name for name in (*below, *names) if name.startswith(".") and _is_abandoned(here / name)]

@@ -30,6 +30,7 @@ from rbp_lab.store.aside import named, recovered
 _KEY = re.compile(r"[0-9a-f]{16}")
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
 _SHARD = re.compile(r"shard-(\d{6,})\.safetensors")
+_STATES = re.compile(r"states-(\d{6,})")
 # In the directory of a model or classifier that rbp-lab trained, wherever that is; the weights of a classifier.
 TRAINING_FILE, WEIGHTS_FILE = "training.json", "weights.safetensors"
 _NAME_BYTES = 200  # file systems allow 255 bytes; temporary names beside it need some
@@ -92,13 +93,23 @@ class PartialFiles:
     def shard(self, index: int) -> Path:
         return self.directory / f"shard-{index:06}.safetensors"
 
+    def states(self, index: int) -> Path:
+        """A directory: hidden states of one model for a shard, which wait for the other model of a comparison."""
+        return self.directory / f"states-{index:06}"
+
     def lease(self, name: str | int) -> Path:
         return self.directory / f"{name}.lease"
 
     def finished(self) -> set[int]:
         """The shards that are there; FileNotFoundError when the directory is not."""
-        found = (_SHARD.fullmatch(name) for name in os.listdir(self.directory))
-        return {int(match[1]) for match in found if match}
+        return self._numbers(_SHARD)
+
+    def waiting(self) -> set[int]:
+        """The shards of which hidden states are there; FileNotFoundError when the directory is not."""
+        return self._numbers(_STATES)
+
+    def _numbers(self, name: re.Pattern[str]) -> set[int]:
+        return {int(match[1]) for match in map(name.fullmatch, os.listdir(self.directory)) if match}
 
     def leases(self) -> list[Path]:
         """What processes have taken."""

@@ -100,14 +100,14 @@ class _Written:
 
 @contextmanager
 def write_long_arrays(
-    path: Path, dtypes: Mapping[str, Any], about: Mapping[str, Any], replace: bool = False
+    path: Path, dtypes: Mapping[str, Any], about: Mapping[str, Any], replace: bool = False, make_directory: bool = True
 ) -> Iterator[Mapping[str, _Written]]:
     """What arrays of these names and types are appended to; on success they become the directory ``path``.
 
-    about: JSON-ready description. replace: what is there. Raises AlreadyThere when another process was faster and it is
-    not to be replaced, and LabError as ``atomic_directory`` does.
+    about: JSON-ready description. replace: what is there. make_directory: as of ``atomic_path``. Raises AlreadyThere
+    when another process was faster and it is not to be replaced, and LabError as ``atomic_directory`` does.
     """
-    with atomic_directory(path, replace) as directory, ExitStack() as files:
+    with atomic_directory(path, replace, make_directory) as directory, ExitStack() as files:
         arrays = {name: _Written(directory / f"{name}.npy", np.dtype(dtype)) for name, dtype in dtypes.items()}
         for array in arrays.values():
             files.callback(array.abandon)

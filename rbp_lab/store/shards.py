@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,11 @@ class DamagedShard(LabError):
 
 class Gone(Exception):
     """The directory is no longer there: another process has written the record, or removed the work."""
+
+
+def alone(taken: list[int], index: int) -> bool:
+    """Whether a shard is the first one that is taken."""
+    return not taken
 
 
 @dataclass(frozen=True)
@@ -83,22 +88,34 @@ class Partial:
         except FileNotFoundError:
             raise Gone from None
 
-    def take(self, leases: Leases, wait: float = WAIT) -> Iterator[int]:
-        """Shards that nobody else works on, one after another, each leased while the caller works on it.
+    def take(
+        self, leases: Leases, fits: Callable[[list[int], int], bool] = alone, wait: float = WAIT
+    ) -> Iterator[list[int]]:
+        """Shards that nobody else works on, some at a time, all leased while the caller works on them.
 
-        Ends when every shard is done; waits while others work on the last ones. Raises Gone.
+        fits: whether a shard may be taken together with those that were taken just now. Ends when every shard is done;
+        waits while others work on the last ones. Those of which hidden states wait come first. Raises Gone.
         """
-        while left := sorted(set(range(len(self.plan))) - self.finished()):
-            for index in left:
-                lease = self._lease(leases, index)
-                if lease is None:
-                    continue
-                with lease:
-                    if index not in self.finished():
-                        yield index
-                break
-            else:
+        while left := set(range(len(self.plan))) - self.finished():
+            waiting = self.waiting()
+            with ExitStack() as held:
+                taken: list[int] = []
+                for index in sorted(left, key=lambda index: (index not in waiting, index)):
+                    if fits(taken, index) and (lease := self._lease(leases, index)) is not None:
+                        held.enter_context(lease)
+                        if index not in self.finished():
+                            taken.append(index)
+                if taken:
+                    yield taken
+            if not taken:
                 time.sleep(wait)
+
+    def waiting(self) -> set[int]:
+        """The shards of which hidden states wait for the other model of a comparison; raises Gone."""
+        try:
+            return self.files.waiting()
+        except FileNotFoundError:
+            raise Gone from None
 
     def _lease(self, leases: Leases, name: str | int) -> Lease | None:
         try:

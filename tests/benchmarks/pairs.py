@@ -12,12 +12,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from rbp_lab.comparison.pair import token_pairs
 from rbp_lab.comparison.sums import PairSums, pair_sums
-from rbp_lab.comparison.work import token_pairs
 from rbp_lab.config.build import build
 from rbp_lab.measurement.loop import measure, scored
 from rbp_lab.measurement.observers import RunInfo
-from rbp_lab.models.pair_scorer import PairScorer
+from rbp_lab.models.pair_scorer import PairScorer, Side
 from rbp_lab.models.scorer import Scorer
 from tests.benchmarks.__main__ import composed
 from tests.benchmarks.loop import made_plan
@@ -43,7 +43,7 @@ def compared(shape: Shape) -> tuple[list[float], tuple[float, float]]:
     scorers = [Scorer(shape.load(torch.float32, "cpu", seed=seed), "cpu") for seed in (0, 1)]
     plan = made_plan(2, TOKENS, shape.vocabulary, 0)
     run = RunInfo("bench", "made", len(plan), plan.num_positions, shape.vocabulary, KS, (1,))
-    pair = PairScorer(*scorers, KS)
+    pair = PairScorer(*map(Side.of, "ab", scorers), KS)
 
     def one_pass() -> None:
         total = PairSums.zeros(KS)
