@@ -6,6 +6,7 @@ imported by the commands alone.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -22,7 +23,6 @@ from rbp_lab.composition import (
     plain,
     refuse_hidden_files,
     shown_jobs,
-    sweep_jobs,
     users_first,
     writable,
 )
@@ -49,6 +49,9 @@ COMMANDS = {
     "ls": "list models, datasets, finished and unfinished runs",
     "clean": "remove what crashes left in a store, and on request unfinished work",
 }
+# New objects between two looks for garbage among them: importing torch and transformers makes a million that all stay.
+# Not where figures are drawn by the dozen, which are garbage only when somebody looks.
+NEW_OBJECTS, DRAWING = 10_000, ("analyze", "compare", "compare_models")
 GONE = {"bench": "the benchmarks run from a clone of the project: make bench, or python -m tests.benchmarks"}
 
 
@@ -138,6 +141,8 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from rbp_lab.sweeps import SweepStart, compose_once, composed, runs_here
+
     for override in arguments.overrides:
         check_override(override, arguments.multirun)
     failures, process = Failures(), os.getpid()
@@ -160,13 +165,18 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
                 raise
             failures.add(name, error, store)  # a sweep goes on; what failed is listed at its end
 
-    def ahead() -> None:
+    def begin(sweep: DictConfig) -> None:
         """Before the first job of a sweep of measurements in this process, look at all of its models."""
-        if command == "measure" and arguments.multirun and not (arguments.asks or arguments.launcher):
-            from rbp_lab.commands.sweep import look_ahead
+        if runs_here(sweep):
+            compose_once()
+            if command == "measure":
+                from rbp_lab.commands.sweep import look_ahead
 
-            look_ahead(sweep_jobs(command, arguments))
+                look_ahead(composed(sweep))
 
+    looks = gc.get_threshold()
+    if command not in DRAWING:
+        gc.set_threshold(NEW_OBJECTS)
     # Hydra would print its own shortened report and exit; asked for full errors it lets exceptions through to us.
     OmegaConf.register_new_resolver("writable", writable, replace=True)
     asked = os.environ.get("HYDRA_FULL_ERROR")
@@ -178,7 +188,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
             for text in shown_jobs(command, arguments):
                 print(text)
             return failures
-        ahead()
+        SweepStart.hook = staticmethod(begin)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(job)()
     except (LabError, BrokenPipeError):
         raise
@@ -196,7 +206,9 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
         raise LabError(explain(error, command, arguments) if composing else sentence(error, None)) from error
     finally:
         sys.argv = argv
+        gc.set_threshold(*looks)
         users_first().directory = None
+        SweepStart.hook = staticmethod(lambda sweep: None)
         if asked is None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
     return failures

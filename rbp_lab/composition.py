@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import cache
@@ -31,32 +31,21 @@ if TYPE_CHECKING:
 NO_JOB = "the sweep has no job: a glob() in it matches nothing; rbp-lab ls shows what there is"
 
 
-def sweep_jobs(command: str, arguments: Arguments) -> list[dict[str, Any]]:
-    """The configuration of every job of a sweep; none when one cannot be composed, as running it says why."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return [plain(config) for _, config in _jobs(command, arguments)]
-    except (LabError, HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError):
-        return []
-
-
 def shown_jobs(command: str, arguments: Arguments) -> Iterator[str]:
     """The configuration of every job of a sweep as YAML below its overrides, as --cfg job shows that of one."""
+    from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    none = True
-    for overrides, config in _jobs(command, arguments):
-        yield f"--- # {' '.join(overrides)}\n{OmegaConf.to_yaml(config)}"
-        none = False
-    if none:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        jobs = list(job_overrides(arguments.overrides))
+        for overrides in jobs:
+            yield f"--- # {' '.join(overrides)}\n{OmegaConf.to_yaml(compose(command, list(overrides)))}"
+    if not jobs:
         raise LabError(NO_JOB)
 
 
-def _jobs(command: str, arguments: Arguments) -> Iterator[tuple[tuple[str, ...], DictConfig]]:
-    """The overrides and the composed configuration of each job of a sweep; whatever Hydra raises."""
-    from hydra import compose, initialize_config_dir
+def job_overrides(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The overrides of each job of a sweep, as Hydra's own sweeper has them; whatever Hydra raises."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -65,12 +54,9 @@ def _jobs(command: str, arguments: Arguments) -> Iterator[tuple[tuple[str, ...],
             return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
         return [f"{override.get_key_element()}={override.get_value_element_as_str()}"]
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        given = parser.parse_overrides(list(arguments.overrides))
-        choices = {override.get_key_element(): values(override) for override in given}  # the last of a key counts
-        for overrides in product(*choices.values()):
-            yield overrides, compose(command, list(overrides))
+    given = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(words))
+    choices = {override.get_key_element(): values(override) for override in given}  # the last of a key counts
+    return product(*choices.values())
 
 
 def writable(directory: object) -> str:

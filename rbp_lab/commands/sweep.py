@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
-
-from rich.console import Console
 
 from rbp_lab.config.build import MADE, read
 from rbp_lab.config.schemas import Launch, Precision
@@ -16,7 +14,6 @@ from rbp_lab.data.corpus import TextSource
 from rbp_lab.errors import LabError, warn
 from rbp_lab.measurement.devices import choose_device
 from rbp_lab.models.source import ModelSource
-from rbp_lab.report.listing import checks_table
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class Asked:
     launch: Launch
 
 
-def look_ahead(configs: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+def look_ahead(configs: Iterable[Mapping[str, Any]]) -> None:
     """Check every model of a sweep once for each protocol and precision that it is asked for with.
 
     Prints a table and a sentence for each that cannot be measured, and nothing when all can. Jobs whose configuration
@@ -53,7 +50,11 @@ def look_ahead(configs: Sequence[Mapping[str, Any]], console: Console | None = N
     failed = [one for one in checks.values() if one.problem]
     if not failed:
         return
-    (console or Console(stderr=True)).print(checks_table(list(checks.values())))
+    from rich.console import Console
+
+    from rbp_lab.report.listing import checks_table  # and what tables of laws need, half a second
+
+    Console(stderr=True).print(checks_table(list(checks.values())))
     for one in failed:
         warn(f"{one.name}: {one.problem}")
     warn(f"{len(failed)} of {len(checks)} models of this sweep cannot be measured; it goes on with the others")
