@@ -24,7 +24,7 @@ BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 class SweepStart(Callback):
-    """Hydra's callback, by ``conf/output/store.yaml``. hook: given the composed configuration of a sweep that starts."""
+    """Hydra's callback, by ``conf/output/store.yaml``. hook: given the configuration of a sweep that starts."""
 
     hook: Callable[[DictConfig], None] = staticmethod(lambda config: None)
 
