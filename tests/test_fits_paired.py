@@ -1,10 +1,10 @@
-"""Differences of exponents over the same models, and the band that holds for all k."""
+"""Differences of exponents over the same models."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from rbp_lab.fits.paired import exponent_difference, simultaneous_band, simultaneous_factor
+from rbp_lab.fits.paired import exponent_difference
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, Label
 from tests.fits_data import PYTHIA_K1
@@ -80,38 +80,3 @@ def test_coverage_quick():
 @pytest.mark.slow
 def test_coverage():
     assert 0.93 <= covered(4000) <= 0.97
-
-
-def family(rng, ks=8, correlated=0.9):
-    common, fits = rng.standard_normal(10), []
-    for i in range(ks):
-        noise = np.sqrt(correlated) * common + np.sqrt(1 - correlated) * rng.standard_normal(10)
-        value = np.exp(1 - 0.1 * np.log(SIZES) + 0.02 * noise)
-        fits.append(fit_power(FitPoints(SIZES, value, tuple(PYTHIA_K1)), Label("F", "D", "neg_log_rbp", i + 1)))
-    return fits
-
-
-def test_band_lies_between_one_interval_and_independent_ones():
-    fits = family(np.random.default_rng(1), ks=12, correlated=0.0)
-    one, all_ = stats.t.ppf(0.975, 8), stats.t.ppf(1 - 0.025 / 12, 8)
-    assert one * 1.1 < one * simultaneous_factor(fits) < all_ * 1.02
-    same = [fits[0], fits[0], fits[0]]
-    assert simultaneous_factor(same) == pytest.approx(1, abs=1e-9)
-    band = simultaneous_band(fits)
-    assert (band["simultaneous_low"] < band["low"]).all() and (band["high"] < band["simultaneous_high"]).all()
-    assert band["k"].tolist() == list(range(1, 13))
-    assert simultaneous_band(fits[:1]).empty and simultaneous_band([]).empty
-
-
-def band_covers(replicates, correlated):
-    rng, inside = np.random.default_rng(20261122), 0
-    for _ in range(replicates):
-        band = simultaneous_band(family(rng, correlated=correlated))
-        inside += ((band["simultaneous_low"] <= 0.1) & (band["simultaneous_high"] >= 0.1)).all()
-    return inside / replicates
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("correlated", [0.3, 0.9])
-def test_band_coverage(correlated):
-    assert 0.92 <= band_covers(600, correlated) <= 0.98

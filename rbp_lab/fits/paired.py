@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +11,6 @@ import pandas as pd
 from rbp_lab.fits.gls import LineError, combined, independent
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import NOT_FALLING, FitPoints, FitResult
-
-SIMULATIONS = 4000
 
 
 @dataclass(frozen=True)
@@ -85,64 +82,3 @@ def exponent_difference(first: FitResult, second: FitResult, same_documents: boo
         *names, fit.params["alpha"], low, high, len(common), first.confidence, "fitted", gain, tuple(falling),
         fit.error,
     )  # fmt: skip
-
-
-def simultaneous_band(fits: Sequence[FitResult], seed: int = 0) -> pd.DataFrame:
-    """Exponents over k with a band that holds for all k at once: columns k, alpha, low, high, simultaneous_low/high.
-
-    fits: power laws of one family over the same models, one per k. Their errors are strongly correlated (they are the
-    same models and documents), so that the band is each k's own interval times one factor that normal errors with that
-    correlation give (``simultaneous_factor``). Empty when fewer than two k were fitted.
-    """
-    usable = [f for f in fits if f.ok]
-    usable = [f for f in usable if f.points.names == usable[0].points.names]
-    if len(usable) < 2:
-        return pd.DataFrame(columns=["k", "alpha", "low", "high", "simultaneous_low", "simultaneous_high"])
-    factor = simultaneous_factor(usable, seed)
-    rows = []
-    for f in usable:
-        alpha, (low, high) = f.params["alpha"], f.intervals["alpha"]
-        half = factor * (high - low) / 2
-        rows.append((f.label.k, alpha, low, high, alpha - half, alpha + half))
-    return pd.DataFrame(rows, columns=["k", "alpha", "low", "high", "simultaneous_low", "simultaneous_high"])
-
-
-def simultaneous_factor(fits: Sequence[FitResult], seed: int = 0) -> float:
-    """By how much the intervals of single fits grow to hold for all fits at once, at the fits' confidence; at least 1.
-
-    The quantile of the largest |α̂ − α|/se over fits, each in units of its own quantile, under the correlation of their
-    errors.
-    """
-    rng = np.random.default_rng(seed)
-    x = np.log(fits[0].points.x)
-    dx = x - x.mean()
-    n, dof, sxx = len(x), len(x) - 2, float(dx @ dx)
-    design = np.column_stack([np.ones(n), dx])
-    residual = np.stack([np.log(f.points.value) for f in fits], axis=1)
-    residual = residual - design @ np.linalg.pinv(design) @ residual
-    # normals mixed by the root of residual's products [≤ n, K] have the estimated covariance between k; turned so that
-    # one row of them is the slope, the dof others are what is left of the residuals
-    root = np.linalg.qr(residual / math.sqrt(dof * sxx), mode="r")
-    noise = rng.standard_normal((SIMULATIONS, dof + 1, len(root))) @ root
-    slope, variance = noise[:, 0], (noise[:, 1:] ** 2).mean(axis=1)
-    moved = _slopes_by_document(fits, dx / sxx)
-    if moved is not None:
-        slope = slope + rng.standard_normal((SIMULATIONS, len(moved))) @ moved
-        freedom = fits[0].error.freedom_documents
-        known = (moved**2).sum(axis=0)
-        variance = variance + known * rng.chisquare(freedom, (SIMULATIONS, 1)) / freedom
-    with np.errstate(divide="ignore", invalid="ignore"):
-        deviation = np.abs(slope) / np.sqrt(variance)
-        largest = np.nanmax(deviation / np.nanquantile(deviation, fits[0].confidence, axis=0), axis=1)
-    return max(1.0, float(np.quantile(largest, fits[0].confidence)))
-
-
-def _slopes_by_document(fits: Sequence[FitResult], along: np.ndarray) -> np.ndarray | None:
-    """[≤ K,K], whose products are the covariance of exponents by documents beyond the residuals; None if unknown."""
-    if any(f.points.errors is None for f in fits):
-        return None
-    moved = np.stack([f.points.errors.values @ along for f in fits], axis=1)
-    total = (moved**2).sum(axis=0)
-    beyond = np.array([f.error.documents[0, 0] for f in fits])
-    moved = moved * np.sqrt(np.divide(beyond, total, out=np.zeros_like(total), where=total > 0))
-    return np.linalg.qr(moved, mode="r")

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from rbp_lab import metrics
+from rbp_lab.fits.band import simultaneous_band
 from rbp_lab.fits.cloglog import CountPoints, fit_cloglog
 from rbp_lab.fits.emergence import fit_emergence
 from rbp_lab.fits.forecast import forecast
 from rbp_lab.fits.gls import DocumentErrors
 from rbp_lab.fits.levels import size_at_level
-from rbp_lab.fits.paired import exponent_difference, simultaneous_band
+from rbp_lab.fits.paired import exponent_difference
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, FitResult, Label
 
