@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from scipy import optimize
 from rbp_lab.errors import LabError
 from rbp_lab.fits.compute import best_for, optimum
 from rbp_lab.fits.fit import fit
+from rbp_lab.fits.gls import DocumentErrors
 from rbp_lab.fits.result import FitPoints
 from rbp_lab.fits.tokens import FORMS, FULL, SurfacePoints, evaluate, fit_surface
+from tests.coverage.study import share_inside
+from tests.coverage.surface import Trainings, replicate
 
 TRUE = {"E": 1.5, "A": 18.0, "a": 0.28, "B": 60.0, "b": 0.31}
 SIZES, TOKENS = np.array([9e3, 25e3, 72e3, 180e3, 420e3, 1e6]), np.geomspace(36e3, 716e3, 8)
@@ -140,3 +144,62 @@ def test_the_interval_of_the_least_compute_is_over_trainings():
     low, high = found.interval(lambda p: optimum(p, 3.2).operations)
     assert low < optimum(found.params, 3.2).operations < high < 100 * low
     assert np.isnan(found.interval(lambda p: optimum(p, 0.1).operations)).all()
+
+
+def with_documents(points: SurfacePoints, values: np.ndarray, effective: float = 40.0) -> SurfacePoints:
+    return replace(points, errors=DocumentErrors(values, np.arange(len(values)), effective))
+
+
+@pytest.mark.parametrize("E", [None, 1.5])
+def test_what_a_document_moves_the_law_by_is_that_of_a_refit(E):
+    points = made(of_run=0.003, of_point=0.003)
+    document = 1e-4 * np.stack([np.log(SIZE) - np.log(SIZE).mean() + 1, np.log(TOKEN / TOKENS[0])])
+    found = fit_surface(with_documents(points, document), E=E)
+    assert found.moves.names == tuple(name for name in found.params if not (name == "E" and E))
+    for row, moved in zip(document, found.moves.whole, strict=True):
+        again = fit_surface(replace(points, value=points.value * np.exp(row)), E=E)
+        for name, by in zip(found.moves.names, moved, strict=True):
+            of = np.log if name in "AB" else float
+            scale = np.abs(found.moves.whole[:, found.moves.names.index(name)]).max()
+            assert of(again.params[name]) - of(found.params[name]) == pytest.approx(by, abs=0.1 * scale), name
+
+
+@pytest.mark.parametrize("loss", ["log", "huber"])
+def test_a_document_that_moves_every_value_alike_moves_its_terms_alike(loss):
+    found = fit_surface(with_documents(made(of_run=0.003, of_point=0.003), np.full((1, 48), 0.01)), loss=loss)
+    expected = {"E": 0.01 * found.params["E"], "A": 0.01, "a": 0, "B": 0.01, "b": 0}
+    moves = found.moves
+    for of_one in (moves.whole, *moves.without):
+        assert dict(zip(moves.names, of_one[0], strict=True)) == pytest.approx(expected, abs=1e-9)
+    assert moves.of({"a": 1.0}).variance == pytest.approx(0, abs=1e-12)
+    least = found.interval(lambda p: optimum(p, 3.2).operations)
+    assert least[1] / least[0] > np.divide(
+        *replace(found, moves=None).interval(lambda p: optimum(p, 3.2).operations)[::-1]
+    )
+
+
+def test_documents_that_move_one_training_each_are_in_the_jackknife_already():
+    points = made(of_run=0.01, of_point=0.003)
+    apart = with_documents(points, 0.01 * np.eye(6)[:, RUN])
+    alike = with_documents(points, 0.05 * (np.log(TOKEN) - np.log(TOKEN).mean())[None])
+    plain, own, common = (fit_surface(p).intervals["b"] for p in (points, apart, alike))
+    assert np.ptp(own) == pytest.approx(np.ptp(plain), rel=0.05) and np.ptp(common) > 2 * np.ptp(plain)
+
+
+def test_differences_are_paired_over_documents():
+    points = with_documents(made(of_run=0.01), 0.02 * (np.log(TOKEN) - np.log(TOKEN).mean())[None])
+    first = fit_surface(points)
+    other = fit_surface(with_documents(made(of_run=0.01, seed=1), -points.errors.values))
+    both = first.difference(other, "b")
+    assert first.difference(first, "b") == (0, 0, 0)
+    without = replace(first, moves=None).difference(other, "b")
+    assert both[0] == without[0] and both[2] - both[1] > 1.5 * (without[2] - without[1])
+
+
+def test_the_least_compute_holds_the_truth_only_with_documents():
+    """A hundred documents that move all trainings along ln N and ln D; tests/coverage has every design."""
+    rng = np.random.default_rng(20261130)
+    found = share_inside([replicate(Trainings(100, "coherent"), rng) for _ in range(40)])
+    assert found["operations, trainings alone"] < 0.6
+    for name in ("E", "a", "b", "size", "tokens", "operations"):
+        assert found[name] >= 0.85, name

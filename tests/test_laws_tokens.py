@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,12 @@ from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.config.schemas import FitChoices, KSpec
 from rbp_lab.errors import LabError
 from rbp_lab.fits.tokens import evaluate
+from rbp_lab.laws import surface
+from rbp_lab.laws.base import Inputs
 from rbp_lab.laws.trajectories import checkpoints, fit_along, training_of
-from rbp_lab.points import longest_trained, validate
+from rbp_lab.points import longest_trained, points_from_records, validate
+from rbp_lab.records import ParamCounts
+from tests.fits_data import synthetic_record
 from tests.test_fits_tokens import SIZES, TOKENS
 
 TRUE = {
@@ -94,6 +99,27 @@ def test_the_joint_law_is_found_for_every_quantity_and_reported(tmp_path):
                   "12: warm-up", "b differs from that of cross-entropy"):  # fmt: skip
         assert words.replace("RBP_k", "RBP<sub>k</sub>") in page or words in page, words
     assert "Scaling laws on d" not in page  # laws in S are another analysis
+
+
+def test_the_joint_law_of_runs_counts_their_documents(tmp_path):
+    """Five trainings of four checkpoints; the same points without their runs have narrower intervals."""
+    records = []
+    for i, size in enumerate((1e4, 3e4, 1e5, 3e5, 1e6)):
+        for j, tokens in enumerate((10**5, 3 * 10**5, 10**6, 3 * 10**6)):
+            made = synthetic_record(f"m{i}@step{tokens}", int(2e3 + 4e3 * i + 3e3 * j), seed=7, documents=12)
+            params = ParamCounts(int(size) + 5000, 5000, 0)
+            model = replace(made.model, params=params, training_tokens=tokens)
+            records.append(replace(made, header=replace(made.header, model=model)))
+    points = points_from_records(records, [1])
+    points = points[points["window"] == 1]
+    widths = []
+    for runs in (records, ()):
+        result = surface.compute(Inputs(points=points, fits=(), records=runs, shown=(1,)))
+        row = result.tables["surface_compute"].iloc[0]
+        widths.append(math.log(row["operations_high"] / row["operations_low"]))
+        assert result.over_documents == bool(runs)
+        assert ("are not known and not in these intervals" in surface.section(result).lead) != bool(runs)
+    assert widths[0] > 1.02 * widths[1]
 
 
 def test_a_pinned_floor_says_where_it_is_from(tmp_path):

@@ -1,9 +1,10 @@
 """A law in size and training tokens together: value = E + A·N^−a + B·D^−b (arXiv 2203.15556, section 3.3).
 
 Fitted to ln value from points (N, D, value) of several training runs. The points of one run share its initial weights,
-its data and its schedule, so their errors are not independent: intervals are from leaving out one run at a time.
+its data and its schedule, so their errors are not independent: intervals are from leaving out one run at a time, and
+from what documents do to all runs alike where that is known (``fits.surface_error``).
 
-Legend: n points, G runs, N size, D training tokens, C = 6·N·D operations (arXiv 2001.08361, section 2.1).
+Legend: n points, R runs, G documents, N size, D training tokens, C = 6·N·D operations (arXiv 2001.08361, section 2.1).
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
 
 from rbp_lab.errors import LabError
+from rbp_lab.fits.gls import DocumentErrors
+from rbp_lab.fits.surface_error import DocumentMoves, document_moves, half_width, slope_of, slopes_of_value
 
 # Form → its terms. The others are special cases of the first.
 FORMS = {
@@ -35,12 +38,16 @@ _STARTS = 4
 
 @dataclass(frozen=True, eq=False)
 class SurfacePoints:
-    """size, tokens, value: N, D and the value [n], all positive and finite. run: which training each is of [n]."""
+    """size, tokens, value: N, D and the value [n], all positive and finite. run: which training each is of [n].
+
+    errors: of documents in ln value, a column per point; None when unknown.
+    """
 
     size: np.ndarray
     tokens: np.ndarray
     value: np.ndarray
     run: np.ndarray
+    errors: DocumentErrors | None = None
 
     def __post_init__(self) -> None:
         for name in ("size", "tokens", "value"):
@@ -57,7 +64,8 @@ class SurfacePoints:
 
     def where(self, keep: np.ndarray) -> SurfacePoints:
         """Those for which ``keep`` [n] is true."""
-        return SurfacePoints(self.size[keep], self.tokens[keep], self.value[keep], self.run[keep])
+        errors = None if self.errors is None else self.errors.of(np.flatnonzero(keep))
+        return SurfacePoints(self.size[keep], self.tokens[keep], self.value[keep], self.run[keep], errors)
 
     @property
     def runs(self) -> list[object]:
@@ -70,9 +78,10 @@ class Surface:
     """A fitted law, or why there is none.
 
     form: in FORMS. message: "" when it was fitted. params: a, b, A, B, E ≥ 0, as far as the form has them; intervals at
-    ``confidence`` by leaving out one run at a time, t(G − 1), none of an E at its bound 0. pinned: E was given and not
-    fitted. rmse_percent: of ln value. left_out_percent: the same of points that the fit has not seen, each run from the
-    others; largest_out_percent: of the largest size alone. without: the params without each run.
+    ``confidence`` by leaving out one run at a time, t(R − 1), and by documents where these are known; none of an E at
+    its bound 0. pinned: E was given and not fitted. rmse_percent: of ln value. left_out_percent: the same of points
+    that the fit has not seen, each run from the others; largest_out_percent: of the largest size alone. without: the
+    params without each run. moves: what documents move the params by, None when unknown.
     """
 
     form: str
@@ -87,6 +96,7 @@ class Surface:
     left_out_percent: float | None = None
     largest_out_percent: float | None = None
     without: tuple[Mapping[str, float], ...] = ()
+    moves: DocumentMoves | None = None
 
     @property
     def ok(self) -> bool:
@@ -101,13 +111,26 @@ class Surface:
 
         what: a function of params.
         """
-        return _jackknife(what(self.params), [what(p) for p in self.without], self.confidence, log=True)
+        values = np.array([what(p) for p in (self.params, *self.without)], dtype=np.float64)
+        if len(self.without) < 2 or not (np.isfinite(values) & (values > 0)).all():
+            return math.nan, math.nan
+        moves = None if self.moves is None else self.moves.of(slope_of(what, self.params))
+        return _around(values, moves, self.confidence, log=True)
 
     def difference(self, other: Surface, name: str) -> tuple[float, float, float]:
-        """A param minus that of another law of the same runs, with its interval, paired over the runs left out."""
-        value = self.params[name] - other.params[name]
-        without = [mine[name] - theirs[name] for mine, theirs in zip(self.without, other.without, strict=True)]
-        return value, *_jackknife(value, without, self.confidence, log=False)
+        """A param that is not A or B minus that of another law of the same runs, with its interval.
+
+        Paired over the runs left out, and over documents where both laws know them.
+        """
+        values = np.array([
+            mine[name] - theirs[name]
+            for mine, theirs in zip((self.params, *self.without), (other.params, *other.without), strict=True)
+        ])  # fmt: skip
+        moves = None
+        if self.moves is not None and other.moves is not None:
+            moves = self.moves.of({name: 1.0}).minus(other.moves.of({name: 1.0}))
+        low, high = _around(values, moves, self.confidence, log=False)
+        return float(values[0]), low, high
 
 
 def evaluate(params: Mapping[str, float], size: np.ndarray | float, tokens: np.ndarray | float) -> np.ndarray:
@@ -150,11 +173,19 @@ def fit_surface(
         without.append(_solve(rest, terms, loss, pinned, best))
         missed[out] = np.log(evaluate(without[-1], points.size[out], points.tokens[out]) / points.value[out])
     whole = len(without) == len(runs)
+    free = [name for name in best if not (name == "E" and (pinned is not None or best["E"] == 0))]
+    moves = None
+    if whole and points.errors is not None:
+        weight = np.ones(len(points)) if loss == "log" else HUBER / np.maximum(np.abs(residual), HUBER)
+        slopes = slopes_of_value(best, points.size, points.tokens, points.value * np.exp(residual))
+        moves = document_moves(points.errors, points.run, {name: slopes[name] for name in free}, weight)
     intervals = {
-        name: _jackknife(value, [p[name] for p in without], confidence, log=name in "AB")
-        for name, value in best.items()
-        if whole and not (name == "E" and (pinned is not None or value == 0))
-    }
+        name: _around(
+            np.array([p[name] for p in (best, *without)]), None if moves is None else moves.of({name: 1.0}), confidence,
+            log=name in "AB",
+        )
+        for name in (free if whole else ())
+    }  # fmt: skip
     if "E" in intervals:
         intervals["E"] = (max(0.0, intervals["E"][0]), intervals["E"][1])
     largest = points.run == runs[-1]
@@ -164,7 +195,7 @@ def fit_surface(
 
     return replace(
         empty, params=best, intervals=intervals, rmse_percent=percent(residual), left_out_percent=percent(missed),
-        largest_out_percent=percent(missed[largest]), without=tuple(without) if whole else (),
+        largest_out_percent=percent(missed[largest]), without=tuple(without) if whole else (), moves=moves,
     )  # fmt: skip
 
 
@@ -252,15 +283,12 @@ def _starts(
     return [start for _, start in ranked[:_STARTS]]
 
 
-def _jackknife(value: float, without: Sequence[float], confidence: float, log: bool) -> tuple[float, float]:
-    """Interval of ``value`` from its values without one run each, t(G − 1); (NaN, NaN) when it is undefined."""
-    numbers = np.array([value, *without], dtype=np.float64)
-    if len(without) < 2 or not np.isfinite(numbers).all() or (log and (numbers <= 0).any()):
+def _around(values: np.ndarray, moves: DocumentMoves | None, confidence: float, log: bool) -> tuple[float, float]:
+    """Interval of the first of ``values``; the others are those without one run each [1 + R]. log: on its logarithm."""
+    if len(values) < 3:
         return math.nan, math.nan
-    numbers = np.log(numbers) if log else numbers
-    count = len(without)
-    se = math.sqrt((count - 1) / count * float(((numbers[1:] - numbers[1:].mean()) ** 2).sum()))
-    half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * se
+    numbers = np.log(values) if log else values
+    half = half_width(numbers[1:], moves, confidence)
     low, high = numbers[0] - half, numbers[0] + half
     with np.errstate(over="ignore"):
         return (float(np.exp(low)), float(np.exp(high))) if log else (float(low), float(high))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from rbp_lab.figures.tokens import curves_figure, surface_figure
 from rbp_lab.fits.compute import Optimum, best_for, optimum
+from rbp_lab.fits.documents import effects_by_dataset
 from rbp_lab.fits.result import Label
 from rbp_lab.fits.tokens import FORMS, FULL, Surface, SurfacePoints, fit_surface
 from rbp_lab.laws.base import Inputs, LawResult, draw
@@ -34,8 +35,8 @@ class SurfaceLaw(LawResult):
 def compute(inputs: Inputs) -> SurfaceLaw:
     """Fit the joint law to every quantity of every family; at the k shown its special cases too."""
     left_out, choices = checkpoints(inputs.points, inputs.choices.least_tokens), inputs.choices
-    surfaces, refused = {}, {}
-    for _, _, label, rows in sorted(quantities(inputs.points, left_out), key=lambda found: order(found[2])):
+    surfaces, refused, effects = {}, {}, effects_by_dataset(inputs.records)
+    for dataset, _, label, rows in sorted(quantities(inputs.points, left_out), key=lambda found: order(found[2])):
         if label.window > 1 and label.k not in inputs.shown:
             continue
         never = rows[~np.isfinite(rows["value"]) | (rows["value"] <= 0)]
@@ -45,6 +46,7 @@ def compute(inputs: Inputs) -> SurfaceLaw:
         points = SurfacePoints(
             rows["size"].to_numpy(), rows["training_tokens"].to_numpy(np.float64), rows["value"].to_numpy(),
             rows["training"].to_numpy(object),
+            effects[dataset].of(label, tuple(rows["model"])) if dataset in effects else None,
         )  # fmt: skip
         pinned = choices.E if label.metric == CE.name else None
         forms = FORMS if _is_shown(label, inputs) else (FULL,)
@@ -57,7 +59,8 @@ def compute(inputs: Inputs) -> SurfaceLaw:
             refused[label] = found[FULL].message
     frame = pd.DataFrame([_row(label, form, fit) for label, found in surfaces.items() for form, fit in found.items()])
     tables = {"surface": frame, "surface_compute": _optima(surfaces)} if surfaces else {}
-    return SurfaceLaw(inputs=inputs, tables=tables, surfaces=surfaces, refused=refused)
+    known = any(found[FULL].moves is not None for found in surfaces.values())
+    return SurfaceLaw(inputs=inputs, tables=tables, over_documents=known, surfaces=surfaces, refused=refused)
 
 
 def _is_shown(label: Label, inputs: Inputs) -> bool:
@@ -122,12 +125,16 @@ def section(result: SurfaceLaw) -> Section | None:
     if not result.surfaces and not result.refused:
         return None
     pinned = inputs.choices.E
+    documents = (
+        "What documents do to all trainings alike is added"
+        if result.over_documents
+        else "Errors of the documents, which are common to all trainings, are not known and not in these intervals"
+    )
     lead = (
         "One law for all checkpoints of all sizes, value = E + A·S^−a + B·D^−b (arXiv 2203.15556, section 3.3), beside "
         f"its special cases, fitted to ln value by {LOSSES[inputs.choices.loss]}. The unit of the intervals is a "
         "training, not a checkpoint: the law is fitted again without each training in turn (jackknife, t). The same "
-        "refits show by how much the law misses a training that it has not seen. Errors of the documents, which are "
-        "common to all trainings, are not in these intervals."
+        f"refits show by how much the law misses a training that it has not seen. {documents}."
     )
     if pinned is not None:
         lead += f" E of cross-entropy is pinned at {significant(pinned)} nats ({inputs.choices.E_source})."
