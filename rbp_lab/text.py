@@ -37,6 +37,13 @@ def significant(value: object, digits: int = 4) -> str:
     return _with_powers(f"{value + 0.0:.{digits}g}")
 
 
+def decimals(error: object, least: int = 4) -> int:
+    """Decimals that show two digits of an error, from ``least`` to 12; ``least`` when it is 0 or missing."""
+    if is_missing(error) or not 0 < abs(float(error)) < math.inf:
+        return least
+    return min(12, max(least, 1 - math.floor(math.log10(abs(float(error))))))
+
+
 def percent(share: object) -> str:
     """A share in percent, four significant digits: "95%", "97.5%", a dash when it is missing."""
     return DASH if is_missing(share) else f"{significant(100 * float(share))}%"
@@ -57,6 +64,13 @@ def count(value: object) -> str:
 def bracket(low: object, high: object, digits: int = 4) -> str:
     """An interval: "[0.0412, 0.0533]", a dash when either end is missing."""
     return DASH if is_missing(low) or is_missing(high) else f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def between(low: object, high: object, digits: int = 4) -> str:
+    """An interval whose ends have so many significant digits: "[3.36·10⁻⁵, 3.54·10⁻⁵]"."""
+    if is_missing(low) or is_missing(high):
+        return DASH
+    return f"[{significant(low, digits)}, {significant(high, digits)}]"
 
 
 def interval(value: object, low: object, high: object, digits: int = 4) -> str:

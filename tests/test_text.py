@@ -6,7 +6,20 @@ import pandas as pd
 import pytest
 
 from rbp_lab.errors import note_once
-from rbp_lab.text import bracket, byte_size, count, interval, number, percent, shortened, si, significant, visible
+from rbp_lab.text import (
+    between,
+    bracket,
+    byte_size,
+    count,
+    decimals,
+    interval,
+    number,
+    percent,
+    shortened,
+    si,
+    significant,
+    visible,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +72,9 @@ def test_bytes_are_not_counted_in_billions():
 
 def test_a_level_of_confidence_is_not_rounded_to_another():
     assert [percent(level) for level in (0.95, 0.975, 0.999, 1.0, None)] == ["95%", "97.5%", "99.9%", "100%", "–"]
+
+
+def test_an_error_shows_with_two_digits():
+    assert [decimals(e) for e in (0.5, 0.00012, 3.1e-6, 0, None, float("nan"), 1e-30)] == [4, 5, 7, 4, 4, 4, 12]
+    assert decimals(0.00012, 6) == 6
+    assert between(3.361e-5, 0.5) == "[3.361·10⁻⁵, 0.5]" and between(None, 1) == "–"

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from rbp_lab.comparison.overview import OnDataSet, names_of
 from rbp_lab.comparison.pairs import find_pairs
 from rbp_lab.comparison.show import check_choices, compare_pair
+from rbp_lab.comparison.show_over import show_over
 from rbp_lab.config.build import read
 from rbp_lab.config.schemas import check_rising
 from rbp_lab.errors import LabError
@@ -41,15 +43,17 @@ class CompareRequest:
 
 
 def run(config: Mapping[str, Any]) -> None:
-    """``rbp-lab compare``: print the differences on every corpus that both runs have, and keep them as tables."""
+    """``rbp-lab compare``: print the differences on every corpus that both runs have, and keep them with a page."""
     request = read(CompareRequest, config)
     pairs = find_pairs(request.store, request.a, request.b)
-    chosen = [pair for pair in pairs if fnmatchcase(pair[0].dataset.name, request.dataset)]
+    wanted = request.dataset.split(",")
+    chosen = [pair for pair in pairs if any(fnmatchcase(pair[0].dataset.name, name.strip()) for name in wanted)]
     if not chosen:
         names = ", ".join(sorted({a.dataset.name for a, _ in pairs}))
         raise LabError(f"dataset={request.dataset}: both were measured on {names}")
-    console = terminal()
-    for a, b in chosen:
-        compare_pair(console, request.store, a, b, request.ks, request.windows, request.confidence, request.detect,
-                     request.worst)  # fmt: skip
+    console, sets = terminal(), []
+    for (a, b), name in zip(chosen, names_of([a for a, _ in chosen]), strict=True):
+        sets.append(OnDataSet(name, *compare_pair(console, request.store, a, b, request.ks, request.windows,
+                                                  request.confidence, request.detect, request.worst)))  # fmt: skip
         mirror_comparison(request.tracking, request.store, f"{a.key}-{b.key}", config)
+    show_over(console, request.store, chosen, sets, listed=True)

@@ -14,7 +14,7 @@ from rbp_lab.figures.comparison import comparison_figure
 from rbp_lab.records import RunHeader
 from rbp_lab.report.page import write_report
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section
-from rbp_lab.text import bracket, count, number, percent, significant
+from rbp_lab.text import bracket, count, decimals, number, percent, significant
 
 CAPTION = (
     "Left: relative differences with their intervals over paired documents. Right: one point a document; below the "
@@ -28,7 +28,7 @@ def write_comparison(
     """Write the page of one comparison. said: its headline. documents: as ``show.documents_table`` has them."""
     a, b = pair.a.header, pair.b.header
     with_interval = [d for d in found if d.low is not None and d.a != 0]
-    title = f"{b.model.name} against {a.model.name} on {a.dataset.name}"
+    title = title_of(a, b, a.dataset.name)
     figures: tuple[ReportFigure, ...] = ()
     if with_interval:
         figures = (ReportFigure("comparison", lambda: comparison_figure(found, documents, title), CAPTION),)
@@ -40,13 +40,28 @@ def write_comparison(
     return write_report(path, title, [section], runs)[-1]
 
 
+def title_of(a: RunHeader, b: RunHeader, where: str) -> str:
+    """ "B against A on where"; the same model by its formats as well."""
+    names = [header.model.name for header in (a, b)]
+    if names[0] == names[1]:
+        names = [f"{name} ({format_of(header)})" for name, header in zip(names, (a, b), strict=True)]
+    return f"{names[1]} against {names[0]} on {where}"
+
+
+def format_of(header: RunHeader) -> str:
+    """dtype and rounding of a run: "float32, weights Q4_1"."""
+    rounded = header.model.quantisation
+    return f"{header.scoring.dtype}, weights {rounded}" if rounded else header.scoring.dtype
+
+
 def differences_frame(found: Sequence[Difference], floor: Mapping[str, Floor] = NO_FLOOR) -> pd.DataFrame:
     """One row for each quantity. floor: by perturbation, within what a differs from itself."""
     rows = []
     for d in found:
-        digits = 6 if d.name.startswith("p_") else 4
+        least = 6 if d.name.startswith("p_") else 4
+        digits = decimals(d.se, least)
         rows.append({
-            "quantity": d.name, "unit": d.unit, "a": number(d.a, digits), "b": number(d.b, digits),
+            "quantity": d.name, "unit": d.unit, "a": number(d.a, least), "b": number(d.b, least),
             "b − a": number(d.difference, digits), f"{percent(d.level)} interval": bracket(d.low, d.high, digits),
             "resampled documents": bracket(d.resampled_low, d.resampled_high, digits), "p": significant(d.p, 2),
             "adjusted p": significant(d.p_adjusted, 2), "detectable": significant(d.detectable, 2),

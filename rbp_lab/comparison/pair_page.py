@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from rbp_lab.comparison.findings import WHOLE, transitions
-from rbp_lab.comparison.page import CAPTION, differences_frame, documents_frame, run_row
+from rbp_lab.comparison.page import CAPTION, differences_frame, documents_frame, run_row, title_of
 from rbp_lab.comparison.percentiles import Percentile
 from rbp_lab.comparison.record import PairRecord
 from rbp_lab.comparison.summary import Summary
@@ -16,7 +16,7 @@ from rbp_lab.figures.comparison import comparison_figure
 from rbp_lab.figures.distances import calibration_figure, confidence_figure, transition_figure
 from rbp_lab.report.page import write_report
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section, TokenText
-from rbp_lab.text import bracket, count, percent, significant
+from rbp_lab.text import between, bracket, count, percent, significant
 
 FLOOR = (
     "Below what a differs by from itself, nothing means anything: with noise, its hidden states are multiplied by "
@@ -30,7 +30,7 @@ def write_pair_page(
 ) -> Path:
     """Write the page. said: its headlines. tokens: documents to show token by token."""
     a, b = record.header.a, record.header.b
-    title = f"{b.model.name} against {a.model.name} on {a.dataset.name}"
+    title = title_of(a, b, a.dataset.name)
     lead = " ".join(f"{line[:1].upper()}{line[1:]}." for line in said)
     return write_report(path, title, [
         _differences(found, title, lead),
@@ -70,7 +70,7 @@ def _distances(found: Summary, title: str) -> Section:
     rows = []
     for f in found.findings:
         row = {"confidence of a": f.cell, "quantity": f.name, "unit": f.unit, "tokens": count(f.tokens),
-               "value": significant(f.value), f"{level} interval": bracket(f.low, f.high, 6)}  # fmt: skip
+               "value": significant(f.value), f"{level} interval": between(f.low, f.high)}  # fmt: skip
         for name, floor in found.floor.items():
             row[f"a with {name}"] = significant(floor.distances[f.name]) if f.cell == WHOLE else None
         rows.append(row)
@@ -94,13 +94,8 @@ def _moves(found: Sequence[Percentile], level: str) -> pd.DataFrame:
     """Percentiles of Δp: a row for each, all tokens first."""
     return pd.DataFrame([
         {"confidence of a": one.cell, "tokens": count(one.tokens), "percent of tokens at or below": f"{one.percent:g}",
-         "Δp": significant(one.value, 3), f"{level} interval": _ends(one)} for one in found
+         "Δp": significant(one.value, 3), f"{level} interval": between(one.low, one.high, 3)} for one in found
     ])  # fmt: skip
-
-
-def _ends(one: Percentile) -> str | None:
-    """The interval in significant digits: percentiles of a small difference are small."""
-    return None if one.low is None else f"[{significant(one.low, 3)}, {significant(one.high, 3)}]"
 
 
 def _ranks(record: PairRecord, title: str) -> Section:

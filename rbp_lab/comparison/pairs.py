@@ -89,7 +89,7 @@ def _by_protocol(name: str, text: str, headers: Sequence[RunHeader]) -> dict[str
         spec = header.scoring
         windows = json.dumps([spec.protocol, spec.candidates], sort_keys=True)
         same = found.setdefault(f"{header.dataset.fingerprint} {windows}", header)
-        if _counted(same) != _counted(header):
+        if what_counts(same) != what_counts(header):
             differ = {k: v for k, v in _described(header).items() if v != _described(same)[k]}
             raise LabError(
                 f"{name}={text} names several runs on {header.dataset.name} with the same windows, among them "
@@ -98,8 +98,8 @@ def _by_protocol(name: str, text: str, headers: Sequence[RunHeader]) -> dict[str
     return found
 
 
-def _counted(header: RunHeader) -> tuple[object, ...]:
-    """What decides a run's counts; for which k and N it keeps tables does not."""
+def what_counts(header: RunHeader) -> tuple[object, ...]:
+    """What decides a model's counts on a corpus; for which k and N a run keeps tables does not."""
     spec = header.scoring
     return header.model.fingerprint, header.model.quantisation, spec.dtype, spec.tf32, spec.logits, spec.attention
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,22 @@ def has_pair(store: str | Path, key: str) -> bool:
     return Store(store).pair(key).header.is_file()
 
 
+def list_pairs(store: str | Path) -> Iterator[PairHeader]:
+    """What the finished comparisons in the store are of, by key; those of other versions and damaged ones are left out:
+    ``read_pair`` says what is wrong with one that is asked for."""
+    for files in Store(store).pairs():
+        try:
+            about = json.loads(files.header.read_bytes())
+            if about["version"] == VERSION:
+                yield _header(about)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+
+
+def _header(about: Mapping[str, Any]) -> PairHeader:
+    return PairHeader(run_header(about["a"]), run_header(about["b"]), tuple(about["ks"]), about["perturbation"])
+
+
 def write_pair(store: str | Path, record: PairRecord) -> Path:
     """Write a finished comparison atomically and return its directory; LabError when the disk refuses."""
     header, key = record.header, record.header.key
@@ -130,7 +146,7 @@ def read_pair(store: str | Path, key: str) -> PairRecord:
             raise ValueError(f"comparison version {about['version']!r}, this rbp_lab reads {VERSION}")
         if about[CHECKSUMS][OWN] != checksum_of(about):
             raise ValueError("the checksum of comparison.json does not hold")
-        header = PairHeader(run_header(about["a"]), run_header(about["b"]), tuple(about["ks"]), about["perturbation"])
+        header = _header(about)
         if not header.key == about["key"] == key:
             raise ValueError("its key is not that of what comparison.json describes")
         tables = {name: _read(files.table(name), about) for name in TABLES}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rbp_lab.comparison.differences import Difference, PairedSums, compare, influence, paired_sums
-from rbp_lab.comparison.page import write_comparison
+from rbp_lab.comparison.page import format_of, write_comparison
 from rbp_lab.comparison.pairs import Pair, load_pair
 from rbp_lab.comparison.summary import NO_FLOOR, Floor
 from rbp_lab.errors import LabError, shown
@@ -21,7 +22,7 @@ from rbp_lab.report.terminal import print_line
 from rbp_lab.stats import UNIT
 from rbp_lab.store.layout import Store
 from rbp_lab.store.tables import write_csv
-from rbp_lab.text import bracket, count, number, significant, visible
+from rbp_lab.text import bracket, count, decimals, number, significant, visible
 
 
 def check_choices(confidence: float, detect: float | None, worst: int, tokens: int = 0) -> None:
@@ -38,11 +39,12 @@ def check_choices(confidence: float, detect: float | None, worst: int, tokens: i
 def compare_pair(
     console: Console, store: str, a: RunHeader, b: RunHeader, ks: Sequence[int], windows: Sequence[int], level: float,
     detect: float | None, worst: int,
-) -> list[Difference]:  # fmt: skip
+) -> tuple[list[Difference], Path]:  # fmt: skip
     """Compare two runs of one corpus: print the headline, the differences and the documents that carry them.
 
     A report, differences.csv and documents.csv are kept below the store's comparisons. detect: a difference, to say
-    how many documents would show it. worst: documents to print. Raises LabError when the runs share no document.
+    how many documents would show it. worst: documents to print. Returns the differences and where the report is.
+    Raises LabError when the runs share no document.
     """
     pair = load_pair(store, a, b)
     chosen = paired_sums(pair.a_documents, pair.b_documents, ks, windows, pair.same_tokens)
@@ -60,13 +62,12 @@ def compare_pair(
     if worst and len(documents):
         console.print(worst_table(documents.head(worst), documents))
     print_line(console, f"report: {report}")
-    return found
+    return found, report
 
 
 def label(header: RunHeader) -> str:
     """A run in words: model, format, corpus, key."""
-    rounded = f", weights {header.model.quantisation}" if header.model.quantisation else ""
-    return visible(f"{header.model.name} ({header.scoring.dtype}{rounded}) on {header.dataset.name}, run {header.key}")
+    return visible(f"{header.model.name} ({format_of(header)}) on {header.dataset.name}, run {header.key}")
 
 
 def headline(found: Sequence[Difference]) -> str:
@@ -78,9 +79,11 @@ def headline(found: Sequence[Difference]) -> str:
     if first.low is None:
         return f"b − a of {first.name}: {number(first.difference)}{unit}; one document has no interval"
     said = "run b is worse" if first.low > 0 else "run b is better" if first.high < 0 else "no difference is shown"
-    between = f"b − a of {first.name} is {number(first.difference)}{unit} {bracket(first.low, first.high)}"
+    digits = decimals(first.se)
+    ends = bracket(first.low, first.high, digits)
+    between = f"b − a of {first.name} is {number(first.difference, digits)}{unit} {ends}"
     if first.low <= 0 <= first.high:
-        between += f"; one of {number(first.detectable)} would have been with a probability of 80 %"
+        between += f"; one of {number(first.detectable, digits)} would have been with a probability of 80 %"
     return f"{said}: {between} over {count(first.documents)} documents"
 
 
@@ -113,8 +116,10 @@ def differences_table(
         table.add_column(name, justify="right")
     for d in found:
         digits = 6 if d.name.startswith("p_") else 4
-        row = [d.name, number(d.a, digits), number(d.b, digits), number(d.difference, digits)]
-        row += [bracket(d.low, d.high, digits), bracket(d.resampled_low, d.resampled_high, digits)]
+        row = [d.name, number(d.a, digits), number(d.b, digits)]
+        digits = decimals(d.se, digits)
+        row += [number(d.difference, digits), bracket(d.low, d.high, digits)]
+        row += [bracket(d.resampled_low, d.resampled_high, digits)]
         row += [significant(d.p, 2), significant(d.p_adjusted, 2), significant(d.detectable, 2)]
         row += [f"± {significant(one.differences[d.name], 2)}" for one in floor.values()]
         table.add_row(*map(Text, row), *([Text(count(d.documents_to_show(detect)))] if detect else []))

@@ -16,12 +16,13 @@ from rbp_lab.comparison.pair_page import write_pair_page
 from rbp_lab.comparison.percentiles import Percentile
 from rbp_lab.comparison.record import PERTURBATIONS, PairRecord
 from rbp_lab.comparison.show import differences_table, headline, label, worst_table
+from rbp_lab.comparison.show_over import show_others
 from rbp_lab.comparison.summary import Summary, summary
 from rbp_lab.report.sections import TokenText
 from rbp_lab.report.terminal import print_line
 from rbp_lab.store.layout import Store
 from rbp_lab.store.tables import write_csv
-from rbp_lab.text import bracket, count, significant
+from rbp_lab.text import between, bracket, count, significant
 
 BY_CONFIDENCE = ("KL(a‖b)", "total variation", "same first choice", "rank moved", "mean Δp", "RMS Δp")
 
@@ -30,7 +31,8 @@ def show_pair(
     console: Console, store: str, record: PairRecord, floor: Mapping[str, PairRecord], level: float,
     detect: float | None, worst: int, texts: Callable[[Sequence[str]], Sequence[TokenText]], shown: int,
 ) -> Summary:  # fmt: skip
-    """Print the headline and the tables of a comparison, and keep them with a page beside its record.
+    """Print the headline and the tables of a comparison, and keep them with a page beside its record, and another page
+    over the data sets on which the store has these two models compared.
 
     floor: comparisons of a with itself, by perturbation. detect, worst: as of ``show.compare_pair``. texts: gives the
     documents of some names token by token, of which the page has those ``shown`` that carry the difference.
@@ -56,6 +58,7 @@ def show_pair(
     if worst and len(found.documents):
         console.print(worst_table(found.documents.head(worst), found.documents))
     print_line(console, f"report: {report}")
+    show_others(console, store, record, found)
     return found
 
 
@@ -67,7 +70,7 @@ def sentences(found: Summary) -> list[str]:
 
 
 def _with_interval(finding: Finding | Percentile) -> str:
-    ends = "" if finding.low is None else f" [{significant(finding.low, 3)}, {significant(finding.high, 3)}]"
+    ends = "" if finding.low is None else f" {between(finding.low, finding.high, 3)}"
     return f"{significant(finding.value)}{ends}"
 
 
@@ -83,7 +86,7 @@ def distances_table(found: Summary) -> Table:
     for name in ("value", "interval", *(f"a with {name}" for name in found.floor)):
         table.add_column(name, justify="right")
     for name, f in found.whole.items():
-        ends = "" if f.low is None else f"[{significant(f.low, 3)}, {significant(f.high, 3)}]"
+        ends = between(f.low, f.high, 3)
         row = [f"{name}{f', {f.unit}' if f.unit else ''}", significant(f.value), ends]
         table.add_row(*map(Text, [*row, *(significant(one.distances[name]) for one in found.floor.values())]))
     if found.floor:

@@ -16,6 +16,9 @@ LISTED = ("models", "datasets", "runs")  # what rbp-lab ls can be asked for by a
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
+_SEVERAL_DATA_SETS = re.compile(r"dataset=((glob|choice)\(|[^\[\]{}()'\"]*,)")
+
+
 class WrongUsage(LabError):
     """A command line that cannot be read: exit code 2."""
 
@@ -56,6 +59,8 @@ def parse(command: str, words: list[str]) -> Arguments:
         parser.add_argument("--check", metavar="PATTERN")
     given = vars(parser.parse_intermixed_args(words))
     command, overrides = _compared(command, given.pop("overrides"))
+    if command == "compare_models" and any(map(_SEVERAL_DATA_SETS.match, overrides)):
+        given["multirun"] = True  # each is a job, and all of them are one comparison
     directory = given.pop("config_dir")
     if command == "ls":
         overrides = _about_listing(overrides, given.pop("check"))
@@ -109,8 +114,10 @@ def _compared(command: str, words: list[str]) -> tuple[str, list[str]]:
 def _named_sides(words: list[str]) -> list[str]:
     """The words of ``rbp-lab compare A B``, those that name records as the overrides a=A and b=B.
 
-    A word that begins with a filter's name, as model=… , is one of them too where a= and b= are not given.
+    A word that begins with a filter's name, as model=… , is one of them too where a= and b= are not given. Data sets
+    with a comma between them are one pattern.
     """
+    words = [f'dataset="{word[8:]}"' if _SEVERAL_DATA_SETS.match(word) else word for word in words]
     if any(word.startswith(("a=", "b=")) for word in words):
         return words
     sides = [word for word in words if "=" not in word or word.partition("=")[0] in FILTERS]

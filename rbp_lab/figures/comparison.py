@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rbp_lab.comparison.differences import Difference
 from rbp_lab.figures.style import GREY, PALETTE, describe_points, headline, new_figure, styled
@@ -32,7 +34,8 @@ def comparison_figure(found: Sequence[Difference], documents: pd.DataFrame, titl
     values = [f"{d.name}\na {number(d.a)}, b {number(d.b)}" for d in shown]
     describe_points(line, [f"{one}\n{other}" for one, other in zip(values, between, strict=True)])
     left.axvline(0, color=GREY, lw=0.9)
-    left.set_yticks(place, [d.name for d in shown])
+    left.set_yticks(place, [re.sub(r"_\{?([\w,]+)\}?$", r"$_{\1}$", d.name) for d in shown])
+    left.xaxis.set_major_locator(MaxNLocator(6))
     left.invert_yaxis()
     left.set_xlabel("(b − a) / a, percent")
     there = documents[(documents["tokens_a"] > 0) & (documents["tokens_b"] > 0)]

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from rbp_lab.comparison.findings import WHOLE, Calibration, Finding, bin_name
-from rbp_lab.figures.style import GREY, PALETTE, describe_points, headline, new_figure, styled
-from rbp_lab.text import bracket, count, number, significant
+from rbp_lab.figures.style import GREY, PALETTE, describe_points, headline, new_figure, plain, styled
+from rbp_lab.text import between, bracket, count, number, significant
 
 SHOWN = ("KL(a‖b)", "total variation", "same first choice")
 
@@ -27,11 +28,12 @@ def confidence_figure(about: Sequence[Finding], title: str) -> Figure:
                 panel.vlines(i, f.low, f.high, color=PALETTE[0], lw=1.6)
         (line,) = panel.plot(place, [f.value for f in mine], "o", color=PALETTE[0], ms=5, mec="white", mew=0.5)
         describe_points(line, [
-            f"{name}, confidence of a {f.cell}\n{significant(f.value)} {bracket(f.low, f.high, 6)}\n"
+            f"{name}, confidence of a {f.cell}\n{significant(f.value)} {between(f.low, f.high)}\n"
             f"{count(f.tokens)} tokens" for f in mine
         ])  # fmt: skip
         panel.set_xticks(place, [f.cell for f in mine], rotation=40, ha="right")
         panel.set_title(f"{name}{f', {mine[0].unit}' if mine and mine[0].unit else ''}", fontsize=9)
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
         if name != "same first choice":
             panel.set_ylim(bottom=0)
     panels[1].set_xlabel("largest probability of a")

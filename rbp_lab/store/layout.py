@@ -10,6 +10,7 @@
     analysis/<name>/     tables, figures and report of an analysis
     comparisons/<a>-<b>/ tables of a comparison of two records
     comparisons/<key>/   comparison.json and parquet tables of a comparison of two models in one pass, and its page
+    comparisons/over-<digest>/ the page and tables of two models on several data sets
     cache/               token ids, tokenizers, records pulled from W&B; safe to delete
     mirrored/            what W&B has of this store
     wandb/               offline W&B runs
@@ -142,7 +143,7 @@ class CheckpointFiles:
 
 @dataclass(frozen=True)
 class ComparisonFiles:
-    """The files of the comparison of two records."""
+    """The files of the comparison of two records, and of two models on several data sets."""
 
     directory: Path
 
@@ -153,6 +154,10 @@ class ComparisonFiles:
     @property
     def documents(self) -> Path:
         return self.directory / "documents.csv"
+
+    @property
+    def distances(self) -> Path:
+        return self.directory / "distances.csv"
 
     @property
     def report(self) -> Path:
@@ -166,10 +171,6 @@ class PairFiles(ComparisonFiles):
     @property
     def header(self) -> Path:
         return self.directory / "comparison.json"
-
-    @property
-    def distances(self) -> Path:
-        return self.directory / "distances.csv"
 
     @property
     def percentiles(self) -> Path:
@@ -275,6 +276,10 @@ class Store:
     def comparison(self, a: str, b: str) -> ComparisonFiles:
         """Where the comparison of two records goes."""
         return ComparisonFiles(self.comparisons_directory / f"{self.record(a).key}-{self.record(b).key}")
+
+    def over(self, digest: str) -> ComparisonFiles:
+        """Where the comparisons of two models on several data sets go, by 16 hexadecimal digits."""
+        return ComparisonFiles(self.comparisons_directory / f"over-{self.record(digest).key}")
 
     def pair(self, key: str) -> PairFiles:
         """Where the comparison of two models in one pass lies, or will lie; LabError when ``key`` is not one."""

@@ -1,0 +1,146 @@
+"""Two models on several data sets: one page with a forest of intervals; nothing is pooled, p counts everything."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rbp_lab.commands.compare import run as compare_records
+from rbp_lab.commands.compare_models import run as compare_models
+from rbp_lab.commands.measure import measure
+from rbp_lab.comparison.differences import PairedSums, compare, holm
+from rbp_lab.comparison.findings import Finding
+from rbp_lab.comparison.overview import OnDataSet, differences_over, digest_of, names_of, together, verdict
+from rbp_lab.comparison.pairs import find_pairs
+from rbp_lab.comparison.record import list_pairs
+from rbp_lab.config.arguments import parse
+from rbp_lab.errors import LabError
+from rbp_lab.figures.forest import forest_figure
+from rbp_lab.figures.style import point_titles
+from rbp_lab.store.layout import Store
+from tests.sources import measure_config, pair_config
+
+
+def on(name, path, shift, seed, names=("cross-entropy", "RBP_1", "RBP_10"), kl=None):
+    """What was found on a data set: every quantity is greater by ``shift`` under b."""
+    rng = np.random.default_rng(seed)
+    n = rng.integers(50, 90, 30).astype(float)
+    a, noise = n * (0.5 + rng.normal(0, 0.1, 30)), rng.normal(0, 0.01, (len(names), 30))
+    found = compare([PairedSums(what, "", a, n, a + n * (shift + e), n) for what, e in zip(names, noise, strict=True)])
+    apart = {} if kl is None else {"KL(a‖b)": Finding("KL(a‖b)", "nats", "all", kl, kl / 2, 2 * kl, 9, 30)}
+    return OnDataSet(name, found, path / name / "report.html", apart)
+
+
+@pytest.fixture
+def sets(tmp_path):
+    return [on("w", tmp_path, 0.02, 1, kl=0.1), on("x", tmp_path, -0.02, 2, kl=0.2), on("y", tmp_path, 0.0, 3, kl=0.3)]
+
+
+def test_p_counts_every_comparison_and_the_verdict_every_data_set(sets):
+    both = together(sets)
+    plain, adjusted = ([d for one in some for d in one.differences] for some in (sets, both))
+    assert [d.p_adjusted for d in adjusted] == holm([d.p for d in plain])
+    assert [replace(d, p_adjusted=None) for d in adjusted] == [replace(d, p_adjusted=None) for d in plain]
+    said = verdict(both)
+    assert said == ("of 3 data sets, by cross-entropy, run b is worse on 1 and better on 1; no difference is shown "
+                    "on 1 (p adjusted for 3 comparisons, Holm)")  # fmt: skip
+    alone = [replace(one, differences=[replace(d, p=None, low=None) for d in one.differences]) for one in sets]
+    assert verdict(together(alone)) == "over 3 data sets no difference has an interval"
+    # Of many data sets without a difference few are called different: 40 at 5 % would be 2 without the adjustment.
+    many = [replace(sets[2], differences=[replace(sets[2].differences[0], p=p)]) for p in np.linspace(0.02, 1, 40)]
+    assert "no difference is shown on 40" in verdict(many)
+    table = differences_over(both)
+    assert list(table["dataset"]) == ["w"] * 3 + ["x"] * 3 + ["y"] * 3 and table["p_adjusted"].notna().all()
+
+
+def test_the_forest_has_a_row_for_each_data_set_and_k_with_its_interval(sets):
+    figure = forest_figure(sets, "T")
+    rbp, ce, kl = figure.axes
+    labels = [t.get_text() for t in rbp.get_yticklabels()]
+    assert labels == [f"{name}k = {k}" for s in "wxy" for name, k in ((f"{s}, ", 1), ("", 10))]
+    known = {d.name: d for d in sets[1].differences}
+    drawn = np.concatenate([c.get_segments() for c in rbp.collections if len(c.get_segments())])
+    row = drawn[(drawn[:, :, 1] == 3).all(1)]  # the second data set, k = 10
+    np.testing.assert_allclose(row[0][:, 0], [100 * known["RBP_10"].low, 100 * known["RBP_10"].high])
+    (bars,) = [c.get_segments() for c in ce.collections if len(c.get_segments())]
+    np.testing.assert_allclose(bars[1], [[known["cross-entropy"].low, 2.5], [known["cross-entropy"].high, 2.5]])
+    assert kl.get_xlim()[0] == 0 and kl.get_xlim()[1] > 0.6
+    texts = [t for titles in point_titles(figure).values() for t in titles]
+    assert len(texts) == 3 * 2 + 3 + 3 and sum(t.startswith("x: ") for t in texts) == 4
+
+
+def test_other_tokens_have_a_forest_of_bits_per_byte_and_what_lacks_an_interval_is_left_out(tmp_path):
+    bits = [on(name, tmp_path, 0.1, i, ("bits per byte",)) for i, name in enumerate("ab")]
+    (panel,) = forest_figure(bits, "T").axes
+    assert "bits per byte" in panel.get_title(loc="left") and len(panel.get_yticks()) == 2
+    mixed = [on("a", tmp_path, 0.1, 0, ("cross-entropy", "RBP_1", "bits per byte")), bits[1]]
+    assert [len(ax.get_lines()[0].get_xdata()) for ax in forest_figure(mixed, "T").axes] == [1, 1]
+    none = [replace(one, differences=[replace(d, low=None, high=None) for d in one.differences]) for one in bits]
+    with pytest.raises(LabError, match="no difference has an interval"):
+        forest_figure(none, "T")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, tiny_model_dir, tiny_near_dir):
+    """Two models measured on two corpora; the same compared in one pass."""
+    store = tmp_path_factory.mktemp("over")
+    for name, seed in (("first", 0), ("second", 1)):
+        more = {"dataset__name": name, "dataset__seed": seed, "dataset__num_documents": 12}
+        for side, path in (("a", tiny_model_dir), ("b", tiny_near_dir)):
+            config = measure_config(path, store, **more)
+            measure({**config, "model": {**config["model"], "name": f"tiny-{side}"}})
+        compare_models(pair_config(tiny_model_dir, tiny_near_dir, store, **more))
+    return store
+
+
+def test_a_second_data_set_makes_a_page_over_both(store, tiny_model_dir, tiny_near_dir, capsys):
+    (files,) = [f for f in store.glob("comparisons/over-*") if (f / "distances.csv").is_file()]
+    table = pd.read_csv(files / "differences.csv")
+    assert list(dict.fromkeys(table["dataset"])) == ["first", "second"]
+    for key, name in {h.key: h.a.dataset.name for h in list_pairs(store)}.items():
+        own = pd.read_csv(Store(store).pair(key).differences)
+        mine = table[table["dataset"] == name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine[["name", "difference", "low", "p"]], own[["name", "difference", "low", "p"]])
+    page = (files / "report.html").read_text()
+    assert "tiny-b against tiny-a on 2 data sets" in page and "b − a of RBP" in page and "KL(a‖b)" in page
+    # Under another choice of the records' k, and another name, it is the same comparison.
+    other = pair_config(tiny_model_dir, tiny_near_dir, store, dataset__num_documents=12, dataset__seed=1)
+    compare_models(other | {"k": {"thresholds": [1, 7], "windows": [1]}})
+    assert "report over 2 data sets" in capsys.readouterr().out
+    assert set(pd.read_csv(files / "differences.csv")["dataset"]) == {"first", "made-up"}
+
+
+def test_records_of_several_data_sets_are_one_comparison(store, capsys):
+    compare_records({"store": str(store), "a": "tiny-a", "b": "tiny-b"})
+    out = capsys.readouterr().out
+    assert "over data sets; adjusted p are for all of them together" in out and "report over 2 data sets" in out
+    ((a, b), _) = find_pairs(str(store), "tiny-a", "tiny-b")
+    files = Store(store).over(digest_of(a, b, "records"))
+    table = pd.read_csv(files.differences)
+    assert sorted(set(table["dataset"])) == ["first", "second"] and not files.distances.exists()
+    assert list(table["p_adjusted"].dropna()) == pytest.approx(holm(table["p"].dropna().tolist()))
+    compare_records({"store": str(store), "a": "tiny-a", "b": "tiny-b", "dataset": "fir*,third"})
+    assert "data sets" not in capsys.readouterr().out
+
+
+def test_data_sets_of_one_name_are_told_apart(store):
+    ((a, _), (other, _)) = find_pairs(str(store), "tiny-a", "tiny-b")
+    same = replace(other, dataset=replace(other.dataset, name=a.dataset.name))
+    assert names_of([a, other]) == ["first", "second"] or names_of([a, other]) == ["second", "first"]
+    fewer = replace(same, dataset=replace(same.dataset, num_documents=3))
+    assert names_of([a, fewer]) == [f"{a.dataset.name}, {n} documents" for n in (a.dataset.num_documents, 3)]
+    many = f"{a.dataset.name}, {a.dataset.num_documents} documents, run "
+    assert names_of([a, same]) == [many + a.key[:6], many + same.key[:6]]
+
+
+def test_several_data_sets_need_no_flag():
+    models = ["model@a=x", "model@b=y"]
+    for word in ("dataset=a,b", "dataset=glob(paper-*)", "dataset=choice(a,b)"):
+        assert parse("compare", [*models, word]).multirun
+    for word in ("dataset=a", "dataset.files=[a,b]", 'dataset.name="a,b"'):
+        assert not parse("compare", [*models, word]).multirun
+    assert not parse("measure", ["model=x", "dataset=a,b"]).multirun  # says that it is a sweep
+    records = parse("compare", ["x", "y", "dataset=a,b*"])
+    assert not records.multirun and 'dataset="a,b*"' in records.overrides
+    assert parse("compare", [*models, "dataset=a,b", "--cfg", "job"]).shows_jobs
