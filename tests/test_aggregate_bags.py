@@ -79,6 +79,16 @@ def test_bags_stay_together_and_their_features_are_scaled_by_the_training_side(b
     assert split.fingerprint("test") != other.fingerprint("test")
 
 
+def test_a_split_says_what_it_is_made_of_and_keeps_a_feature_that_never_changes(tmp_path):
+    path = tmp_path / "bags.csv"
+    path.write_text("".join(f"{b % 2},{10**7 + b},{b},5\n" for b in range(20)), encoding="utf-8")
+    split = BagFile("mine", str(path)).split(3)
+    assert (split.inputs[:, 1] == 0).all() and (split.test_inputs[:, 1] == 0).all()
+    assert len(set(split.document_names)) == 6 and set(split.document_names) <= {f"bag {10**7 + b}" for b in range(20)}
+    assert split.classes == ("negative", "positive")
+    assert split.info == {"set": "mine", "source": str(path), "split_seed": 3, "test_share": 0.3}
+
+
 @pytest.mark.parametrize("weights_from", ["current", "stored"])
 def test_bags_that_are_filled_up_train_as_the_bags_alone(weights_from):
     generator = torch.Generator().manual_seed(5)

@@ -23,10 +23,12 @@ RANDOM = torch.Generator().manual_seed(5)
 SIGNED = torch.randn(5, 5, generator=RANDOM, dtype=torch.float64)
 # An observation that none of the others is: the sum of the labels modulo 3.
 MODULO = tuple(sum(y) % 3 for y in itertools.product(range(4), repeat=3))
+# One that tells the instances apart: the label of the first.
+FIRST = tuple(y[0] for y in itertools.product(range(3), repeat=3))
 CASES = [
     (Similarity(), 4), (Similarity(), 5), (Triplet(), 3), (Triplet(), 5), (Proportions(1), 3), (Proportions(2), 4),
     (Proportions(3), 3), (Proportions(4), 3), (Proportions(4), 2), (Bag(4), 2), (Bag(3, positive=0), 2),
-    (Enumerated(MODULO, 3, 4), 4),
+    (Enumerated(MODULO, 3, 4), 4), (Enumerated(FIRST, 3, 3), 3),
 ]  # fmt: skip
 NAMES = [f"{type(o).__name__}-m{o.m}-K{k}" for o, k in CASES]
 ALL_LOSSES = [*LOSSES.values(), FunctionLoss("signed", lambda logp: torch.einsum("...k,kj->...j", logp.exp(), SIGNED))]
@@ -148,6 +150,23 @@ def test_the_two_lattices_agree(m):
     np.testing.assert_allclose(slots_gradient, counts_gradient, atol=1e-12)
 
 
+def test_large_groups_cost_no_more_than_their_counts():
+    """Over 30 instances subsets would be 2^30; counts of three classes are few."""
+    m = 30
+    logp = posteriors(m, 3, groups=2)
+    z = Proportions(m).observe(torch.randint(3, (2, m), generator=torch.Generator().manual_seed(0)))
+    w, impossible = weights(Proportions(m), logp, z)
+    told = torch.nn.functional.one_hot(z, 3).sum(1).double()
+    assert not impossible.any() and (w.sum(1) - told).abs().max() < 1e-9  # the expected labels are those observed
+
+
+def test_a_table_is_read_in_its_order_and_says_whether_it_tells_the_classes():
+    assert Enumerated(MODULO, 3, 4).identifies == "classes" == Bag(2).identifies == Proportions(2).identifies
+    assert Enumerated(FIRST, 3, 3).observe(torch.tensor([[2, 0, 1], [0, 1, 2]])).tolist() == [2, 0]
+    same = Enumerated((1, 0, 0, 1), 2, 2, identifies_classes=False)
+    assert same.identifies == "permutation" == Similarity().identifies == Triplet().identifies
+
+
 @pytest.mark.parametrize(("observation", "classes"), CASES, ids=NAMES)
 def test_cross_entropy_with_current_weights_is_the_likelihood(observation, classes):
     """The gradients are equal; with another loss, or with weights of another model, they are not."""
@@ -175,6 +194,7 @@ def test_an_impossible_observation_gives_the_posteriors_back():
     w, impossible = weights(Proportions(1), logp, torch.tensor([[1], [1]]))
     assert impossible.tolist() == [True, False]
     assert w[0, 0].tolist() == [1.0, 0.0] and w[1, 0].tolist() == [0.0, 1.0]
+    assert log_likelihood(Proportions(1), logp, torch.tensor([[1], [1]])).isneginf().tolist() == [True, False]
     w, impossible = weights(Bag(2), torch.tensor([[[0.0, -torch.inf]] * 2]), torch.tensor([1]))
     assert impossible.tolist() == [True] and torch.isfinite(w).all()
 
@@ -193,6 +213,11 @@ def test_a_negative_bag_is_known():
         (lambda: Enumerated((0, 1, 1), 2, 2), r"2\^2 = 4 assignments; got 3"),
         (lambda: Enumerated((0,) * 8, 30, 2), "at most 1,000,000 assignments"),
         (lambda: Bag(4).check(10), "task.positive"),
+        (lambda: Bag(4, positive=2).check(2), "must be below the 2 classes of the task; got 2"),
+        (lambda: Bag(4, positive=-1), "must be a class, counted from 0; got -1"),
+        (lambda: Bag(0), "observation.m must be at least 1; got 0"),
+        *((lambda o=o: o.check(1), "have 1 class") for o in (Similarity(), Triplet(), Proportions(2), Bag(2))),
+        (lambda: Enumerated((0,), 2, 1), "at least 2 and at most"),
         (lambda: Enumerated(MODULO, 3, 4).check(10), "the task has 10 classes"),
         (lambda: find_loss("gcee"), "did you mean gce"),
         (lambda: find_loss(CustomLoss("math.nothing")), "cannot import 'math.nothing'"),

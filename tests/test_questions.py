@@ -14,7 +14,7 @@ from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.analysis.run import analyze
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
-from rbp_lab.fits.gls import LineError
+from rbp_lab.fits.gls import DocumentErrors, LineError
 from rbp_lab.fits.questions import (
     answer,
     families_differ,
@@ -44,6 +44,8 @@ def test_a_forecast_is_of_each_model_from_all_smaller_ones():
     assert list(errors) == ["m3", "m4", "m5", "m6", "m7"] and errors["m3"] < 1e-12
     assert errors["m4"] == pytest.approx(0.02)
     slope, level = np.polyfit(np.log(SIZES[:5]), np.log(line(0.1, noise).value[:5]), 1)
+    twins = SIZES[[0, 1, 2, 3, 3, 4, 5, 6]]  # the second of one size is no forecast from the first
+    assert list(forecast_errors(line(0.1, sizes=twins))) == ["m3", "m5", "m6", "m7"]
     assert errors["m5"] == pytest.approx(abs(level + slope * np.log(SIZES[5]) - np.log(line(0.1).value[5])))
 
 
@@ -70,6 +72,8 @@ def test_the_number_needed_has_the_power_it_promises():
     t = values.mean(1) / (values.std(1, ddof=1) / np.sqrt(n))
     assert (t > stats.t.ppf(0.975, n - 1)).mean() == pytest.approx(0.8, abs=0.02)
     assert n == more(0.5, mean_error(1.0, 9), (1,), 0.95, 9) < more(0.25, mean_error(1.0, 4), (1,), 0.95, 4)
+    of_documents = LineError(np.array([[1 / 4]]), np.zeros((1, 1)), 3.0, 1.0, 0.0)
+    assert n == more(0.5, of_documents, (1,), 0.95, 4, by_documents=True)
     stays = replace(mean_error(1.0, 4), documents=np.array([[1.0]]), freedom_documents=50.0)
     assert more(0.5, stays, (1,), 0.95, 4) is None  # a variance that no number of these units lessens
 
@@ -103,6 +107,25 @@ def test_families_of_one_exponent_are_told_apart_as_often_as_the_level_says():
     apart = families_differ(line(0.15), line(0.1, 1e-3 * rng.normal(size=8), start=4.0), 0.95)
     assert apart.told and apart.difference == pytest.approx(0.05, abs=1e-3) and apart.units == 16
     assert families_differ(line(0.1), line(0.1, sizes=SIZES[:2]), 0.95).message
+
+
+def test_what_documents_do_to_both_families_leaves_their_difference_alone():
+    """One document in two moves every exponent up, the other down: together in both families, or against each other."""
+    rng = np.random.default_rng(5)
+    slopes = rng.choice([-1.0, 1.0], 40)[:, None] * np.linspace(-0.01, 0.01, 8)
+    first, second = (line(0.1 + 0.002 * i, 1e-4 * rng.normal(size=8), start=4.0 + i) for i in range(2))
+
+    def told(sign):
+        errors = [DocumentErrors(one * slopes, np.arange(40), 40.0) for one in (1, sign)]
+        return families_differ(first.with_errors(errors[0]), second.with_errors(errors[1]), 0.95)
+
+    plain, common, apart = families_differ(first, second, 0.95), told(1), told(-1)
+    assert common.difference == apart.difference == plain.difference
+    assert (common.low, common.high) == pytest.approx((plain.low, plain.high), rel=1e-6)
+    slope = 2 * np.sqrt(40) * 0.01 / np.log(SIZES[-1] / SIZES[0]) * 2  # standard deviation of the difference
+    assert apart.high - apart.low == pytest.approx(2 * stats.t.ppf(0.975, 39) * slope, rel=0.01)
+    assert common.told and apart.told is False and (apart.units, apart.needed_unit) == (16, "documents")
+    assert apart.needed is None or apart.needed > 40
 
 
 @pytest.fixture(scope="module")
