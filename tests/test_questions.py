@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,10 @@ from rbp_lab.fits.result import FitPoints
 from rbp_lab.laws import questions
 from rbp_lab.laws.base import Inputs
 from rbp_lab.points import points_from_records
-from tests.fits_data import ladder
+from rbp_lab.records import ParamCounts
+from rbp_lab.stats import DocumentScores, document_table, rank_stats
+from rbp_lab.text import number
+from tests.fits_data import ladder, synthetic_record
 
 SIZES = np.geomspace(1e4, 1e7, 8)
 
@@ -152,7 +156,71 @@ def test_every_question_is_answered_from_runs(runs):
     assert shared.difference == pytest.approx(0, abs=1e-12) and shared.told is False
     assert "more than 10,000 would be needed" in by_question[questions.SHARED][0].sentence
     assert len(found.tables["questions"]) == len(found.lines()) == 9
+    assert "9 answers at 95% each: about one in 20 is told by chance" in questions.section(found).lead
     assert questions.section(found).tables[0].frame["answer"].tolist() == [a.sentence for a in found.answered]
+
+
+def world(family="a", ce=0.1, first=0.1, noise=0.0, entropy_noise=0.0, axis_noise=0.0, better="S", order="mixed"):
+    """Runs of 8 models whose cross-entropy and −log RBP_1 are powers of S with these exponents; −log RBP_10's is 0.3.
+
+    noise: of ln cross-entropy. entropy_noise: of where the tokens beyond rank 10 lie. axis_noise: of ln S over the
+    total; ``better`` is the axis of the powers. order: "runs" puts all hits of a document in a row, "apart" its misses.
+    """
+    found, sign = [], np.resize([1, -1], 8)
+    for i, size in enumerate(SIZES):
+        rng, off = np.random.default_rng(i), np.exp(axis_noise * sign[i])
+        shares = np.exp(-np.array([0.5, 0.4]) * (1e4 / size) ** np.array([first, 0.3]))  # RBP_1 and RBP_10
+        hits, ten = np.round(2000 * shares).astype(int)
+        tail = np.clip(40 * np.exp(entropy_noise * sign[i] + rng.normal(0, 1, 2000 - ten)), 10, 999)
+        ranks = np.concatenate([np.zeros(hits), np.full(ten - hits, 5), tail]).astype(np.int32)
+        orders = {"mixed": rng.permutation(2000), "runs": np.arange(2000).reshape(100, 20).T.ravel(),
+                  "apart": np.argsort(np.argsort(np.arange(2000) * 0.618 % 1))}  # fmt: skip
+        ranks = ranks[orders[order]]
+        nll = np.full(2000, 20 * size**-ce * np.exp(noise * sign[i]), np.float32)
+        n = np.full(20, 100)
+        scores = DocumentScores(np.arange(20), n, 0 * n, nll, ranks, 0 * ranks, nll)
+        run = synthetic_record(f"{family}{i}", 1, 0, family=family, vocab=1000, documents=20, tokens=100)
+        inner, total = (size, 3 * size * off) if better == "S" else (size * off, 3 * size)
+        params = ParamCounts(total=int(total), embedding=int(total) - int(inner), head=0)
+        header = replace(run.header, model=replace(run.model, params=params), key=f"{family}{i}")
+        stats = rank_stats(scores, 1000, (1, 2, 5))
+        found.append(replace(run, header=header, stats=stats, documents=document_table(scores, (1, 10))))
+    return found
+
+
+def asked(question, *families):
+    runs = [run for family in families for run in family]
+    points = points_from_records(runs, [1, 10])
+    answered = questions.compute(Inputs(points, fit_all(points, records=runs), runs)).answered
+    (found,) = [a for a in answered if a.question == question]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("question", "chosen", "words", "difference"),
+    [
+        (questions.ENTROPY, {"noise": 0.1}, "Yes: its forecast of the next larger model misses by {} % less", None),
+        (questions.ENTROPY, {"entropy_noise": 0.5}, "No: its forecast .* misses by {} % more", None),
+        (questions.EXPONENTS, {"ce": 0.2}, "No: cross-entropy's is larger by {}", 0.1),
+        (questions.EXPONENTS, {"ce": 0.04}, "No: cross-entropy's is smaller by {}", -0.06),
+        (questions.INDEPENDENT, {"order": "runs"}, "No: −log p grows slower than N, .* below 1 by {}", None),
+        (questions.INDEPENDENT, {"order": "apart"}, "No: −log p grows faster than N, .* above 1 by {}", None),
+        (questions.AXIS, {"axis_noise": 0.5}, "S: the next larger model is missed by {} % less", None),
+        (questions.AXIS, {"axis_noise": -0.5, "better": "total"}, "The total: .* is missed by {} % less", None),
+    ],
+)  # fmt: skip
+def test_a_sentence_says_which_way_it_is(question, chosen, words, difference):
+    found = asked(question, world(**chosen))
+    said = found.answer.difference
+    if difference is not None:
+        assert said == pytest.approx(difference, abs=0.01)
+    share = "%" in words
+    assert re.match(words.format(number(abs(said) * (100 if share else 1), 2 if share else 4)), found.sentence)
+
+
+def test_families_are_asked_about_the_exponent_of_rbp_1():
+    found = asked(questions.SHARED, world(first=0.1), world("b", first=0.2))
+    assert found.about == "a and b" and found.answer.difference == pytest.approx(-0.1, abs=0.01) and found.answer.told
 
 
 def test_values_without_runs_answer_what_they_can(runs):
