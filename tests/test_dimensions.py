@@ -73,12 +73,28 @@ def test_what_agrees_keeps_its_name():
     assert [d.precision for d in told_apart(mixed).values()] == ["not rounded", "Q4_1"]
 
 
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"tf32": True}, ("no tf32", "tf32")),
+        ({"logits": "bfloat16"}, ("logits float32", "logits bfloat16")),
+        ({"candidates": "tokens"}, ("candidates rows", "candidates tokens")),
+    ],
+)
+def test_every_choice_is_told_in_words(chosen, words):
+    told = told_apart([run("a", 0), run("a", 0, **chosen)]).values()
+    assert tuple(d.precision or d.protocol for d in told) == words
+    assert all(bool(d.protocol) == ("candidates" in chosen) for d in told)
+
+
 def test_names_show_the_precision_once_and_before_a_step():
     def named(record, name):
         return replace(record.header, model=replace(record.model, name=name))
 
     headers = [named(run("a", 0), "m@step8"), named(run("a", 0, "int8"), "m@step8+INT8")]
     assert [h.model.name for h in named_apart(headers)] == ["m, not rounded@step8", "m, int8@step8"]
+    headers = [named(run("a", 0), "a+b"), named(run("a", 0, "int8"), "int8+b+int8")]  # only a mark at the end is one
+    assert [h.model.name for h in named_apart(headers)] == ["a+b, not rounded", "int8+b, int8"]
     assert without_dimension("m, int8@step8", "int8") == "m@step8" and without_dimension("m", "") == "m"
 
 

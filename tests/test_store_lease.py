@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
-from rbp_lab.store.lease import Lease, Leases, Owner, owner_of, this_process
+from rbp_lab.store.lease import BEAT, STALE, Lease, Leases, Owner, owner_of, this_process
 
 FAST = {"beat": 0.02, "stale": 0.3}
 
@@ -53,11 +55,45 @@ def test_that_of_another_machine_is_taken_when_it_is_not_touched_whatever_its_cl
     left_by(path, Owner("elsewhere", me.pid, me.started))
     for moment in (0, time.time() + 10**6):  # far in the past, far in the future
         os.utime(path, (moment, moment))
-        leases = Leases(**FAST)
+        leases, began = Leases(**FAST), time.monotonic()
         assert leases.take(path) is None  # who has not watched it cannot know
+        assert leases.take(path) is None or time.monotonic() - began > FAST["stale"]  # nor who has for a moment
         wait_for(lambda held=leases: not held.is_alive(path))
     with leases.take(path):
         assert owner_of(path) == me
+
+
+def test_a_process_of_another_machine_is_never_known_to_be_gone():
+    me = this_process()
+    for started in (me.started, me.started - 100):
+        assert not Owner("elsewhere", me.pid, started).is_gone()
+    assert not Owner("elsewhere", 2**22 + 1, 0.0).is_gone() and Owner(me.machine, 2**22 + 1, 0.0).is_gone()
+
+
+def test_a_process_that_has_ended_is_gone_before_its_parent_asks():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        owner = Owner(this_process().machine, child.pid, psutil.Process(child.pid).create_time())
+        assert not owner.is_gone()
+        child.stdin.close()
+        wait_for(owner.is_gone)  # nobody has waited for it, so that its number is taken still
+
+
+def test_an_owner_misses_some_touches_before_its_lease_is_stale():
+    assert STALE >= 6 * BEAT
+
+
+def test_a_file_system_that_is_away_for_a_moment_does_not_end_a_lease(tmp_path, monkeypatch):
+    def away(path):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    path = tmp_path / "a.lease"
+    with Lease(path, beat=0.01):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "read_bytes", away)
+            time.sleep(0.1)
+        os.utime(path, (0, 0))
+        wait_for(lambda: path.stat().st_mtime > 0)
+    assert not path.exists()
 
 
 def test_a_touched_one_stays_with_its_owner(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from rbp_lab.points import points_from_records
 from rbp_lab.stats import DocumentTable, RankStats
 from rbp_lab.store import streamed
 from rbp_lab.store.records import list_records, read_record, write_record
-from rbp_lab.store.streamed import stream_records
+from rbp_lab.store.streamed import Shelf, stream_records
 from tests.fits_data import ladder
 
 KS = [1, 10, 100]
@@ -73,6 +73,31 @@ def test_tables_are_read_once_while_there_is_room_and_never_all_at_once(store, m
         assert len(held) == 5 and len(reads) == 5 * times
     reads.clear()
     assert [record.stats.hits(10) for record in records] and reads == []  # hits at the thresholds are at hand
+
+
+def test_what_was_asked_for_last_stays_as_far_as_there_is_room(store):
+    (record, *_) = list_records(store)
+    size = sum(getattr(getattr(record.documents, f.name), "nbytes", 0) for f in fields(DocumentTable))
+    shelf, reads = Shelf(2 * size), []
+
+    def get(key):
+        shelf.get(key, lambda: reads.append(key) or record.documents)
+
+    for key in "abaca":  # b, which was asked for before a was again, makes room for c
+        get(key)
+    assert reads == ["a", "b", "c"]
+    for key in "cacbbc":  # two fit for good, not only until the first was put away
+        get(key)
+    assert reads == ["a", "b", "c", "b"]
+
+
+def test_a_damaged_record_is_told_and_the_others_are_there(tmp_path):
+    for record in ladder(2):
+        write_record(tmp_path, record)
+    damaged, told = sorted((tmp_path / "runs").iterdir())[0], []
+    (damaged / "ranks.parquet").write_bytes(b"damaged")
+    assert len(stream_records(tmp_path, told.append)) == 1
+    assert len(told) == 1 and damaged.name in told[0]
 
 
 def test_a_record_that_vanishes_meanwhile_is_named(tmp_path):
