@@ -11,6 +11,7 @@ import pytest
 from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
 from rbp_lab.measurement import instrument
+from rbp_lab.store.arrays import read_arrays, write_arrays
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import read_record
 from rbp_lab.store.shards import Partial
@@ -63,15 +64,28 @@ def test_an_interrupted_measurement_goes_on_where_it_was(tiny_model_dir, tmp_pat
     assert not list(tmp_path.glob("partial/*"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "of other work"])
-def test_a_damaged_shard_is_named_and_measured_again(tiny_model_dir, tmp_path, whole, monkeypatch, capsys, damage):
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("cut", "is damaged"), ("of other work", "is damaged"), ("counts", "has other totals than its documents"),
+        ("documents.document_id", "does not hold the documents from which it was made"),
+    ],
+)  # fmt: skip
+def test_a_damaged_shard_is_named_and_measured_again(
+    tiny_model_dir, tmp_path, whole, monkeypatch, capsys, damage, words
+):
     config = small_shards(tiny_model_dir, tmp_path)
     partial = break_off(monkeypatch, config)
     file = partial.shard(1)
-    file.write_bytes(file.read_bytes()[:-7] if damage == "cut" else partial.shard(0).read_bytes())
+    if damage in ("cut", "of other work"):
+        file.write_bytes(file.read_bytes()[:-7] if damage == "cut" else partial.shard(0).read_bytes())
+    else:  # wrong before it was written, so that its checksum is right
+        arrays, about = read_arrays(file)
+        arrays[damage][0] += 1
+        write_arrays(file, arrays, about)
     record = measure(config).record
     assert same(record, whole)
-    assert f"note: run {record.key}: shard 1 is damaged" in capsys.readouterr().err
+    assert f"note: run {record.key}: shard 1 {words}" in capsys.readouterr().err
 
 
 def test_shards_whose_rows_followed_other_rules_are_not_gone_on_with(tiny_model_dir, tmp_path, monkeypatch):
