@@ -14,6 +14,7 @@ from rich.console import Console
 
 from rbp_lab import __version__
 from rbp_lab.analysis.power_laws import fit_all
+from rbp_lab.comparison.record import StoredPair
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError, no_such
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
@@ -65,6 +66,7 @@ def analyze(
     source: str = "",
     axis: str = "size",
     console: Console | None = None,
+    compared: Sequence[StoredPair] = (),
 ) -> Analysis:
     """Fit the laws to a table of points and write points.csv, fits.csv, fits.parquet and report.html with its figures.
 
@@ -75,7 +77,7 @@ def analyze(
     beside the published numbers, paper_comparison.csv and a section of the report, with the laws that are compared.
     source: where values without runs came from, such as the name of a file; the report names it for every point.
     axis: "size" for laws in S; "tokens" for the laws along trainings in place of them, "size+tokens" for the joint laws
-    as well.
+    as well. compared: comparisons in one pass of the records, for what precision costs.
     Every file appears complete or not at all; files of an earlier analysis in the same place that this one does not
     write are removed; a finished analysis of the same inputs is found and its files are kept as they are. Prints
     tables and paths to ``console`` when one is given. Raises LabError when there are no points.
@@ -94,8 +96,10 @@ def analyze(
     )  # fmt: skip
     measured = sorted(int(k) for k in points["k"].dropna().unique())
     shown = tuple(k for k in fit.figure_ks if k in measured) or tuple(measured[:3])
-    inputs = Inputs(points, fits, tuple(records), shown, size, fit.confidence, fit.laws, fit.every_figure, fit)
-    digest = _digest(points, records, fit, size, papers, source, axis)
+    inputs = Inputs(
+        points, fits, tuple(records), shown, size, fit.confidence, fit.laws, fit.every_figure, fit, tuple(compared)
+    )
+    digest = _digest(points, records, fit, size, papers, source, axis, sorted(one.header.key for one in compared))
     files = _found(out, digest)
     fresh = not files
     compared = [law for law in LAWS if law in PAPER_LAWS] if papers else []

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from rbp_lab.analysis.csv_points import points_from_csv
+from rbp_lab.comparison.pairs import measured
+from rbp_lab.comparison.record import StoredPair, list_pairs
 from rbp_lab.config.schemas import Filters, KSpec
 from rbp_lab.dimensions import named_apart, told_apart
 from rbp_lab.errors import LabError, one_of, shown
@@ -40,13 +42,14 @@ SOURCES = ("local", "wandb", "csv")
 class AnalysisInputs:
     """points: of every run. records: of the runs whose tables are there. source: where both came from, in a word.
 
-    notes: what a reader must know of them.
+    notes: what a reader must know of them. compared: comparisons in one pass of these records, which the store has.
     """
 
     points: pd.DataFrame
     records: list[RunRecord]
     source: str
     notes: list[str]
+    compared: tuple[StoredPair, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,11 @@ def gather(selection: Selection) -> AnalysisInputs:
     records = [run.record for run in runs if run.record is not None]
     remote = [run.remote for run in runs if run.record is None and run.remote is not None]
     ks = selection.k.thresholds
+    known = set(map(measured, records))
+    compared = tuple(StoredPair(h, selection.store) for h in list_pairs(selection.store) if measured(h.a) in known)
     if not remote:
-        return AnalysisInputs(points_from_records(records, ks, size, windows), records, selection.source, notes)
+        points = points_from_records(records, ks, size, windows)
+        return AnalysisInputs(points, records, selection.source, notes, compared)
     check_comparable([run.header for run in runs])
     tables = [points_from_records(records, ks, size, windows)] if records else []
     told = told_apart([run.header for run in runs])
@@ -130,7 +136,8 @@ def gather(selection: Selection) -> AnalysisInputs:
         has = [k for k in ks if f"rbp/{k}" in run.numbers]
         lacks = f", and of these k: {', '.join(str(k) for k in ks if k not in has)}" if len(has) < len(ks) else ""
         notes.append(f"run {run.where}: {run.why}, so its summary is used; that rules out {NEEDS_TABLES}{lacks}")
-    return AnalysisInputs(validate(pd.concat(tables, ignore_index=True)), records, selection.source, notes)
+    points = validate(pd.concat(tables, ignore_index=True))
+    return AnalysisInputs(points, records, selection.source, notes, compared)
 
 
 def windows_of(axis: str, k: KSpec) -> list[int]:

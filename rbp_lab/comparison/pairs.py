@@ -98,10 +98,16 @@ def _by_protocol(name: str, text: str, headers: Sequence[RunHeader]) -> dict[str
     return found
 
 
-def what_counts(header: RunHeader) -> tuple[object, ...]:
+def what_counts(header: RunHeader | RunRecord) -> tuple[object, ...]:
     """What decides a model's counts on a corpus; for which k and N a run keeps tables does not."""
     spec = header.scoring
     return header.model.fingerprint, header.model.quantisation, spec.dtype, spec.tf32, spec.logits, spec.attention
+
+
+def measured(header: RunHeader | RunRecord) -> tuple[object, ...]:
+    """What decides the counts of a run: the model in its format, the corpus and how it is cut."""
+    spec = header.scoring
+    return *what_counts(header), header.dataset.fingerprint, json.dumps(spec.protocol, sort_keys=True), spec.candidates
 
 
 def _shown(differ: Mapping[str, Any]) -> str:

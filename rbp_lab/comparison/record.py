@@ -88,6 +88,18 @@ class PairRecord:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class StoredPair:
+    """A finished comparison of a store, known by its header; ``read`` gives it."""
+
+    header: PairHeader
+    store: str | Path
+
+    def read(self) -> PairRecord:
+        """The comparison, as of ``read_pair``."""
+        return read_pair(self.store, self.header.key)
+
+
 def has_pair(store: str | Path, key: str) -> bool:
     """Whether a finished comparison of this key is in the store."""
     return Store(store).pair(key).header.is_file()

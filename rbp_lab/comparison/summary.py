@@ -70,7 +70,12 @@ def floor_of(sums: PairSums, level: float) -> Floor:
     """The floor that a comparison of a model with itself gives."""
     apart = {d.name: abs(d.difference) if d.low is None else max(abs(d.low), abs(d.high))
              for d in compare(paired(sums), level)}  # fmt: skip
-    return Floor(apart, {f.name: f.value for f in findings(sums, level) if f.cell == WHOLE})
+    return Floor(apart, distances_of(sums))
+
+
+def distances_of(sums: PairSums) -> dict[str, float]:
+    """The values of ``findings`` over all tokens, by name."""
+    return {f.name: f.value for f in findings(sums) if f.cell == WHOLE}
 
 
 def documents_table(record: PairRecord, first: PairedSums) -> pd.DataFrame:

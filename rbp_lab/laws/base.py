@@ -13,6 +13,7 @@ from typing import Protocol
 
 import pandas as pd
 
+from rbp_lab.comparison.record import StoredPair
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.dimensions import Dimension
 from rbp_lab.figures.style import FamilyStyle, family_styles
@@ -34,6 +35,7 @@ class Inputs:
     points: the tidy table. fits: the power laws of ``points`` in S. records: the runs behind the points, none for
     published values. shown: the k drawn and listed at length. size: what S is. everything: False for the power laws in
     S alone, without other forms, bands and counts. every_figure: also those of one k at a time. choices: of the rest.
+    compared: comparisons in one pass whose a is one of the records.
     """
 
     points: pd.DataFrame
@@ -45,6 +47,7 @@ class Inputs:
     everything: bool = True
     every_figure: bool = False
     choices: FitChoices = field(default_factory=FitChoices)
+    compared: Sequence[StoredPair] = ()
     _results: dict[str, LawResult] = field(default_factory=dict, init=False, repr=False)
 
     def of(self, law: Law) -> LawResult:

@@ -1,9 +1,14 @@
-"""What a coarser precision costs a model: differences to its finest run, over paired documents, by bits and size."""
+"""What a coarser precision costs a model: differences to its finest run, over paired documents, by bits and size.
+
+Comparisons in one pass that the store has of the same runs add what records cannot tell: the tokens whose rank moved,
+KL, and the noise floor, by how much the finest run differs from itself.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,31 +16,79 @@ from scipy import special
 
 from rbp_lab import metrics
 from rbp_lab.comparison.differences import PairedSums, error
-from rbp_lab.comparison.pairs import of_documents
+from rbp_lab.comparison.pairs import measured, of_documents
+from rbp_lab.comparison.summary import Floor, distances_of, floor_of
 from rbp_lab.dimensions import Dimension, told_apart, without_dimension
+from rbp_lab.errors import LabError
 from rbp_lab.figures.precision import precision_figure
 from rbp_lab.laws.base import Inputs, LawResult, draw
 from rbp_lab.records import RunRecord
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.stats import UNIT, DocumentTable
-from rbp_lab.text import interval, percent, si, significant
+from rbp_lab.text import interval, is_missing, percent, si, significant
 
 name = "precision"
 needs_runs = "what precision costs is measured over the documents of two runs"
+KL, MOVED = "KL(a‖b)", "rank moved"  # names of distances in ``comparison.findings``
+ASK = (
+    "rbp-lab compare model@a=M model@b=M precision@b=… floor=true, on the same data set, adds the noise floor, KL and "
+    "the tokens whose rank moved to the runs that lack them."
+)
 BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 
 
 def compute(inputs: Inputs) -> LawResult:
     """Every run beside the finest run of its model on the same documents by the same protocol, where there are two."""
-    told = told_apart(inputs.records)
+    told, known = told_apart(inputs.records), _Compared.of(inputs)
     rows = [
         {"precision": told[run.key].precision, "finest": told[finest.key].precision} | row
         for mine in _same_model(inputs.records, told)
         for finest, *coarser in [sorted(mine, key=_fineness)]
         for run in coarser
-        for row in _rows(finest, run, inputs)
+        for row in _rows(finest, run, inputs, known)
     ]
-    return LawResult(inputs=inputs, tables={"precision": pd.DataFrame(rows)} if rows else {}, over_documents=True)
+    tables = {"precision": pd.DataFrame(rows)} if rows else {}
+    return LawResult(inputs=inputs, tables=tables, lacks=known.damaged, over_documents=True)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What comparisons in one pass add. floors: by run, of itself under each perturbation. passes: by two runs, over
+    all tokens. damaged: what cannot be read → why."""
+
+    floors: Mapping[object, Sequence[Floor]]
+    passes: Mapping[tuple[object, object], Mapping[str, float]]
+    damaged: Mapping[str, str]
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> _Compared:
+        floors: dict[object, list[Floor]] = {}
+        passes, damaged = {}, {}
+        for stored in inputs.compared:
+            a, b = measured(stored.header.a), measured(stored.header.b)
+            try:
+                sums = stored.read().sums
+            except LabError as error:
+                damaged[f"comparison {stored.header.key}"] = str(error)
+                continue
+            if stored.header.perturbation is not None:
+                floors.setdefault(a, []).append(floor_of(sums, inputs.confidence))
+            else:
+                passes[a, b] = distances_of(sums)
+                passes.setdefault((b, a), distances_of(sums.mirrored()))
+        return cls(floors, passes, damaged)
+
+    def floor(self, run: RunRecord, quantity: str) -> float | None:
+        """Within what a run differs from itself in a quantity, of all perturbations together."""
+        found = [one.differences.get(quantity) for one in self.floors.get(measured(run), ())]
+        return max((value for value in found if value is not None), default=None)
+
+    def distance(self, a: RunRecord, b: RunRecord, name: str) -> float | None:
+        return self.passes.get((measured(a), measured(b)), {}).get(name)
+
+    def least(self, run: RunRecord, name: str) -> float | None:
+        """A distance of a run from itself, the largest of all perturbations."""
+        return max((one.distances[name] for one in self.floors.get(measured(run), ())), default=None)
 
 
 def bits_of(run: RunRecord) -> int:
@@ -58,8 +111,9 @@ def _same_model(runs: Sequence[RunRecord], told: Mapping[str, Dimension]) -> lis
     return [mine for mine in groups.values() if len(mine) > 1]
 
 
-def _rows(finest: RunRecord, run: RunRecord, inputs: Inputs) -> Iterator[dict[str, object]]:
-    """One row per quantity: its values, run − finest with its interval, ties, and how many tokens moved at least."""
+def _rows(finest: RunRecord, run: RunRecord, inputs: Inputs, known: _Compared) -> Iterator[dict[str, object]]:
+    """One row per quantity: its values, run − finest with its interval, ties, how many tokens moved, at least or, from
+    a comparison in one pass, in all, and the floor: within what the finest run differs from itself."""
     a, b = _common(finest.documents, run.documents)
     if not len(a) or not np.array_equal(a.num_scored, b.num_scored):
         return  # other documents, or other tokens
@@ -67,6 +121,8 @@ def _rows(finest: RunRecord, run: RunRecord, inputs: Inputs) -> Iterator[dict[st
         "dataset": run.dataset.name, "model": run.model.name, "family": run.model.family, "size": inputs.size_of(run),
         "bits": bits_of(run), "documents": len(a), "tied": metrics.tie_rate(run.stats),
         "tied_finest": metrics.tie_rate(finest.stats), "moved_at_least": moved_at_least(a, b),
+        "moved": known.distance(finest, run, MOVED), "moved_floor": known.least(finest, MOVED),
+        "kl": known.distance(finest, run, KL), "kl_floor": known.least(finest, KL),
     }  # fmt: skip
     quantities = [PairedSums("CE", "nats", a.nll_units * UNIT, a.num_scored, b.nll_units * UNIT, b.num_scored)]
     quantities += [PairedSums(f"RBP_{k}", "", a.hits(k), a.num_scored, b.hits(k), b.num_scored) for k in inputs.shown]
@@ -75,8 +131,9 @@ def _rows(finest: RunRecord, run: RunRecord, inputs: Inputs) -> Iterator[dict[st
         half = _half(q, inputs.confidence)
         apart = second - first
         low, high = (None, None) if half is None else (apart - half, apart + half)
+        floor = known.floor(finest, "cross-entropy" if q.name == "CE" else q.name)
         yield about | {"quantity": q.name, "value_finest": first, "value": second, "difference": apart, "low": low,
-                       "high": high}  # fmt: skip
+                       "high": high, "floor": floor}  # fmt: skip
 
 
 def _common(a: DocumentTable, b: DocumentTable) -> tuple[DocumentTable, DocumentTable]:
@@ -118,22 +175,50 @@ def section(result: LawResult) -> Section | None:
     rows = [
         {"data set": r.dataset, "model": r.model, "S": r.size, "bits": r.bits, "beside": r.finest,
          "quantity": r.quantity, "finest": r.value_finest, "coarser": r.value,
-         "difference": interval(r.difference, r.low, r.high, 5), "tied, finest": percent(r.tied_finest),
-         "tied, coarser": percent(r.tied), "ranks moved, at least": percent(r.moved_at_least)}
+         "difference": interval(r.difference, r.low, r.high, 5), "floor": _floor(r.floor),
+         "tied, finest": percent(r.tied_finest), "tied, coarser": percent(r.tied),
+         "ranks moved, at least": percent(r.moved_at_least), "ranks moved": _beside(percent, r.moved, r.moved_floor),
+         "KL": _beside(lambda value: significant(value, 3), r.kl, r.kl_floor)}
         for r in table.itertuples()
     ]  # fmt: skip
     cost = table[table["quantity"] == "CE"]
     clear = int(((cost["low"] > 0) | (cost["high"] < 0)).sum())
+    above = cost[cost["floor"].notna() & (cost["difference"].abs() > cost["floor"].astype(float))]
     lead = (
         "Each run beside the run of the same model with the most bits, on the same documents: coarser minus finest, "
         f"with intervals over paired documents at {level}. Bits are nominal, those in the name of the format. A record "
-        "keeps how often each rank occurs in a document, so of ranks that moved it tells the least number; rbp-lab "
-        f"compare tells more of a pair. Cross-entropy differs beyond its interval in {clear} of {len(cost)} runs; the "
-        f"largest difference is {significant(cost['difference'].abs().max(), 2)} nats."
+        "keeps how often each rank occurs in a document, so of ranks that moved it tells the least number. "
+        f"Cross-entropy differs beyond its interval in {clear} of {len(cost)} runs; the "
+        f"largest difference is {significant(cost['difference'].abs().max(), 2)} nats. "
     )
-    caption = f"Coarser minus finest against nominal bits; bars: {level} over paired documents; darker is larger."
+    if cost["floor"].notna().any():
+        lead += (
+            f"The floor is within what the finest run differs from itself under bf16's rounding of its hidden states "
+            f"and in other batches: {len(above)} of {cost['floor'].notna().sum()} runs differ by more in cross-entropy."
+        )
+    caption = (
+        f"Coarser minus finest against nominal bits; bars: {level} over paired documents; darker is larger; grey: "
+        "within the noise floor, where it is known. Ranks moved: filled where all are known, hollow where only the "
+        "least number."
+    )
     formats = {"S": si, "finest": 4, "coarser": 4}
+    frame = pd.DataFrame(rows)
+    frame = frame.drop(columns=[name for name in ("floor", "ranks moved", "KL") if frame[name].isna().all()])
+    notes = [f"{what} is left out: {why}." for what, why in result.lacks.items()]
+    if table["floor"].isna().any() or table["moved"].isna().any():
+        notes.append(ASK)
     return Section(
         "precision", "What precision costs", lead, switched("precision", figures, caption),
-        (ReportTable("Differences to the finest run", pd.DataFrame(rows), formats, folded=len(rows) > 40),),
+        (ReportTable("Differences to the finest run", frame, formats, folded=len(rows) > 40),), tuple(notes),
     )  # fmt: skip
+
+
+def _floor(value: float | None) -> str | None:
+    return None if is_missing(value) else f"± {significant(value, 2)}"
+
+
+def _beside(how: Callable[[object], str], value: float | None, floor: float | None) -> str | None:
+    """A distance with that of the finest run from itself below it."""
+    if is_missing(value):
+        return None
+    return how(value) if is_missing(floor) else f"{how(value)}\nfloor {how(floor)}"
