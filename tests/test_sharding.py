@@ -32,7 +32,8 @@ def test_only_the_positions_of_others_are_counted_and_a_damaged_shard_is_made_ag
     write(ready, 0)  # by a command that was broken off before
     made, seen, counters = [], [], []
 
-    def make(index):
+    def make(some):
+        (index,) = some
         made.append(index)
         write(ready, index)
         if index == 1:
