@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 
+import psutil
 import pytest
+import torch
 
 from rbp_lab.commands import ls
 from rbp_lab.commands.sweep import look_ahead
@@ -13,7 +15,7 @@ from rbp_lab.config.arguments import parse
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 from rbp_lab.models import HFModel
-from rbp_lab.models.preflight import BESIDE, _too_large, check, operations, speed
+from rbp_lab.models.preflight import BESIDE, _too_large, available, check, operations, speed
 from tests import hub_server
 from tests.conftest import build_tiny_model
 from tests.test_configs import composed
@@ -26,7 +28,10 @@ def test_a_model_of_this_machine_is_known_without_its_weights(tiny_model_dir):
     found = check(source, SHORT, "bfloat16", "cpu")
     total = sum(weight.numel() for weight in build_tiny_model("gpt_neox").parameters())
     assert (found.name, found.problem, found.parameters, found.download) == ("m", "", total, 0)
-    assert found.memory == 2 * total + BESIDE and found.seconds > 0
+    assert found.memory == 2 * total + BESIDE
+    assert found.seconds == pytest.approx(operations(source.look()) * 100_000 / speed("cpu", "bfloat16"))
+    own = check(HFModel(path=str(tiny_model_dir), dtype="bfloat16"), SHORT, "float32", "cpu")  # a model's own format
+    assert (own.memory, own.seconds) == (found.memory, found.seconds)
     looked, opened = source.look(), source.open().info
     assert looked.fingerprint == "" and opened.fingerprint
     assert {k: v for k, v in vars(looked).items() if k != "fingerprint"} == {
@@ -42,17 +47,38 @@ def test_rounded_layers_need_less_memory(tiny_model_dir):
     assert plain.memory - rounded.memory == 3 * params.non_embedding
 
 
+def test_a_rounded_head_is_no_longer_the_embedding(tiny_gpt2_dir):
+    tied, rounded = (
+        check(HFModel(path=str(tiny_gpt2_dir), quantisation=kind), SHORT, "float32", "cpu")
+        for kind in ("int8", "int8+head")
+    )
+    assert rounded.memory - tied.memory == 4 * HFModel(path=str(tiny_gpt2_dir)).look().params.embedding > 0
+
+
+def test_free_memory_is_that_of_the_machine_and_of_every_gpu(monkeypatch):
+    machine = psutil.virtual_memory()
+    assert available("cpu") == pytest.approx(machine.available, abs=0.1 * machine.total)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda i: ((10 + i) << 40, 80 << 40))
+    assert available("cuda") - (21 << 40) == pytest.approx(machine.available, abs=0.1 * machine.total)
+
+
 def test_what_speaks_against_a_model_is_a_sentence(tiny_model_dir, tmp_path):
     source = HFModel(path=str(tiny_model_dir), name="m")
     assert check(source, Windowing(max_tokens=129), "float32", "cpu").problem == (
         "it has 128 positions, fewer than dataset.protocol.max_tokens=129; choose at most that many"
     )
+    assert check(source, Windowing(max_tokens=128), "float32", "cpu").problem == ""
     large = check(source, SHORT, "float32", "cpu", room=1 << 29)
     assert large.problem == "it needs about 1 GiB and memory has 512 MiB free; choose a smaller precision"
     copy = shutil.copytree(tiny_model_dir, tmp_path / "model")
     (copy / "model.safetensors").unlink()
     missing = check(HFModel(path=str(copy), name="m"), SHORT, "float32", "cpu")
     assert missing.problem.startswith(f"{copy} holds no weights") and missing.parameters is None
+    (copy / "config.json").write_text("{")
+    (copy / "model.safetensors").write_bytes((tiny_model_dir / "model.safetensors").read_bytes())
+    broken = check(HFModel(path=str(copy), name="m"), SHORT, "float32", "cpu")
+    assert broken.problem.startswith("cannot read the config of ")  # whose it is stands beside it
 
 
 def test_a_token_costs_two_operations_for_each_weight_that_multiplies_it(tiny_model_dir, tiny_gpt2_dir):
@@ -129,6 +155,9 @@ def test_models_of_the_hub_are_checked_without_fetching_their_weights(tiny_model
     server.refuse = {"/some/gated/*": (403, {"X-Error-Code": "GatedRepo"})}
     names = ["some/whole", "some/bare", "some/gated", "some/nowhere"]
     found = json.loads(hub_server.run_client(CHECK, server, tmp_path / "home", *names))
+    server.refuse["/api/models/some/whole/*"] = 503, {}  # out of order, after config and tokenizer were here
+    (again,) = json.loads(hub_server.run_client(CHECK, server, tmp_path / "home", "some/whole"))
+    assert again == ["whole", "", None]
     server.shutdown()
     server.server_close()
     assert found[0] == ["whole", "", (whole / "model.safetensors").stat().st_size]

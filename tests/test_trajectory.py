@@ -39,13 +39,15 @@ def test_a_label_says_its_step(label, step, tokens):
 
 
 def test_a_label_may_say_its_tokens():
-    assert tokens_of("stage1-step150-tokens3B", None) == 3_000_000_000
+    for unit, tokens in {"K": 1_000, "M": 1_000_000, "B": 1_000_000_000, "T": 1_000_000_000_000, "b": 10**9}.items():
+        assert tokens_of(f"stage1-step150-tokens3{unit}", None) == 3 * tokens
     assert tokens_of("step150", None) is None and tokens_of("step1-tokens5Bx", None) is None
 
 
 def test_log_spaced_steps_end_at_the_last_and_never_repeat():
     assert log_spaced(range(1, 1001), 4) == [1, 10, 100, 1000]
     assert log_spaced([1, 2, 3], 8) == [1, 2, 3] and log_spaced(range(5, 90), 1) == [89]
+    assert log_spaced([1, 12, 60, 1000], 3) == [1, 60, 1000]  # 12 is nearer to 31.6, its logarithm is not
     for count in range(1, 40):
         found = log_spaced(range(35, 701), count)
         assert found[-1] == 700 and found == sorted(set(found)) and len(found) == count
@@ -76,8 +78,10 @@ def test_what_stands_for_checkpoints():
     for wanted in (2, "*step*"):
         with pytest.raises(LabError, match=r"several trainings \('stage1', 'stage2-ingredient1'\).*fits one of them"):
             choose(wanted, [], lambda: stages, "r")
-    with pytest.raises(LabError, match="no rising range"):
-        listed_out(["step{5..1..1}"])
+    assert listed_out(["a", "step{5..5..1}", "step{1..6..2}-x"]) == ["a", "step5", "step1-x", "step3-x", "step5-x"]
+    for wrong in ("step{5..1..1}", "step{1..5..0}"):
+        with pytest.raises(LabError, match="no rising range"):
+            listed_out([wrong])
 
 
 def members(name, *overrides):
@@ -152,6 +156,13 @@ def test_a_directory_of_checkpoints_is_measured_and_is_one_size(run_directory, t
     points = points_from_records(records, [1])
     law = series(points, Label("tiny", "made-up", "ce"))
     assert law.names == ("tiny@checkpoint-200",)  # one size, not two models
+
+
+def test_checkpoints_of_a_directory_are_its_directories_wherever_one_goes(run_directory, monkeypatch):
+    (run_directory / "checkpoint-300").write_text("an archive, perhaps")
+    monkeypatch.chdir(run_directory.parent)
+    found = HFModel(path="run", checkpoints="checkpoint-*", tokens_per_step=1).members()
+    assert [m.path for m in found] == [str(run_directory / name) for name in ("checkpoint-10", "checkpoint-200")]
 
 
 def test_what_is_known_of_a_training_later_reaches_a_finished_record(run_directory, tmp_path, capsys):
