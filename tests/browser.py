@@ -55,6 +55,10 @@ class Browser:
             pass
         return self.run("performance.getEntriesByType('navigation')[0].duration") / 1000
 
+    def allow_scripts(self, yes: bool) -> None:
+        """Whether pages that are opened from now on may run their own scripts; ``run`` always may."""
+        self._call("Emulation.setScriptExecutionDisabled", value=not yes)
+
     def run(self, script: str) -> Any:
         """The JSON value of an expression; AssertionError when it throws."""
         found = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)

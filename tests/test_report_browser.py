@@ -2,12 +2,14 @@
 
 import csv
 import io
+from functools import partial
 
 import pandas as pd
 import pytest
 
+from rbp_lab.figures.style import describe_points, new_figure
 from rbp_lab.report.page import page
-from rbp_lab.report.sections import ReportTable, Section
+from rbp_lab.report.sections import ReportFigure, ReportTable, Section
 from rbp_lab.text import si
 from tests.browser import FOUND, Browser
 
@@ -18,13 +20,27 @@ FRAME = pd.DataFrame({
 })  # fmt: skip
 
 
+def drawing(name):
+    """Of one point of that name."""
+    figure = new_figure(3, 2)
+    (line,) = figure.add_subplot().plot([1.0], [1.0], "o")
+    describe_points(line, [name])
+    return figure
+
+
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     tables = (ReportTable("T: one", FRAME, {"S": si, "α": 1}), ReportTable("folded", FRAME[["model"]], folded=True))
-    path.write_text(page("t", [Section("a", "A", "lead", tables=tables)]), encoding="utf-8")
+    figures = (ReportFigure("f", None, "cap", {name: partial(drawing, f"{name}</noscript>&") for name in ("1", "2")}),)
+    path.write_text(page("t", [Section("a", "A", "lead", figures, tables)]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(report):
     with Browser() as tab:
-        tab.open(path)
+        tab.open(report)
         yield tab
 
 
@@ -73,6 +89,62 @@ def test_every_table_is_a_csv_that_programs_and_spreadsheets_read(browser):
         ["'=1+1", "4·10¹⁹", "0.2", "1", "d, 'one'"],
     ]
     assert browser.run("document.querySelector('a.csv').href").startswith("blob:")
+
+
+def test_what_is_folded_is_made_when_it_is_opened(browser):
+    rows = "document.querySelectorAll('details tr').length"
+    assert browser.run(rows) == 0
+    browser.run("new Promise((done) => { const d = document.querySelector('details');"
+                "d.addEventListener('toggle', done, { once: true }); d.open = true; })")  # fmt: skip
+    assert browser.run(rows) == 1 + len(FRAME)
+    cells = "[...document.querySelectorAll('details td')].map((cell) => cell.textContent)"
+    browser.run("document.querySelector('details th').click()")
+    assert browser.run(cells) == ["=1+1", "a2", "a10", "b <i>&amp;"]
+    rows = browser.run("csvOf(document.querySelector('details'))").splitlines()
+    assert rows == ["model", "'=1+1", "a2", "a10", "b <i>&amp;"]
+    assert browser.run("document.querySelectorAll('details noscript').length") == 0
+
+
+def test_a_long_table_is_laid_out_as_it_is_read(tmp_path):
+    frame = pd.DataFrame({"i": range(2500)})
+    (tmp_path / "long.html").write_text(page("t", [Section("a", "A", "lead", tables=(ReportTable("long", frame),))]))
+    with Browser() as tab:
+        tab.open(tmp_path / "long.html")
+        laid_out = "[...document.querySelectorAll('tbody tr')].filter((row) => row.checkVisibility()).length"
+        to_the_end = """new Promise((done) => { const box = document.querySelector(".scroll");
+            box.addEventListener("scroll", () => requestAnimationFrame(done), { once: true });
+            box.scrollTop = box.scrollHeight; })"""
+        for most in (1000, 2000, 2500):
+            assert tab.run(laid_out) == most
+            tab.run(to_the_end)
+        tab.run("document.querySelector('th').click(); document.querySelector('th').click()")
+        assert tab.run(laid_out) == 1000
+        assert tab.run("document.querySelector('tbody td').textContent") == "2,499"
+        assert len(tab.run("csvOf(document.querySelector('.table'))").splitlines()) == 2501
+
+
+def test_a_figure_is_made_when_it_is_chosen(browser):
+    panels = "[...document.querySelectorAll('.panel')]"
+    shown = f"{panels}.map((panel) => [panel.querySelectorAll('svg').length, panel.checkVisibility()])"
+    assert browser.run(shown) == [[1, True], [0, False]]
+    names = "[...document.querySelectorAll('.pt')].map((point) => point.dataset.tip)"
+    assert browser.run(names) == ["1</noscript>&"]
+    for choice in (1, 0, 1):
+        browser.run(f"document.querySelectorAll('.choices input')[{choice}].click()")
+    assert browser.run(shown) == [[1, False], [1, True]]
+    assert browser.run(names) == ["1</noscript>&", "2</noscript>&"]
+
+
+def test_without_a_script_everything_is_there(browser, report):
+    browser.allow_scripts(False)
+    try:
+        browser.open(report)
+        assert browser.run("document.querySelectorAll('svg').length") == 2
+        assert browser.run("[...document.querySelectorAll('.panel')].every((panel) => panel.checkVisibility())")
+        assert browser.run("document.querySelectorAll('details td').length") == len(FRAME)
+    finally:
+        browser.allow_scripts(True)
+        browser.open(report)
 
 
 def test_the_page_asks_for_nothing_and_complains_of_nothing(browser):

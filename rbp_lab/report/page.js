@@ -4,18 +4,21 @@
 document.documentElement.classList.add("js");
 const tip = document.getElementById("tip");
 
-for (const set of document.querySelectorAll(".choices")) {
-  set.addEventListener("change", (event) => {
-    for (const panel of set.parentElement.querySelectorAll(".panel"))
-      panel.classList.toggle("shown", panel.dataset.choice === event.target.value);
-    hide();
-  });
+function make(block) { // what stands in its noscript, a text until now, as elements; false when they are there
+  const text = block.querySelector("noscript");
+  if (text) text.outerHTML = text.textContent;
+  return Boolean(text);
 }
 
-for (const point of document.querySelectorAll(".pt")) {
-  const title = point.querySelector("title"); // ours replaces the browser's tooltip, which comes late
-  point.dataset.tip = title.textContent;
-  title.remove();
+for (const set of document.querySelectorAll(".choices")) {
+  set.addEventListener("change", (event) => {
+    for (const panel of set.parentElement.querySelectorAll(".panel")) {
+      const chosen = panel.dataset.choice === event.target.value;
+      if (chosen && make(panel)) nameItsPoints(panel);
+      panel.classList.toggle("shown", chosen);
+    }
+    hide();
+  });
 }
 
 let shown = null;
@@ -43,9 +46,14 @@ function distance(point, x, y) {
   return Math.hypot(box.left + box.width / 2 - x, box.top + box.height / 2 - y);
 }
 
-for (const plot of document.querySelectorAll(".plot svg")) {
-  const points = [...plot.querySelectorAll(".pt")];
-  if (!points.length) { plot.removeAttribute("tabindex"); continue; }
+function nameItsPoints(panel) {
+  const plot = panel.querySelector("svg"), points = [...plot.querySelectorAll(".pt")];
+  if (!points.length) return plot.removeAttribute("tabindex");
+  for (const point of points) {
+    const title = point.querySelector("title"); // ours replaces the browser's tooltip, which comes late
+    point.dataset.tip = title.textContent;
+    title.remove();
+  }
   const look = (event) => {
     let best = null, least = 16; // pixels: a finger is wider than a marker
     for (const point of points) {
@@ -67,6 +75,7 @@ for (const plot of document.querySelectorAll(".plot svg")) {
     show(points.at(next % points.length));
   });
 }
+for (const panel of document.querySelectorAll(".panel.shown")) nameItsPoints(panel);
 addEventListener("scroll", hide, { passive: true });
 
 const MISSING = "–", DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹", UNITS = { k: 1e3, M: 1e6, B: 1e9, T: 1e12 };
@@ -95,6 +104,7 @@ function sortBy(table, column, down) {
   const order = (a, b) => (numeric ? a.key - b.key || 0 : a.key.localeCompare(b.key, undefined, { numeric: true }));
   present.sort((a, b) => (down ? -order(a, b) : order(a, b)) || a.i - b.i); // equal rows keep their order
   table.tBodies[0].append(...[...present, ...missing].map((r) => r.row));
+  layOut(table, ROWS);
 }
 
 function csvCell(text) { // numbers as programs read them; an apostrophe before what a spreadsheet takes for a formula
@@ -110,8 +120,19 @@ function csvOf(block) { // what all rows share comes last in every row
   return [head, ...rows].map((row) => row.map(csvCell).join(",") + "\r\n").join("");
 }
 
-for (const block of document.querySelectorAll(".table")) {
-  const table = block.querySelector("table"), heads = [...table.tHead.rows[0].cells];
+const ROWS = 1000; // of a long table that are laid out, and as many more whenever one has scrolled to their end
+function layOut(table, most) {
+  table.dataset.rows = most;
+  [...table.tBodies[0].rows].forEach((row, i) => { row.hidden = i >= most; });
+}
+
+function sortable(block) {
+  const table = block.querySelector("table"), heads = [...table.tHead.rows[0].cells], box = table.parentElement;
+  layOut(table, ROWS);
+  box.addEventListener("scroll", () => {
+    const most = Number(table.dataset.rows), left = box.scrollHeight - box.scrollTop - box.clientHeight;
+    if (most < table.tBodies[0].rows.length && left < 2 * box.clientHeight) layOut(table, most + ROWS);
+  }, { passive: true });
   heads.forEach((head, column) => {
     head.tabIndex = 0;
     const sort = () => {
@@ -127,6 +148,11 @@ for (const block of document.querySelectorAll(".table")) {
       sort();
     });
   });
+}
+
+for (const block of document.querySelectorAll(".table")) {
+  if (block.tagName === "DETAILS") block.addEventListener("toggle", () => { if (make(block)) sortable(block); });
+  else sortable(block);
   const link = document.createElement("a");
   Object.assign(link, { className: "csv", textContent: "CSV", href: "#", download: block.dataset.name + ".csv" });
   link.addEventListener("click", () => {
