@@ -10,7 +10,9 @@ import gc
 import importlib
 import os
 import signal
+import socket
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import yaml
@@ -31,7 +33,8 @@ from rbp_lab.config.directory import CONF
 from rbp_lab.errors import LabError, no_such
 from rbp_lab.failures import Failures, print_error, sentence
 from rbp_lab.interrupts import CODES, end_on_signals
-from rbp_lab.slurm import check_slurm, job_failure
+from rbp_lab.outcomes import JobOutcome, count, leave, left_in
+from rbp_lab.slurm import array_of, check_slurm, job_failure, wait_for
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -127,7 +130,7 @@ def _run(words: list[str]) -> int:
         print(f"\n{summary}", flush=True)
     if table := failures.table():
         print(f"\n{table}", file=sys.stderr)
-    if not failures.jobs and arguments.multirun and not arguments.asks and not arguments.launcher:
+    if not failures.jobs and arguments.multirun and not arguments.asks:
         raise LabError(NO_JOB)
     return 1 if failures.failed else 0
 
@@ -136,43 +139,46 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     """Let Hydra compose and run the command's jobs. LabError when there is nothing to run."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
     from hydra.types import RunMode
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    from rbp_lab.sweeps import SweepStart, compose_once, composed, runs_here
+    from rbp_lab.sweeps import SweepStart, compose_once, composed_jobs, jobs_of, runs_here
 
     for override in arguments.overrides:
         check_override(override, arguments.multirun)
-    failures, process = Failures(), os.getpid()
+    failures, process = Failures(), (socket.gethostname(), os.getpid())
+    broken: list[str] = []  # what a launcher raised once jobs had begun
+    launched: list[tuple[str, list[str]]] = []  # of jobs that run elsewhere: their directory, and what each is called
 
     def job(config: DictConfig) -> None:
         failures.jobs += 1
         chosen = HydraConfig.get()
-        name, store = "", None
+        name, store, ended, said = "", None, None, None
         try:
             if chosen.mode == RunMode.MULTIRUN:
                 name = " ".join(chosen.overrides.task) or f"job {chosen.job.num}"
             refuse_hidden_files(chosen.runtime.config_sources)
             composed = plain(config)
             store = composed["store"] if isinstance(composed.get("store"), str) else None
-            failures.ended[importlib.import_module(f"rbp_lab.commands.{command}").run(composed) or "done"] += 1
+            ended = importlib.import_module(f"rbp_lab.commands.{command}").run(composed) or "done"
+            failures.ended[ended] += 1
         except BrokenPipeError:
             raise
         except Exception as error:
-            if os.getpid() != process:  # a launcher's own process: the launcher must see the failure
-                raise
-            failures.add(name, error, store)  # a sweep goes on; what failed is listed at its end
+            said = failures.add(name, error, store)  # a sweep goes on; what failed is listed at its end
+        if (socket.gethostname(), os.getpid()) != process:
+            leave(JobOutcome(chosen.job.num, name, ended, said), chosen.runtime.output_dir)
 
     def begin(sweep: DictConfig) -> None:
         """Before the first job of a sweep of measurements in this process, look at all of its models."""
-        if runs_here(sweep):
-            compose_once()
-            if command == "measure":
-                from rbp_lab.commands.sweep import look_ahead
+        if not runs_here(sweep):
+            launched.append((sweep.hydra.sweep.dir, [" ".join(overrides) for overrides in jobs_of(sweep)]))
+            return
+        compose_once()
+        if command == "measure":
+            from rbp_lab.commands.sweep import look_ahead
 
-                look_ahead(composed(sweep))
+            look_ahead(composed_jobs(sweep))
 
     looks = gc.get_threshold()
     if command not in DRAWING:
@@ -195,15 +201,14 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     except Exception as error:
         if asked:
             raise
-        if isinstance(error, OSError) and error.errno is not None:
-            raise LabError(f"cannot write {error.filename or 'the store'}: {error.strerror}") from error
-        if (failed := job_failure(error)) is not None:
-            raise LabError(failed) from error
-        # Jobs that run here keep their exceptions, so this one is of composing; other launchers pass them on.
-        composing = not arguments.launcher or isinstance(
-            error, (HydraException, OmegaConfBaseException, yaml.YAMLError)
-        )
-        raise LabError(explain(error, command, arguments) if composing else sentence(error, None)) from error
+        message = _in_words(error, command, arguments)
+        if array := array_of(error):
+            with suppress(LabError):
+                wait_for([array])  # one task was lost; the others are not
+        if not launched or not left_in(launched[0][0]):
+            raise LabError(message) from error
+        print_error(message)
+        broken.append(message)
     finally:
         sys.argv = argv
         gc.set_threshold(*looks)
@@ -211,4 +216,23 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
         SweepStart.hook = staticmethod(lambda sweep: None)
         if asked is None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
+    if launched and not failures.jobs:
+        directory, names = launched[0]
+        count(failures, left_in(directory), names)
+        if broken and not failures.failed:
+            failures.failed.append(("a job", broken[0]))
     return failures
+
+
+def _in_words(error: Exception, command: str, arguments: Arguments) -> str:
+    """What Hydra or a launcher raised: jobs keep their exceptions, so it is of composing, or of launching."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot write {error.filename or 'the store'}: {error.strerror}"
+    if (failed := job_failure(error)) is not None:
+        return failed
+    if not arguments.launcher or isinstance(error, (HydraException, OmegaConfBaseException, yaml.YAMLError)):
+        return explain(error, command, arguments)
+    return sentence(error, None)

@@ -23,11 +23,12 @@ class Failures:
     ended: Counter[str] = field(default_factory=Counter)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, name: str, error: Exception, store: str | None) -> None:
-        """Print a failure at once and keep it. name: "" when there is only one job."""
+    def add(self, name: str, error: Exception, store: str | None) -> str:
+        """Print a failure at once and keep it; returns its sentence. name: "" when there is only one job."""
         message = sentence(error, store)
         self.failed.append((name, message))
         print_error(f"{name}: {message}" if name else message)
+        return message
 
     def summary(self) -> str:
         """What the jobs of a sweep came to, in numbers; "" when there was only one."""

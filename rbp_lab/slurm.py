@@ -23,19 +23,30 @@ def check_slurm() -> None:
         raise LabError("hydra/launcher=slurm: there is no sbatch here; run this on a machine of the cluster")
 
 
+def array_of(error: Exception) -> int | None:
+    """The number of the job or array of which submitit's exception says that a task ended without a result."""
+    ended = _ended(error)
+    return int(ended[1].partition("_")[0]) if ended else None
+
+
+def _ended(error: Exception) -> re.Match[str] | None:
+    if not type(error).__module__.startswith("submitit."):
+        return None
+    ended = r"Job (\d\S*) .*with path (\S+)/[^/\s]+\s+has not produced any output \(state: (.*?)\)"
+    return re.search(ended, str(error))
+
+
 def job_failure(error: Exception) -> str | None:
     """What submitit's exception says, as one line; None for any other exception."""
     if not type(error).__module__.startswith("submitit."):
         return None
-    text = str(error)
-    ended = re.search(r"Job (\S+) .*with path (\S+)/[^/\s]+\s+has not produced any output \(state: (.*?)\)", text)
-    if ended:
+    if ended := _ended(error):
         job, logs, state = ended.groups()
         return (
             f"Slurm job {job} ended without a result ({state}); what it printed is in {logs}; finished work is kept, "
             "and the same command goes on from there"
         )
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"Slurm: {next((line for line in lines if 'error:' in line), (lines or [type(error).__name__])[0])}"
 
 

@@ -56,12 +56,12 @@ def compose_once() -> None:
 def jobs_of(sweep: DictConfig) -> list[tuple[str, ...]]:
     """The overrides of each job; none when they cannot be read, as running them says why."""
     try:
-        return list(job_overrides(sweep.hydra.overrides.task))
+        return list(job_overrides(OmegaConf.to_container(sweep.hydra.overrides.task, resolve=False)))
     except (HydraException, ValueError):
         return []
 
 
-def composed(sweep: DictConfig) -> list[dict[str, Any]]:
+def composed_jobs(sweep: DictConfig) -> list[dict[str, Any]]:
     """The configuration of each job; none when one cannot be composed, as running it says why."""
     loader, found = GlobalHydra.instance().config_loader(), []
     try:

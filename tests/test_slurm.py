@@ -91,14 +91,15 @@ def test_a_sweep_is_an_array_and_the_analysis_waits_for_it(cluster, user):
     )  # fmt: skip
     (job,) = until(lambda: jobs(cluster), sweep, what="the array was queued")
     analysis = Started(cluster, user, "analyze", f"wait={job}", "k=table2", "fit=power", "tracking=none")
-    code, _, err = sweep.end()
+    code, out, err = sweep.end()
     assert code == 1 and "nowhere" in err and "Traceback" not in err, err  # the third model
+    assert out.endswith("\n3 jobs: 2 measured, 1 failed\n") and "\n1 of 3 jobs failed:\n" in err
     code, out, err = analysis.end()
     assert code == 0, err
-    assert out.startswith(f"waiting for Slurm job {job}: 3 ")
+    assert out.startswith(f"waiting for Slurm job {job}: ")
     assert set(pd.read_csv(user / "multirun" / "analysis" / "default" / "points.csv").model) == {"our-a", "our-b"}
     tasks = accounts(cluster, job)
-    assert list(tasks.index) == [f"{job}_0", f"{job}_1", f"{job}_2"]
+    assert tasks.State.to_dict() == {f"{job}_0": "COMPLETED", f"{job}_1": "COMPLETED", f"{job}_2": "FAILED"}
     assert set(zip(tasks.Partition, tasks.Account, tasks.ReqCPUS, tasks.ReqMem, tasks.JobName, strict=True)) == {
         ("other", "lab", "1", "2G", "rbp-lab")
     }
@@ -118,6 +119,19 @@ def test_a_refused_and_a_cancelled_job_are_one_sentence_each(cluster, user):
     code, out, err = sweep.end()
     assert (code, out) == (1, "") and err.startswith(f"error: Slurm job {job} ended without a result (CANCELLED")
     assert len(err.splitlines()) == 1
+
+
+def test_a_task_that_is_cancelled_hides_none_of_the_others(cluster, user):
+    sweep = Started(cluster, user, *TRAIN, "model.width=16,20,24", "model.tokens=60000", "hydra/launcher=slurm",
+                    *SMALL, "hydra.launcher.array_parallelism=1")  # fmt: skip
+    running = ("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%F_%K")
+    until(lambda: "_1\n" in cluster.run(*running), sweep, what="the second task ran")
+    (job,) = jobs(cluster)
+    cluster.run("scancel", f"{job}_1")
+    code, out, err = sweep.end()
+    assert code == 1 and out.endswith("\n3 jobs: 2 trained, 1 failed\n"), out + err
+    assert err.startswith(f"error: Slurm job {job}_1 ended without a result (CANCELLED")
+    assert "model.width=20" in err and err.endswith(": it ended without a result\n")
 
 
 MEASURE = ("measure", "--config-dir", "mine", "-m", "model=our-a", "dataset=local", "dataset.files=texts.jsonl",

@@ -7,7 +7,7 @@ from rbp_lab.cli import main
 from rbp_lab.composition import explain
 from rbp_lab.config.arguments import parse
 from rbp_lab.errors import LabError
-from rbp_lab.slurm import job_failure, wait_for
+from rbp_lab.slurm import array_of, job_failure, wait_for
 
 
 @pytest.fixture
@@ -74,3 +74,12 @@ def test_without_the_plugin_the_extra_is_named():
 
 def test_failures_of_other_kinds_are_not_slurms():
     assert job_failure(RuntimeError("Job 1 with path x")) is None
+
+
+def test_the_array_of_a_task_that_was_lost_is_known():
+    lost = type("UncompletedJobError", (RuntimeError,), {"__module__": "submitit.core.utils"})
+    error = lost("Job 12_1 (task: 0) with path /a/.submitit/12_1/12_1_0_result.pkl\nhas not produced any output "
+                 "(state: OUT_OF_MEMORY)\nError stream produced:\n")  # fmt: skip
+    assert array_of(error) == 12 and array_of(lost("sbatch: error: invalid partition")) is None
+    assert job_failure(error).startswith("Slurm job 12_1 ended without a result (OUT_OF_MEMORY); what it printed is in ")
+    assert array_of(RuntimeError(str(error))) is None
