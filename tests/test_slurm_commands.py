@@ -81,5 +81,5 @@ def test_the_array_of_a_task_that_was_lost_is_known():
     error = lost("Job 12_1 (task: 0) with path /a/.submitit/12_1/12_1_0_result.pkl\nhas not produced any output "
                  "(state: OUT_OF_MEMORY)\nError stream produced:\n")  # fmt: skip
     assert array_of(error) == 12 and array_of(lost("sbatch: error: invalid partition")) is None
-    assert job_failure(error).startswith("Slurm job 12_1 ended without a result (OUT_OF_MEMORY); what it printed is in ")
+    assert job_failure(error).startswith("Slurm job 12_1 ended without a result (OUT_OF_MEMORY); what it printed is")
     assert array_of(RuntimeError(str(error))) is None
