@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import sys
+import threading
+from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig
 
 from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
 from rbp_lab.models import GGUFModel
+from rbp_lab.models.gguf import quantisation
 from rbp_lab.models.gguf_file import join, read_header
 from rbp_lab.report.listing import print_runs
 from tests import hub_server
@@ -104,6 +110,73 @@ def test_parts_of_a_split_model_are_read_as_one(files, tmp_path):
     assert {t.name for t in joined.tensors} == {t.name for t in read_header(files / "plain.gguf").tensors}
 
 
+def test_a_header_is_read_as_the_gguf_package_reads_it(tmp_path):
+    from gguf import GGUFReader, GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "odd.gguf", "llama")
+    writer.add_custom_alignment(256)
+    for kind, value in (("uint8", 200), ("int8", -3), ("uint16", 60_000), ("int16", -300), ("uint32", 2**31),
+                        ("int32", -(2**30)), ("uint64", 2**40), ("int64", -(2**40)), ("float32", 0.5),
+                        ("float64", 1 / 3), ("bool", True), ("string", "é")):  # fmt: skip
+        getattr(writer, f"add_{kind}")(f"a.{kind}", value)
+    for name, values in {"ints": [1, 2, 3], "floats": [0.5, 1.5], "texts": ["a", "bc"], "bools": [True, False, True],
+                         "nested": [[1, 2], [3]], "nothing": [""]}.items():  # fmt: skip
+        writer.add_array(f"b.{name}", values)
+    writer.add_string("z.last", "read as well")
+    writer.add_tensor("t", np.ones((3, 5), np.float32))
+    writer.add_tensor("u", np.ones(7, np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    ours, theirs = read_header(tmp_path / "odd.gguf"), GGUFReader(tmp_path / "odd.gguf")
+    known = {name: f.contents() for name, f in theirs.fields.items() if name[:2] in ("a.", "z.")}
+    assert {name: ours.values[name] for name in known} == known and len(known) == 13
+    assert not any(name.startswith("b.") for name in ours.values)
+    assert (ours.alignment, ours.data) == (256, theirs.data_offset)
+    assert [(t.name, int(t.type), t.elements, ours.data + t.offset) for t in ours.tensors] == [
+        (t.name, int(t.tensor_type), t.n_elements, t.data_offset) for t in theirs.tensors
+    ]
+
+
+def test_how_weights_were_rounded_is_what_the_file_says_or_what_most_of_them_are(files):
+    from gguf import GGMLQuantizationType, LlamaFileType
+
+    def said(header, kind, tensors=None):
+        values = {k: v for k, v in header.values.items() if k != "general.file_type"}
+        values |= {} if kind is None else {"general.file_type": int(kind)}
+        return quantisation([replace(header, values=values, tensors=tensors or header.tensors)])
+
+    plain, rounded = (read_header(files / name) for name in ("plain.gguf", "tiny-Q8_0.gguf"))
+    assert said(rounded, LlamaFileType.MOSTLY_Q4_K_M) == "Q4_K_M" and said(rounded, LlamaFileType.ALL_F32) is None
+    for unsaid in (None, LlamaFileType.GUESSED, 9999):
+        assert (said(plain, unsaid), said(rounded, unsaid)) == (None, "Q8_0")
+    few, many = (replace(plain.tensors[0], type=int(getattr(GGMLQuantizationType, kind)), elements=n)
+                 for kind, n in (("Q8_0", 32), ("Q4_0", 320)))  # fmt: skip
+    assert said(plain, None, (few, many)) == "Q4_0"
+
+
+@pytest.mark.parametrize("moment", ["config", "weights"])
+def test_a_file_that_changes_while_it_is_read_gives_no_model(moment, files, tmp_path, monkeypatch):
+    path, real = shutil.copy(files / "plain.gguf", tmp_path / "m.gguf"), AutoConfig.from_pretrained
+
+    def change():
+        with path.open("r+b") as stream:
+            stream.seek(-1, 2)
+            stream.write(b"\xff")
+
+    model = GGUFModel(path=str(path))
+    if moment == "config":
+        monkeypatch.setattr(AutoConfig, "from_pretrained", lambda *args, **more: change() or real(*args, **more))
+        with pytest.raises(LabError, match="changed while they were read"):
+            model.open()
+    else:
+        opened = model.open()
+        change()
+        with pytest.raises(LabError, match="changed while they were read"):
+            opened.load(torch.float32, "cpu")
+
+
 def test_the_name_of_a_file_is_not_what_identifies_it(files, tmp_path):
     shutil.copy(files / "plain.gguf", tmp_path / "other.gguf")
     infos = [GGUFModel(path=str(path)).open().info for path in (files / "plain.gguf", tmp_path / "other.gguf")]
@@ -118,6 +191,7 @@ def test_what_is_kept_saves_reading_the_file_and_is_made_again_when_it_is_gone(f
     model = GGUFModel(path=str(files / "plain.gguf"), cache=str(tmp_path / "cache"))
     first = model.open()
     (kept,) = (tmp_path / "cache").iterdir()
+    assert kept.name.endswith(f"-{version('transformers')}-{version('gguf')}")  # who converted it
     assert sorted(path.name for path in kept.iterdir()) == ["config.json", "tokenizer.json", "tokenizer_config.json"]
     monkeypatch.setattr(GGUFModel, "_convert", lambda *_: pytest.fail("it was read from the file again"))
     assert model.open().info == first.info
@@ -146,7 +220,20 @@ def without_tokenizer(path):
     write_gguf(path, tokenizer=False)
 
 
+def of_another_version(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + struct.pack("<I", 1) + content[8:])
+
+
+def unknown_type(path):
+    tensor, content = read_header(path).tensors[0], bytearray(path.read_bytes())
+    content[tensor.end - 12 : tensor.end - 8] = struct.pack("<I", 99)
+    path.write_bytes(content)
+
+
 BROKEN = {
+    "version": (of_another_version, r"is a GGUF file of version 1; versions 2 and 3, little-endian, are read"),
+    "unknown type": (unknown_type, r"has the ggml type 99, which the installed gguf package does not know"),
     "damaged": (damaged, r"is damaged or incomplete: it has [\d,]+ bytes, and its tensor .* ends at"),
     "cut header": (cut_header, r"is damaged or incomplete: its header cannot be read"),
     "text": (text, r"is not a GGUF file"),
@@ -173,6 +260,11 @@ def test_places_without_a_clear_file_are_sentences(files, tmp_path):
     shutil.copy(files / "split-00001-of-00004.gguf", tmp_path)
     with pytest.raises(LabError, match=r"lacks split-00002-of-00004\.gguf, of the 4 parts"):
         GGUFModel(path=str(tmp_path)).open()
+    with pytest.raises(LabError, match=r"model\.file='x\.gguf' is for a directory or a hub id, but .* is a file"):
+        GGUFModel(path=str(files / "plain.gguf"), file="x.gguf").open()
+    headers = [read_header(path) for path in sorted(files.glob("split-*.gguf"))]
+    with pytest.raises(LabError, match="were not written together: versions or alignments differ"):
+        join([headers[0], replace(headers[1], alignment=64)], tmp_path / "joined")
     with pytest.raises(LabError, match=r"no GGUF file /nowhere/m\.gguf; check model\.path"):
         GGUFModel(path="/nowhere/m.gguf").open()
 
@@ -185,9 +277,14 @@ def test_without_the_gguf_package_the_sentence_says_what_to_install(files, monke
 
 OPEN = """
 import json, sys
+from rbp_lab.data.windows import Windowing
 from rbp_lab.models import GGUFModel
-infos = [GGUFModel(path=sys.argv[1], file=file).open().info for file in sys.argv[2:]]
+from rbp_lab.models.preflight import check
+path, revision, *files = sys.argv[1:]
+models = [GGUFModel(path=path, file=file, revision=revision or None) for file in files]
+infos, checks = [m.open().info for m in models], [check(m, Windowing(max_tokens=64), "float32", "cpu") for m in models]
 print(json.dumps([[i.name, i.revision, i.fingerprint, i.quantisation] for i in infos]))
+print(json.dumps([[c.problem, c.download] for c in checks]))
 """
 
 
@@ -195,7 +292,21 @@ def test_files_of_a_hub_repository_are_those_of_this_machine(files, tmp_path):
     shutil.copytree(files, tmp_path / "hub" / "models" / "some" / "quantised")
     server = hub_server.serve(tmp_path / "hub")
     chosen = ["tiny-Q8_0.gguf", "split-00003-of-00004.gguf"]
-    found = json.loads(hub_server.run_client(OPEN, server, tmp_path / "home", "some/quantised", *chosen))
+    said = hub_server.run_client(OPEN, server, tmp_path / "home", "some/quantised", "", *chosen)
+    found, checked = map(json.loads, said.splitlines())
+    assert checked == [["", 0]] * 2  # opened, and so here
+    # A push between two parts: all are of the commit of the first.
+    repo, new, pushed = tmp_path / "hub" / "models" / "some" / "quantised", tmp_path / "new", []
+    for part in shutil.copytree(files, new).glob("split-*"):
+        part.write_bytes(part.read_bytes()[:-1] + b"\xff")
+
+    def push(path):
+        if "split-00002" in path and not pushed:
+            pushed.append(hub_server.push(repo, new))
+
+    server.before, server.one_at_a_time = push, threading.Lock()
+    mixed = hub_server.run_client(OPEN, server, tmp_path / "home2", "some/quantised", "main", chosen[1])
+    assert pushed and json.loads(mixed.splitlines()[0]) == [["split@main", *found[1][1:]]]
     server.shutdown()
     server.server_close()
     assert [name for name, *_ in found] == ["tiny-Q8_0", "split"]
