@@ -134,8 +134,7 @@ def part_scalings(
     """log|M| = c − α·log S for CE, EE, SA and Conf ([EE]), with R² and |α_M − α_CE|; family POOLED takes all.
 
     A part that changes sign between models has no power law in S: it is refused with a sentence. effects: of the
-    documents of the data set's runs. Those on CE and EE enter the intervals; those on SA and Conf are unknown, since
-    documents do not keep Σ nll by rank.
+    documents of the data set's runs; they enter the intervals.
     """
     rows = table[table["dataset"] == dataset]
     if family is not POOLED:
@@ -152,9 +151,11 @@ def part_scalings(
 
 
 def _part_errors(effects: DocumentEffects | None, part: str, models: Sequence[str]) -> DocumentErrors | None:
-    if effects is not None and part == "cross_entropy":
+    if effects is None:
+        return None
+    if part == "cross_entropy":
         return effects.of(Label(metric=CE.name), models)
-    return effects.of_error_entropy(models) if effects is not None and part == "error_entropy" else None
+    return getattr(effects, f"of_{part}")(models)
 
 
 def error_curves(stats: RankStats) -> pd.DataFrame:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from rbp_lab import metrics
 from rbp_lab.fits.gls import DocumentErrors
 from rbp_lab.fits.result import FitPoints, Label
-from rbp_lab.quantities import QUANTITIES
+from rbp_lab.quantities import CE, QUANTITIES
 from rbp_lab.records import RunRecord
+from rbp_lab.stats import UNIT, RankStats
 
 
 def effects_by_dataset(records: Iterable[RunRecord]) -> dict[str, DocumentEffects]:
@@ -58,6 +60,44 @@ class DocumentEffects:
 
         return self._all(models, moved)
 
+    def of_confidence(self, models: Sequence[str]) -> DocumentErrors | None:
+        """Errors of ln |confidence|, log Σ Q_e over ranks e with ln Q_e minus the mean nll of tokens of that rank.
+
+        A token moves it by q_e/p_e of its rank times what its nll falls short of that mean. Documents keep Σ nll of
+        all ranks together; what of it their ranks do not explain is spread evenly over their tokens. Ranks are those
+        of ``of_error_entropy``.
+        """
+
+        def moved(record: RunRecord) -> tuple[np.ndarray | None, np.ndarray]:
+            documents = record.documents
+            mean, share = _by_rank(record.stats)
+            row = np.repeat(np.arange(len(documents)), np.diff(documents.indptr))
+            tokens = np.maximum(documents.num_scored, 1)
+            expected = np.bincount(row, documents.count * mean[documents.rank], len(documents))
+            weight = np.bincount(row, documents.count * share[documents.rank], len(documents)) / tokens
+            short = (expected - documents.nll_units * UNIT) * weight
+            deviation = metrics.ratio_deviation(short, documents.num_scored)
+            confidence = metrics.decomposition(record.stats).confidence
+            known = deviation is not None and confidence != 0
+            return deviation / confidence if known else None, documents.num_scored
+
+        return self._all(models, moved)
+
+    def of_self_alignment(self, models: Sequence[str]) -> DocumentErrors | None:
+        """Errors of ln self-alignment, which is cross-entropy − error entropy + confidence; see ``of_confidence``."""
+        of_ce, of_entropy, of_confidence = parts = (
+            self.of(Label(metric=CE.name), models), self.of_error_entropy(models), self.of_confidence(models)
+        )  # fmt: skip
+        if any(part is None for part in parts):
+            return None
+        splits = [metrics.decomposition(self._records[name].stats) for name in models]
+        moved = (
+            of_ce.values * [s.cross_entropy for s in splits]
+            - of_entropy.values * [s.error_entropy for s in splits]
+            + of_confidence.values * [s.confidence for s in splits]
+        )
+        return replace(of_ce, values=moved / [s.self_alignment for s in splits])
+
     def _all(self, models: Sequence[str], moved: Callable[[RunRecord], tuple | None]) -> DocumentErrors | None:
         found = []
         for name in models:
@@ -81,3 +121,16 @@ class DocumentEffects:
     def with_errors(self, points: FitPoints, label: Label) -> FitPoints:
         """The points with their errors of documents, or as they are where these are unknown."""
         return points.with_errors(self.of(label, points.names))
+
+
+def _by_rank(stats: RankStats) -> tuple[np.ndarray, np.ndarray]:
+    """Mean nll in nats and q/p by rank from 0 of [EE] [V + 1]; a rank that no token has takes those of the one before.
+
+    The first entry stands for rank 0, so that a rank is its own index.
+    """
+    seen = np.flatnonzero(stats.counts_optimistic)
+    count = stats.counts_optimistic[seen]
+    log_q = -stats.nll_sum[seen] / count
+    share = np.exp(log_q - np.logaddexp.reduce(log_q)) / (count / count.sum())
+    before = np.searchsorted(seen, np.arange(-1, stats.vocab_rows), side="right") - 1
+    return -log_q[np.maximum(before, 0)], share[np.maximum(before, 0)]
