@@ -38,7 +38,7 @@ def test_what_a_document_moves_a_part_by_is_its_jackknife(drawn, part):
         whole = parts_of([stats_of(counts.sum(0), nll.sum(0))])[which, 0]
         exact = (np.log(whole) - np.log(parts_of(left)[which])) * np.sqrt(59 / 60)
         assert np.corrcoef(found[:, model], exact)[0, 1] > 0.95
-        assert found[:, model].std() == pytest.approx(exact.std(), rel=0.05)
+        assert found[:, model].std() == pytest.approx(exact.std(), rel=0.08)
 
 
 def test_nll_that_ranks_explain_moves_no_confidence():
