@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from rbp_lab.laws.base import Inputs, LawResult, draw
 from rbp_lab.records import RunRecord
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.stats import UNIT, DocumentTable
-from rbp_lab.text import interval, is_missing, percent, si, significant
+from rbp_lab.text import decimals, interval, is_missing, percent, si, significant
 
 name = "precision"
 needs_runs = "what precision costs is measured over the documents of two runs"
@@ -175,7 +176,7 @@ def section(result: LawResult) -> Section | None:
     rows = [
         {"data set": r.dataset, "model": r.model, "S": r.size, "bits": r.bits, "beside": r.finest,
          "quantity": r.quantity, "finest": r.value_finest, "coarser": r.value,
-         "difference": interval(r.difference, r.low, r.high, 5), "floor": _floor(r.floor),
+         "difference": _difference(r), "floor": _floor(r.floor),
          "tied, finest": percent(r.tied_finest), "tied, coarser": percent(r.tied),
          "ranks moved, at least": percent(r.moved_at_least), "ranks moved": _beside(percent, r.moved, r.moved_floor),
          "KL": _beside(lambda value: significant(value, 3), r.kl, r.kl_floor)}
@@ -211,6 +212,12 @@ def section(result: LawResult) -> Section | None:
         "precision", "What precision costs", lead, switched("precision", figures, caption),
         (ReportTable("Differences to the finest run", frame, formats, folded=len(rows) > 40),), tuple(notes),
     )  # fmt: skip
+
+
+def _difference(row: Any) -> str:
+    """With as many decimals as its interval needs, at least 5."""
+    digits = decimals(None if is_missing(row.low) else row.high - row.low, 5)
+    return interval(row.difference, row.low, row.high, digits)
 
 
 def _floor(value: float | None) -> str | None:
