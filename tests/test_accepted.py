@@ -57,6 +57,8 @@ def test_agreement_in_bursts_is_accepted_longer_than_independence_says():
     never = accepted(sums_of([np.zeros(30, bool)] * 3), (8,))[0]
     assert never.accepted == never.independent == 0 and never.ratio is None
     assert accepted(sums_of([np.ones(30, bool)]), (8,))[0].low is None  # one document
+    two = accepted(sums_of([[True] * 29 + [False], [False] * 29 + [True]]), (4,))[0]
+    assert (two.low, two.high) == (0, 4)  # of two documents that say the opposite nothing is known, but no more than 4
 
 
 def test_the_interval_covers_what_documents_scatter():

@@ -226,6 +226,12 @@ def test_a_model_whose_rows_see_each_other_gets_them_one_at_a_time():
     assert probe_rows(make_plan((64, 64)), batched(neighbourly()), 1e-7) == RowRules(padded=True, together=False)
 
 
+@pytest.mark.parametrize(("effect", "eps"), [(0.01, 1e-7), (0.2, 2.0**-7)])
+def test_what_is_more_than_rounding_is_seen_in_each_format(effect, eps):
+    model = Wrapped(build_tiny_model("llama"), lambda ids, logits: logits * (1 + effect * (len(ids) - 1)))
+    assert probe_rows(make_plan(), batched(model), eps) == RowRules(padded=True, together=False)
+
+
 def test_rows_whose_padding_overflows_are_computed_by_themselves():
     def overflows(ids, logits):
         return logits.masked_fill((ids == 0).any(1)[:, None, None], torch.nan)  # token 0 pads, and occurs nowhere
