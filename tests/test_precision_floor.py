@@ -77,7 +77,7 @@ def test_the_page_shows_the_floor_and_says_how_to_know_the_others(store):
     section = precision.section(result)
     (table,) = section.tables
     assert table.frame["floor"].notna().sum() == 4 and table.frame["ranks moved"].notna().sum() == 8
-    assert "± " in table.frame["floor"].iloc[0] and "floor" in table.frame["KL"].iloc[0]
+    assert "±\u00a0" in table.frame["floor"].iloc[0] and "floor" in table.frame["KL"].iloc[0]
     assert "of 1 runs differ by more in cross-entropy" in section.lead and section.notes == (precision.ASK,)
     figure = precision_figure(result.tables["precision"], "T")
     texts = [t for titles in point_titles(figure).values() for t in titles if "ranks moved" in t]

@@ -65,7 +65,7 @@ def differences_frame(found: Sequence[Difference], floor: Mapping[str, Floor] = 
             "b − a": number(d.difference, digits), f"{percent(d.level)} interval": bracket(d.low, d.high, digits),
             "resampled documents": bracket(d.resampled_low, d.resampled_high, digits), "p": significant(d.p, 2),
             "adjusted p": significant(d.p_adjusted, 2), "detectable": significant(d.detectable, 2),
-            **{f"a with {name}": f"± {significant(one.differences[d.name], 2)}" for name, one in floor.items()},
+            **{f"a with {name}": f"±\u00a0{significant(one.differences[d.name], 2)}" for name, one in floor.items()},
         })  # fmt: skip
     return pd.DataFrame(rows)
 

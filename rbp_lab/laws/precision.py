@@ -221,7 +221,7 @@ def _difference(row: Any) -> str:
 
 
 def _floor(value: float | None) -> str | None:
-    return None if is_missing(value) else f"± {significant(value, 2)}"
+    return None if is_missing(value) else f"±\u00a0{significant(value, 2)}"
 
 
 def _beside(how: Callable[[object], str], value: float | None, floor: float | None) -> str | None:
