@@ -19,7 +19,14 @@ from rbp_lab.comparison.sums import (
     unit_of,
 )
 from rbp_lab.scoring import NonFiniteLogits, missing
-from rbp_lab.scoring.pairs import PairScores, first_choices, implementation, positions_at_once, score_pairs
+from rbp_lab.scoring.pairs import (
+    PairScores,
+    compare_logits,
+    first_choices,
+    implementation,
+    positions_at_once,
+    score_pairs,
+)
 from rbp_lab.scoring.types import LMHead, TokenScores
 from rbp_lab.stats import UNIT
 
@@ -129,6 +136,20 @@ def test_ties_are_taken_by_their_id_and_tied_first_choices_must_all_be_the_same(
     # first three by (−z, id): [2 5 0], [2 0 1] against [2 7 0], [1 2 0] against [2 3 0], [0 1 2]
     assert got.overlap.tolist() == [[1, 3], [1, 2], [0, 2], [1, 3]]
     assert got.a.num_equal.tolist() == [1, 0, 1, 11]
+
+
+@pytest.mark.parametrize("vocabulary", [12, 300, 2048, 5000])
+@pytest.mark.parametrize("kinds", [1, 2, 40, 10**6])
+def test_numba_finds_the_first_choices_that_sorting_finds(vocabulary, kinds):
+    pairs_numba = pytest.importorskip("rbp_lab.scoring.pairs_numba")
+    g = torch.Generator().manual_seed(kinds)
+    z = torch.randint(0, kinds, (30, vocabulary), generator=g).float() * (8 / kinds) - 4
+    other = torch.where(torch.rand(z.shape, generator=g) < 0.3, z.flip(0), z)
+    targets = torch.randint(0, vocabulary, (30,), generator=g)
+    for ks in ((1,), (1, 10, 100), (7, 3000), (5, 2, 9)):
+        got, expected = (f(z, other, targets, ks) for f in (pairs_numba.compare_held, compare_logits))
+        assert torch.equal(got.overlap, expected.overlap) and torch.equal(got.agree, expected.agree)
+        assert torch.equal(got.a.num_equal, expected.a.num_equal)
 
 
 def test_first_choices_are_those_of_a_stable_sort():

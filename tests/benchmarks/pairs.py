@@ -41,7 +41,7 @@ def main(names: list[str]) -> None:
 def compared(shape: Shape) -> tuple[list[float], tuple[float, float]]:
     """The ratio of each round, and the least processor time of two measurements and of one pass, µs a token."""
     scorers = [Scorer(shape.load(torch.float32, "cpu", seed=seed), "cpu") for seed in (0, 1)]
-    plan = made_plan(2, TOKENS, shape.vocabulary, 0)
+    plan = made_plan(max(2, 2**16 // shape.vocabulary), TOKENS, shape.vocabulary, 0)
     run = RunInfo("bench", "made", len(plan), plan.num_positions, shape.vocabulary, KS, (1,))
     pair = PairScorer(*map(Side.of, "ab", scorers), KS)
 
