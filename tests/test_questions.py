@@ -220,7 +220,10 @@ def test_a_sentence_says_which_way_it_is(question, chosen, words, difference):
 
 def test_families_are_asked_about_the_exponent_of_rbp_1():
     found = asked(questions.SHARED, world(first=0.1), world("b", first=0.2))
-    assert found.about == "a and b" and found.answer.difference == pytest.approx(-0.1, abs=0.01) and found.answer.told
+    assert found.about == "a and b" and found.answer.difference == pytest.approx(-0.1, abs=0.01)
+    assert found.sentence.startswith("No: that of the first is smaller by 0.")
+    other = asked(questions.SHARED, world(first=0.2), world("b", first=0.1))
+    assert other.sentence.startswith("No: that of the first is larger by 0.")
 
 
 def test_values_without_runs_answer_what_they_can(runs):

@@ -144,7 +144,7 @@ def _shared(inputs: Inputs) -> Iterator[Answered]:
                 continue  # the same models at another precision, perhaps: laws.dimensions compares those
             given = families_differ(a.points, b.points, inputs.confidence)
             yield Answered(SHARED, dataset, f"{a.label.family} and {b.label.family}", given, _sentence(
-                given, "No: that of the first is smaller by {}", "No: that of the first is larger by {}",
+                given, "No: that of the first is larger by {}", "No: that of the first is smaller by {}",
             ))  # fmt: skip
 
 
