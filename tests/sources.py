@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rbp_lab.data.corpus import Corpus, build_corpus
 from rbp_lab.data.windows import Windowing
+from rbp_lab.measurement.prepare import prepare
 from rbp_lab.models import LadderModel
 
 WORDS = tuple(
@@ -92,6 +93,12 @@ def pair_config(a, b, store, **changes):
     sides = {side: {"model": {**model, "path": str(path), "name": f"tiny-{side}"}, "precision": precision}
              for side, path in (("a", a), ("b", b))}  # fmt: skip
     return {**config, **sides, "ks": PAIR_KS}
+
+
+def begin(job) -> None:
+    """What the process that gives a job to others does first."""
+    corpus = job.dataset.corpus()
+    prepare(job, corpus, job.identify(corpus), "cpu")
 
 
 def tiny_ladder(store: Path, name: str = "tiny", steps: int = 2, **changes) -> LadderModel:

@@ -33,7 +33,7 @@ from rbp_lab.store.layout import Store
 from rbp_lab.store.shards import Partial
 from tests import forked
 from tests.conftest import build_tiny_model
-from tests.sources import pair_config
+from tests.sources import begin, pair_config
 
 SHARDS = {"launch__shard_tokens": 200}
 alive = []  # weak references to every network that was loaded
@@ -236,6 +236,7 @@ def test_processes_share_shards_and_disk(tiny_model_dir, tiny_near_dir, whole, t
 
     monkeypatch.setattr(Partial, "take", take)
     config = config_of(tiny_model_dir, tiny_near_dir, tmp_path, launch__shard_tokens=400) | {"states": "stored"}
+    begin(job_from_config(config))
     order = {"command": "compare_models", "config": config, "key": whole.header.key}
     assert answer_to(order | {"place": {"rank": 1, "world": 2}}) == {"done": True}
     assert read_pair(tmp_path, whole.header.key).sums == whole.sums

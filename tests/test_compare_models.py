@@ -25,7 +25,7 @@ from rbp_lab.measurement.worker import answer_to
 from rbp_lab.store.layout import Store
 from rbp_lab.store.shards import Partial
 from tests.conftest import build_tiny_model, build_tiny_tokenizer
-from tests.sources import PAIR_KS, measure_config, pair_config
+from tests.sources import PAIR_KS, begin, measure_config, pair_config
 
 
 def run(config):
@@ -112,11 +112,13 @@ def test_an_interrupted_comparison_goes_on(tiny_model_dir, tiny_near_dir, whole,
     assert "it is measured again" in capsys.readouterr().err
 
 
-def test_a_worker_does_its_part(tiny_model_dir, tiny_near_dir, whole, tmp_path):
+def test_a_worker_does_its_part(tiny_model_dir, tiny_near_dir, whole, tmp_path, monkeypatch):
     config = pair_config(tiny_model_dir, tiny_near_dir, tmp_path, launch__shard_tokens=100)
+    begin(job_from_config(config))
     order = {"command": "compare_models", "config": config, "key": whole.header.key}
-    for rank in (1, 0):  # the second finds everything done
-        assert answer_to(order | {"place": {"rank": rank, "world": 2}}) == {"done": True}
+    assert answer_to(order | {"place": {"rank": 1, "world": 2}}) == {"done": True}
+    monkeypatch.delattr("rbp_lab.measurement.worker.prepare")  # one that comes later finds everything done
+    assert answer_to(order | {"place": {"rank": 0, "world": 2}}) == {"done": True}
     assert read_pair(tmp_path, whole.header.key).sums == whole.sums
 
 

@@ -17,6 +17,7 @@ from rbp_lab.interrupts import end_on_signals
 from rbp_lab.measurement.devices import Runtime
 from rbp_lab.measurement.prepare import prepare
 from rbp_lab.models.placement import remove_written_weights
+from rbp_lab.store.layout import Store
 
 
 def serve(answers: int) -> None:
@@ -48,7 +49,9 @@ def answer_to(work_order: dict[str, Any]) -> dict[str, Any]:
         identity = job.identify(corpus)
         if identity.key != work_order["key"]:
             raise LabError("the model or the text changed while the processes started; run again")
-        import_module(job.worker).work(prepare(job, corpus, identity, place.device), place)
+        # The process that gives the job has begun the work; what is there no longer is done, or removed, which it says.
+        if Store(job.store).partial(identity.key).directory.is_dir():
+            import_module(job.worker).work(prepare(job, corpus, identity, place.device), place)
         return {"done": True}
     except Exception as error:
         what = "".join(traceback.format_exception_only(error)).strip()
