@@ -222,7 +222,7 @@ def test_the_command_prints_the_headline_and_keeps_the_tables(store, capsys):
     page = (directory / "report.html").read_text()
     assert "two against one on made-up" in page and page.count("<circle") + page.count("<use") > 23
     with pytest.raises(LabError, match="both were measured on made-up"):
-        compare_command({"store": str(store), "a": "model=one,dtype=float32", "b": "two", "dataset": "x"})
+        compare_command({"store": str(store), "a": "model=one,dtype=float32", "b": "two", "datasets": "x"})
 
 
 def test_other_tokens_leave_bits_per_byte(store, monkeypatch, capsys):

@@ -26,7 +26,7 @@ class CompareRequest:
     store: str
     a: str | None = None
     b: str | None = None
-    dataset: str = "*"
+    datasets: str = "*"
     ks: list[int] = field(default_factory=lambda: [1, 10, 100])
     windows: list[int] = field(default_factory=lambda: [2, 5])
     confidence: float = 0.95
@@ -46,11 +46,11 @@ def run(config: Mapping[str, Any]) -> None:
     """``rbp-lab compare``: print the differences on every corpus that both runs have, and keep them with a page."""
     request = read(CompareRequest, config)
     pairs = find_pairs(request.store, request.a, request.b)
-    wanted = request.dataset.split(",")
+    wanted = request.datasets.split(",")
     chosen = [pair for pair in pairs if any(fnmatchcase(pair[0].dataset.name, name.strip()) for name in wanted)]
     if not chosen:
         names = ", ".join(sorted({a.dataset.name for a, _ in pairs}))
-        raise LabError(f"dataset={request.dataset}: both were measured on {names}")
+        raise LabError(f"dataset={request.datasets}: both were measured on {names}")
     console, sets = terminal(), []
     for (a, b), name in zip(chosen, names_of([a for a, _ in chosen]), strict=True):
         sets.append(OnDataSet(name, *compare_pair(console, request.store, a, b, request.ks, request.windows,

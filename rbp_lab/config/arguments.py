@@ -114,10 +114,10 @@ def _compared(command: str, words: list[str]) -> tuple[str, list[str]]:
 def _named_sides(words: list[str]) -> list[str]:
     """The words of ``rbp-lab compare A B``, those that name records as the overrides a=A and b=B.
 
-    A word that begins with a filter's name, as model=… , is one of them too where a= and b= are not given. Data sets
-    with a comma between them are one pattern.
+    A word that begins with a filter's name, as model=… , is one of them too where a= and b= are not given. dataset=…
+    chooses among what was measured, and to Hydra would be a YAML of that group.
     """
-    words = [f'dataset="{word[8:]}"' if _SEVERAL_DATA_SETS.match(word) else word for word in words]
+    words = [_pattern(word) if word.startswith("dataset=") else word for word in words]
     if any(word.startswith(("a=", "b=")) for word in words):
         return words
     sides = [word for word in words if "=" not in word or word.partition("=")[0] in FILTERS]
@@ -127,6 +127,11 @@ def _named_sides(words: list[str]) -> list[str]:
         raise WrongUsage(f"rbp-lab compare takes two runs: a key, a model's name or model=…,dtype=…; got {len(sides)}")
     quoted = [word.replace("\\", "\\\\").replace('"', '\\"') for word in sides]
     return [f'{name}="{word}"' for name, word in zip("ab", quoted, strict=True)] + [w for w in words if w not in sides]
+
+
+def _pattern(word: str) -> str:
+    value = word.removeprefix("dataset=")
+    return f"datasets={value}" if value.startswith(("'", '"')) else f'datasets="{value}"'
 
 
 def _about_listing(words: list[str], check: str | None) -> list[str]:
