@@ -269,6 +269,11 @@ def test_places_without_a_clear_file_are_sentences(files, tmp_path):
         GGUFModel(path="/nowhere/m.gguf").open()
 
 
+def test_a_file_is_not_rounded_a_second_time(files):
+    with pytest.raises(LabError, match=r"precision=int8.*a GGUF file are as the file rounds them: choose precision"):
+        GGUFModel(str(files / "plain.gguf"), quantisation="int8")
+
+
 def test_without_the_gguf_package_the_sentence_says_what_to_install(files, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(LabError, match=r"pip install 'rbp-lab\[gguf\]'"):

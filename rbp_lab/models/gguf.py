@@ -48,7 +48,8 @@ class GGUFModel:
 
     path: the file, a directory that holds it, or a hub id (owner/model). file: which one, where there are several; of
     a model split in parts any part. cache: a directory that keeps the config and tokenizer read from the file, because
-    reading them takes longer than hashing it; None reads them anew. The other fields are as of ``HFModel``.
+    reading them takes longer than hashing it; None reads them anew. quantisation: None, for the file's weights are not
+    rounded a second time. The other fields are as of ``HFModel``.
     The file's contents identify the model, wherever they are from; ``ModelInfo.quantisation`` says how its weights
     were rounded.
     """
@@ -60,11 +61,17 @@ class GGUFModel:
     revision: str | None = None
     dtype: str | None = None
     attention: str | None = None
+    quantisation: str | None = None
     training_tokens: int | None = None
     cache: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.quantisation is not None:
+            raise LabError(
+                f"model.quantisation={self.quantisation} (as of precision={self.quantisation}) rounds the weights of a "
+                "checkpoint; those of a GGUF file are as the file rounds them: choose precision=fp32, bf16 or fp16"
+            )
         file = self.file or (self.path if self.path.endswith(".gguf") else "")
         name = self.name or clean_name(model_name(Path(file).name) if file else last_part(self.path))
         object.__setattr__(self, "name", named(name, self.revision))
