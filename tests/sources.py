@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from rbp_lab.data.corpus import Corpus, build_corpus
 from rbp_lab.data.windows import Windowing
 from rbp_lab.measurement.prepare import prepare
 from rbp_lab.models import LadderModel
+from rbp_lab.store.shards import Partial
 
 WORDS = tuple(
     [
@@ -93,6 +97,21 @@ def pair_config(a, b, store, **changes):
     sides = {side: {"model": {**model, "path": str(path), "name": f"tiny-{side}"}, "precision": precision}
              for side, path in (("a", a), ("b", b))}  # fmt: skip
     return {**config, **sides, "ks": PAIR_KS}
+
+
+@contextmanager
+def interrupted_after(shards: int, monkeypatch):
+    """Ctrl-C where the shard after so many is to be kept."""
+    kept, real = [], Partial.write
+
+    def write(self, *what):
+        if len(kept) == shards:
+            raise KeyboardInterrupt
+        kept.append(real(self, *what))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Partial, "write", write)
+        yield
 
 
 def begin(job) -> None:

@@ -33,7 +33,7 @@ from rbp_lab.store.layout import Store
 from rbp_lab.store.shards import Partial
 from tests import forked
 from tests.conftest import build_tiny_model
-from tests.sources import begin, pair_config
+from tests.sources import begin, interrupted_after, pair_config
 
 SHARDS = {"launch__shard_tokens": 200}
 alive = []  # weak references to every network that was loaded
@@ -165,15 +165,8 @@ def test_rules_that_b_needs_are_kept_by_a_as_well(tiny_model_dir, tiny_near_dir,
 
 def test_states_of_an_interrupted_run_are_used(tiny_model_dir, tiny_near_dir, whole, tmp_path, monkeypatch, capsys):
     config = config_of(tiny_model_dir, tiny_near_dir, tmp_path, **SHARDS) | {"states": "stored"}
-    kept, written, real, real_states = [], [], Partial.write, apart.write_states
-
-    def broken(self, *what):
-        if len(kept) == 2:
-            raise KeyboardInterrupt
-        kept.append(real(self, *what))
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Partial, "write", broken)
+    written, real_states = [], apart.write_states
+    with interrupted_after(2, monkeypatch):
         run(config)
     (partial,) = Store(tmp_path).partials()
     left = partial.waiting()

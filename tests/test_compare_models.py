@@ -23,9 +23,8 @@ from rbp_lab.errors import LabError
 from rbp_lab.measurement import instrument
 from rbp_lab.measurement.worker import answer_to
 from rbp_lab.store.layout import Store
-from rbp_lab.store.shards import Partial
 from tests.conftest import build_tiny_model, build_tiny_tokenizer
-from tests.sources import PAIR_KS, begin, measure_config, pair_config
+from tests.sources import PAIR_KS, begin, interrupted_after, measure_config, pair_config
 
 
 def run(config):
@@ -91,15 +90,7 @@ def test_the_floor_takes_rows_as_long_as_the_model_has_positions(tiny_gpt2_dir, 
 
 def test_an_interrupted_comparison_goes_on(tiny_model_dir, tiny_near_dir, whole, tmp_path, monkeypatch, capsys):
     config = pair_config(tiny_model_dir, tiny_near_dir, tmp_path, launch__shard_tokens=100)
-    real, kept = Partial.write, []
-
-    def broken(self, *what):
-        if len(kept) == 3:
-            raise KeyboardInterrupt
-        kept.append(real(self, *what))
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Partial, "write", broken)
+    with interrupted_after(3, monkeypatch):
         run(config)
     (partial,) = Store(tmp_path).partials()
     assert len(partial.finished()) == 3 and not list(tmp_path.glob("comparisons/*"))

@@ -82,7 +82,8 @@ def _lowered(correlation: np.ndarray, freedom: int) -> np.ndarray:
 def _factor(correlation: np.ndarray, freedom: float, confidence: float, rng: np.random.Generator) -> float:
     """Quantile of the largest |t| over K that have this correlation, in units of the quantile of one; at least 1."""
     size, direction = np.linalg.eigh(correlation - np.diag(np.diag(correlation)) + np.eye(len(correlation)))
-    root = (direction * np.sqrt(np.maximum(size, 0.0))).T
+    # The symmetric root: signs and order of eigenvectors are not the same on every processor, and do not show in it.
+    root = (direction * np.sqrt(np.maximum(size, 0.0))) @ direction.T
     rows = int(min(max(round(freedom), 1), _MOST_FREEDOM))
     noise = rng.standard_normal((SIMULATIONS, rows + 1, len(root))) @ root
     t = np.abs(noise[:, 0]) / np.sqrt((noise[:, 1:] ** 2).mean(axis=1))
