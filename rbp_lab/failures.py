@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from rbp_lab.errors import LabError
 from rbp_lab.store.atomic import REFUSALS
 from rbp_lab.store.layout import Store
-from rbp_lab.text import one_line
+from rbp_lab.text import alike, one_line
 
 
 @dataclass
@@ -39,11 +39,19 @@ class Failures:
         return f"{self.jobs} jobs: {', '.join(parts)}"
 
     def table(self) -> str:
-        """Every failed job with its sentence; "" when none failed or there was only one job."""
+        """Every failed job with its sentence, which is read once where three jobs or more share it.
+
+        "" when none failed or there was only one job.
+        """
         if not self.failed or self.jobs < 2:
             return ""
         lines = [f"{len(self.failed)} of {self.jobs} jobs failed:"]
-        return "\n".join([*lines, *(f"  {one_line(f'{name}: {message}')}" for name, message in self.failed)])
+        for names, message in alike(self.failed):
+            if len(names) == 1:
+                lines.append(f"  {one_line(f'{names[0]}: {message}')}")
+            else:
+                lines += [f"  {one_line(message)}:", *(f"    {one_line(name)}" for name in names)]
+        return "\n".join(lines)
 
 
 def sentence(error: Exception, store: str | None) -> str:

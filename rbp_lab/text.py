@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
+from collections.abc import Iterable
 
 DASH = "–"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -122,6 +124,24 @@ def shortened(name: object, most: int = 48) -> str:
         return text
     head = (most - 1) * 2 // 3
     return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
+def alike(said: Iterable[tuple[str, str]], several: int = 3) -> list[tuple[tuple[str, ...], str]]:
+    """Names and what is said of them, (name, sentence), so that a sentence is read once: ((name, …), sentence).
+
+    Sentences of ``several`` names or more that differ in the name alone are one, with "…" in the name's place.
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, sentence in said:
+        shared = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", "…", sentence) if name else sentence
+        groups.setdefault(shared, []).append((name, sentence))
+    found: list[tuple[tuple[str, ...], str]] = []
+    for sentence, members in groups.items():
+        if len(members) < several:
+            found += [((name,), own) for name, own in members]
+        else:
+            found.append((tuple(name for name, _ in members), sentence))
+    return found
 
 
 def one_line(text: str) -> str:

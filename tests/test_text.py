@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from rbp_lab.errors import note_once
+from rbp_lab.failures import Failures
 from rbp_lab.text import (
+    alike,
     between,
     bracket,
     byte_size,
@@ -78,3 +80,21 @@ def test_an_error_shows_with_two_digits():
     assert [decimals(e) for e in (0.5, 0.00012, 3.1e-6, 0, None, float("nan"), 1e-30)] == [4, 5, 7, 4, 4, 4, 12]
     assert decimals(0.00012, 6) == 6
     assert between(3.361e-5, 0.5) == "[3.361·10⁻⁵, 0.5]" and between(None, 1) == "–"
+
+
+def test_what_is_said_of_many_is_said_once():
+    said = [("a-1", "no config of org/a-1: away"), ("b", "too large"), ("a-2", "no config of org/a-2: away")]
+    assert alike(said) == [(("a-1",), said[0][1]), (("a-2",), said[2][1]), (("b",), said[1][1])]
+    assert alike([*said, ("c", "no config of org/c: away")]) == [
+        (("a-1", "a-2", "c"), "no config of org/…: away"), (("b",), "too large")
+    ]  # fmt: skip
+    assert alike([("", "x")] * 3) == [(("", "", ""), "x")]
+
+
+def test_jobs_that_failed_alike_share_a_sentence():
+    failed = Failures(5, failed=[("model=a", "no\nhub"), ("model=b", "broken"), ("model=c", "no\nhub")])
+    assert failed.table().splitlines()[1:] == ["  model=a: no hub", "  model=c: no hub", "  model=b: broken"]
+    failed.failed.append(("model=d", "no\nhub"))
+    assert failed.table().splitlines() == [
+        "4 of 5 jobs failed:", "  no hub:", "    model=a", "    model=c", "    model=d", "  model=b: broken"
+    ]  # fmt: skip

@@ -29,7 +29,7 @@ class Asked:
 def look_ahead(configs: Iterable[Mapping[str, Any]]) -> None:
     """Check every model of a sweep once for each protocol and precision that it is asked for with.
 
-    Prints a table and a sentence for each that cannot be measured, and nothing when all can. Jobs whose configuration
+    Prints a table and why some cannot be measured, and nothing when all can. Jobs whose configuration
     is wrong are left to say so themselves.
     """
     from rbp_lab.models.preflight import check
@@ -52,9 +52,10 @@ def look_ahead(configs: Iterable[Mapping[str, Any]]) -> None:
         return
     from rich.console import Console
 
-    from rbp_lab.report.listing import checks_table  # and what tables of laws need, half a second
+    from rbp_lab.report.listing import checks_table, problems  # and what tables of laws need, half a second
 
     Console(stderr=True).print(checks_table(list(checks.values())))
-    for one in failed:
-        warn(f"{one.name}: {one.problem}")
-    warn(f"{len(failed)} of {len(checks)} models of this sweep cannot be measured; it goes on with the others")
+    for line in problems(failed):
+        warn(line)
+    rest = "; it goes on with the others" if len(failed) < len(checks) else ""
+    warn(f"{len(failed)} of {len(checks)} models of this sweep cannot be measured{rest}")

@@ -16,7 +16,7 @@ from rbp_lab.report.terminal import print_line, runs_table, terminal, unfinished
 from rbp_lab.store.clean import unfinished
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import list_headers
-from rbp_lab.text import DASH, byte_size, si, significant, visible
+from rbp_lab.text import DASH, alike, byte_size, si, significant, visible
 
 
 def print_names(title: str, names: Sequence[str], console: Console | None = None) -> None:
@@ -54,21 +54,28 @@ def models_table(sources: Mapping[str, Any]) -> Table:
 
 
 def print_checks(checks: Sequence[Any], console: Console | None = None) -> int:
-    """Print the table of checks, and a line for each model with a problem; returns how many there are."""
+    """Print the table of checks, and a line for each problem with its models; returns how many models have one."""
     console = console or terminal()
     console.print(checks_table(checks))
-    failed = [one for one in checks if one.problem]
-    for one in failed:
-        print_line(console, f"{one.name}: {one.problem}")
-    return len(failed)
+    for line in problems(checks):
+        print_line(console, line)
+    return sum(bool(one.problem) for one in checks)
+
+
+def problems(checks: Sequence[Any]) -> list[str]:
+    """What hinders which models, a sentence for each problem: "pythia-14m, pythia-70m, pythia-160m: …"."""
+    return [
+        f"{', '.join(names)}: {sentence}"
+        for names, sentence in alike((one.name, one.problem) for one in checks if one.problem)
+    ]
 
 
 def checks_table(checks: Sequence[Any]) -> Table:
     """One row per ``models.preflight.Check``: parameters, bytes of memory and downloads, seconds at least, verdict."""
     table = Table()
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for name in ("parameters", "memory", "download", "s / 100k tokens", "can be measured"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for one in checks:
         table.add_row(
             Text(visible(one.name)), si(one.parameters), byte_size(one.memory), byte_size(one.download),
