@@ -140,6 +140,15 @@ def test_points_that_are_not_drawn_do_not_shift_the_names():
         describe_points(ax.lines[0], ["only one"])
 
 
+def test_lines_without_points_are_left_without_names():
+    figure = new_figure(3, 2)
+    ax = figure.subplots()
+    for _ in range(5):  # matplotlib closes the group of their marks in its own tag
+        describe_points(ax.plot([], [], "o")[0], [])
+    describe_points(ax.plot([1.0], [2.0], "s")[0], ["there"])
+    assert re.findall(r"<title>(\w+)</title>", inline_svg(figure, "x", "")) == ["there"]
+
+
 def test_colours_follow_the_theme(figure):
     svg = inline_svg(figure, "x", "")
     light, dark = colour_rules(svg)

@@ -129,7 +129,7 @@ def _titled(svg: str, titles: dict[str, tuple[str, ...]]) -> str:
 
 def _group_end(svg: str, start: int) -> int:
     depth = 0
-    for tag in re.finditer(r"<g[ >]|</g>", svg[start:]):
+    for tag in re.finditer(r"<g(?: [^>]*[^>/])?>|</g>", svg[start:]):
         depth += 1 if tag.group() != "</g>" else -1
         if depth == 0:
             return start + tag.end()
