@@ -140,12 +140,13 @@ def test_points_that_are_not_drawn_do_not_shift_the_names():
         describe_points(ax.lines[0], ["only one"])
 
 
-def test_lines_without_points_are_left_without_names():
+def test_lines_that_lie_out_of_view_are_left_without_names():
     figure = new_figure(3, 2)
     ax = figure.subplots()
-    for _ in range(5):  # matplotlib closes the group of their marks in its own tag
-        describe_points(ax.plot([], [], "o")[0], [])
-    describe_points(ax.plot([1.0], [2.0], "s")[0], ["there"])
+    for height in range(5, 10):  # matplotlib closes the group of their marks in its own tag
+        describe_points(ax.plot([5.0, 6.0], [height, height], "o-")[0], ["away", "away"])
+    describe_points(ax.plot([0.5], [0.5], "s")[0], ["there"])
+    ax.set(xlim=(0, 1), ylim=(0, 1))
     assert re.findall(r"<title>(\w+)</title>", inline_svg(figure, "x", "")) == ["there"]
 
 
