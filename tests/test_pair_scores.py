@@ -18,6 +18,7 @@ from rbp_lab.comparison.sums import (
     pair_sums,
     unit_of,
 )
+from rbp_lab.models.pair_scorer import _positions_together
 from rbp_lab.scoring import NonFiniteLogits, missing
 from rbp_lab.scoring.pairs import (
     PairScores,
@@ -172,7 +173,14 @@ def test_a_logit_that_is_not_finite_is_marked_whichever_model_it_is_of(impl, sid
 def test_what_is_held_is_bounded_whatever_the_vocabulary():
     for candidates in (300, 50_304, 151_936, 262_144):
         assert positions_at_once("cpu", candidates) * candidates * 8 <= 25 << 20
+        for width in (32, 4096):
+            together = _positions_together((torch.empty(1, width),) * 2, candidates)
+            block = positions_at_once("cpu", candidates)
+            assert together % block == 0 and (
+                together == block or 8 * (width * together + candidates * block) <= 25 << 20
+            )
     assert positions_at_once("cpu", 50_304) == 64 and positions_at_once("cpu", 300) == 256
+    assert _positions_together((torch.empty(1, 32),) * 2, 1024) == 8192  # a batch of a small model
     with pytest.raises(ValueError, match="candidates"):
         hidden, heads, targets = case()
         score_pairs(hidden, (heads[0], LMHead(heads[1].weight[:600])), targets, KS)

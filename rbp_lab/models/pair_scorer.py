@@ -11,9 +11,10 @@ import torch
 from rbp_lab.data.windows import TokenBatch
 from rbp_lab.errors import LabError
 from rbp_lab.models.scorer import Scorer
-from rbp_lab.scoring.pairs import PairScores, implementation, positions_at_once, score_pairs
+from rbp_lab.scoring.pairs import PairScores, held_bytes, implementation, positions_at_once, score_pairs
 from rbp_lab.scoring.types import LMHead
 
+GATHERED_BYTES = 2 << 20  # the most that hidden states of both models take which wait to be scored in one call
 NOISE = 2.0**-9  # relative, of bf16's rounding
 States = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -83,21 +84,22 @@ class PairScorer:
         tokens, scored = torch.from_numpy(batch.tokens), torch.from_numpy(batch.scored)
         labels = tokens[:, 1:][scored]
         heads = (self._a.head, self._b.head)
-        step = positions_at_once(self._place.type, heads[0].candidates)
         found: list[PairScores] = []
-        waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        waiting: list[tuple[torch.Tensor, torch.Tensor]] = []  # states of positions that are not scored yet
         with torch.inference_mode():
             for at in passes(len(tokens), self._a.device, self._b.device):
                 waiting.append(self._states(tokens[at], scored[at]))
+                count, last = sum(len(own) for own, _ in waiting), at.stop >= len(tokens)
+                step = _positions_together(waiting[0], heads[0].candidates)
+                if count < step and not last:
+                    continue
                 states = tuple(torch.cat(one) for one in zip(*waiting, strict=True))
-                last = at.stop >= len(tokens)
-                ready = len(states[0]) if last else len(states[0]) // step * step
-                if ready or (last and not found):
-                    done = sum(len(scores.kl_ab) for scores in found)
-                    targets = labels[done : done + ready].to(self._place)
-                    now = tuple(one[:ready] for one in states)
-                    logits = (self._a.logits, self._b.logits)
-                    found.append(score_pairs(now, heads, targets, self._ks, "auto", logits))
+                ready = count if last else count // step * step
+                done = sum(len(scores.kl_ab) for scores in found)
+                targets = labels[done : done + ready].to(self._place)
+                now = tuple(one[:ready] for one in states)
+                logits = (self._a.logits, self._b.logits)
+                found.append(score_pairs(now, heads, targets, self._ks, "auto", logits))
                 waiting = [tuple(one[ready:] for one in states)]
         return PairScores.join(found)
 
@@ -109,6 +111,15 @@ class PairScorer:
         if self._perturbation == "batch":
             return own, _in_company(self._a.states, tokens, scored)
         return own, self._b.states(tokens, scored).to(self._place)
+
+
+def _positions_together(states: tuple[torch.Tensor, torch.Tensor], candidates: int) -> int:
+    """Positions that are scored in one call, whole blocks of them: their states wait in the memory that held logits
+    leave. Calls of one block each would cost small models more than a tenth."""
+    device = states[0].device.type
+    block, width = positions_at_once(device, candidates), sum(one.shape[-1] * one.element_size() for one in states)
+    room = min(GATHERED_BYTES, held_bytes(device) - 8 * candidates * block)
+    return max(1, room // (block * width)) * block
 
 
 def _noise(tokens: torch.Tensor, scored: torch.Tensor, states: torch.Tensor) -> torch.Tensor:

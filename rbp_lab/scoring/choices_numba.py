@@ -44,7 +44,7 @@ def candidates(row, largest, top, most, ids):  # type: ignore[no-untyped-def]
     The first ``most`` are among them, and hardly more, for so many groups hold such an entry. largest, top: of the
     groups and of the row, by ``survey``.
     """
-    bound, n = _bound(largest, float32(-np.inf), top, most, most + most // 8), 0
+    bound, n = _bound(largest, float32(-np.inf), top, _reaching(largest, top), most, most + most // 8)[0], 0
     for first in range(0, row.shape[0], CHUNK):
         part = row[first : min(first + CHUNK, row.shape[0])]
         reached = int32(0)
@@ -59,53 +59,50 @@ def candidates(row, largest, top, most, ids):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def first_choices(values, ids, ks, floor, top, least, last):  # type: ignore[no-untyped-def]
-    """Find the first k of a row for each k of ks [K] among entries that reach the floor: values [n], rising ids [n].
+    """Find the first k of a row for each k of the rising ks [K] among entries that reach the floor: values [n], rising
+    ids [n].
 
     An entry is among the first ks[i] when its value is above least[i], or equal to it and its id at most last[i]. As
-    least[K] and last[K] the same is said of those that have the highest value, top, and are among the first ks[K − 1],
-    which is the largest of ks; returns how many they are.
+    least[K] and last[K] the same is said of those that have the highest value, top, and are among the first ks[K − 1];
+    returns how many they are.
     """
-    number = ks.shape[0]
+    number, tied = ks.shape[0], _reaching(values, top)
+    high, above = top, tied
     for i in range(number):
-        least[i] = _bound(values, floor, top, ks[i], ks[i])
-        above, same = int32(0), int32(0)
-        for j in range(values.shape[0]):
-            above += int32(values[j] > least[i])
-            same += int32(values[j] == least[i])
-        last[i] = LAST_ID if above + same <= ks[i] else _nth_id(values, ids, least[i], ks[i] - above)
+        least[i], reached, over = _bound(values, floor, high, above, ks[i], ks[i])
+        last[i] = LAST_ID if reached <= ks[i] else _nth_id(values, ids, least[i], ks[i] - over)
+        if reached == ks[i]:
+            high, above = least[i], reached
     least[number], last[number] = top, last[number - 1] if top == least[number - 1] else LAST_ID
-    tied = int32(0)
-    for j in range(values.shape[0]):
-        tied += int32((values[j] == top) & (ids[j] <= last[number]))
-    return tied
+    return min(tied, ks[number - 1])
 
 
 @njit(nogil=True, cache=True)
-def _bound(values, floor, high, number, most):  # type: ignore[no-untyped-def]
+def _bound(values, floor, high, above, number, most):  # type: ignore[no-untyped-def]
     """A number that ``number`` of some values reach, or all, and no more than ``most`` if that can be.
 
-    floor: what it is not below. high: the largest value. The distance from it is doubled until enough are reached, then
-    halved; of neighbouring numbers the lower one is the value of that rank itself.
+    Also how many reach it, and, where they are more than ``most``, how many values are above it: then it is the value
+    of that rank itself. floor: what it is not below. above: how many reach ``high``, which is the largest value unless
+    they are fewer than ``number``. The distance from it is doubled until enough are reached, then halved.
     """
-    if _reaching(values, high) >= number:
-        return high
-    step = float32(1)
-    low = max(floor, high - step)
-    while low > floor and _reaching(values, low) < number:
-        high = low
-        step *= float32(2)
+    if above >= number:
+        return high, above, int32(0)
+    low, reached, step = high, above, float32(1)
+    while reached < number and low > floor:
+        high, above = low, reached
         low = max(floor, high - step)
-    while True:
+        reached = _reaching(values, low)
+        step *= float32(2)
+    while reached > most:
         middle = float32(0.5) * low + float32(0.5) * high
         if not low < middle < high:
-            return low
-        reached = _reaching(values, middle)
-        if reached < number:
-            high = middle
-        elif reached <= most:
-            return middle
+            break
+        here = _reaching(values, middle)
+        if here < number:
+            high, above = middle, here
         else:
-            low = middle
+            low, reached = middle, here
+    return low, reached, above
 
 
 @njit(inline="always")
@@ -136,7 +133,11 @@ def overlaps(a, b, ids, least_a, last_a, least_b, last_b, out):  # type: ignore[
     for i in range(out.shape[0]):
         x, y, p, q = least_a[i], least_b[i], last_a[i], last_b[i]
         both = int32(0)
-        for j in range(a.shape[0]):
-            inside = (a[j] > x) | ((a[j] == x) & (ids[j] <= p))
-            both += int32(inside & ((b[j] > y) | ((b[j] == y) & (ids[j] <= q))))
+        if p == LAST_ID and q == LAST_ID:
+            for j in range(a.shape[0]):
+                both += int32((a[j] >= x) & (b[j] >= y))
+        else:
+            for j in range(a.shape[0]):
+                inside = (a[j] > x) | ((a[j] == x) & (ids[j] <= p))
+                both += int32(inside & ((b[j] > y) | ((b[j] == y) & (ids[j] <= q))))
         out[i] = both

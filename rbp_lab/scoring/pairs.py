@@ -75,11 +75,15 @@ class PairScores:
         check_finite(self.b)
 
 
+def held_bytes(device: str) -> int:
+    """The most bytes of logits of both models that are held at once on a kind of device."""
+    return HELD_BYTES.get(device, HELD_BYTES["cuda"])
+
+
 def positions_at_once(device: str, candidates: int) -> int:
     """Positions whose logits are held whole at once, 4 to MOST_POSITIONS; independent of batch and threads."""
-    held = HELD_BYTES.get(device, HELD_BYTES["cuda"])
     most = MOST_POSITIONS if device == "cpu" else 16 * MOST_POSITIONS
-    return max(4, min(most, held // (8 * candidates) // 4 * 4))
+    return max(4, min(most, held_bytes(device) // (8 * candidates) // 4 * 4))
 
 
 def implementation(device: str) -> str:

@@ -28,8 +28,7 @@ MASS_A, MASS_B, MOMENT_A, MOMENT_B, CROSS_A, CROSS_B, VARIATION, SHIFT_A, SHIFT_
 def compare_held(z_a: torch.Tensor, z_b: torch.Tensor, targets: torch.Tensor, ks: Sequence[int]) -> PairScores:
     """``compare_logits`` of float32 logits [n,V]."""
     n, number = len(targets), choices(z_a, ks)
-    looked_at = [min(k, number) for k in ks]
-    thresholds = np.array([*looked_at, number] if looked_at[-1] != number else looked_at, np.int64)
+    thresholds, place = np.unique(np.minimum([*ks, number], number), return_inverse=True)
     sums, counts = np.zeros((n, 9)), np.zeros((n, OVERLAP + len(thresholds) + 1), np.int32)
     arrays = [z_a.numpy(), z_b.numpy(), targets.numpy(), sums, counts]
     share = max(1, -(-n // torch.get_num_threads()))
@@ -40,7 +39,7 @@ def compare_held(z_a: torch.Tensor, z_b: torch.Tensor, targets: torch.Tensor, ks
     ints = [torch.from_numpy(np.ascontiguousarray(column)) for column in counts[:, :OVERLAP].T]
     a = TokenScores.of(values[0], values[2], (ints[GREATER_A], ints[EQUAL_A]))
     b = TokenScores.of(values[1], values[3], (ints[GREATER_B], ints[EQUAL_B]))
-    return PairScores(a, b, *values[4:], ints[AGREE], torch.from_numpy(counts[:, OVERLAP : OVERLAP + len(ks)].copy()))
+    return PairScores(a, b, *values[4:], ints[AGREE], torch.from_numpy(counts[:, OVERLAP + place[:-1]]))
 
 
 def _values(sums: np.ndarray) -> list[np.ndarray]:
@@ -65,11 +64,12 @@ def compare_rows(z_a, z_b, targets, sums, counts, ks):  # type: ignore[no-untype
     """Fill sums [m,9] and counts [m,6+K] of each position from its rows of logits z_a and z_b [m,V].
 
     With x = z_a − the largest of z_a, and y so of z_b: MASS Σ eˣ, MOMENT Σ x eˣ, CROSS Σ (x − y) eˣ and Σ (x − y) eʸ,
-    VARIATION Σ |p_a − p_b|, SHIFT the largest logit − the target's. ks [K]: of the first choices; the last is the
-    largest.
+    VARIATION Σ |p_a − p_b|, SHIFT the largest logit − the target's. ks [K]: of the first choices, rising.
     """
     columns, thresholds = z_a.shape[1], ks.shape[0] + 1
-    groups = min(columns, max(GROUPS, 8 * ks[thresholds - 2]))
+    groups = max(GROUPS, 8 * ks[thresholds - 2])
+    short = columns <= groups  # then the groups say nothing, and a few are enough for the largest of all
+    groups = 4 * CHUNK if short else groups
     largest_a, largest_b = np.empty(groups, np.float32), np.empty(groups, np.float32)
     lanes, no_floor = np.empty(CHUNK, np.float32), float32(-np.inf)
     least_a, least_b = np.empty(thresholds, np.float32), np.empty(thresholds, np.float32)
@@ -83,7 +83,7 @@ def compare_rows(z_a, z_b, targets, sums, counts, ks):  # type: ignore[no-untype
         counts[i, GREATER_A], counts[i, EQUAL_A] = above, same - 1
         above, same, top_b = survey(b, t_b, largest_b, lanes)
         counts[i, GREATER_B], counts[i, EQUAL_B] = above, same - 1
-        if groups == columns:
+        if short:
             some_a, some_b, some, floor = a, b, ids, no_floor
             tied_b = first_choices(b, ids, ks, no_floor, top_b, least_b, last_b)
         else:
