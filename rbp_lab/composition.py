@@ -209,4 +209,27 @@ def explain(error: Exception, command: str, arguments: Arguments) -> str:
         return _composed_sentence(cause)
     if isinstance(error, OmegaConfBaseException):
         return _composed_sentence(error)
+    if found := re.match(r"Could not override '([^']+)'\. No match in the defaults list", str(error)):
+        return no_such(found[1], f"group of rbp-lab {command.partition('_')[0]}", found[1], _groups_of(command))
+    if str(error).startswith("Config group override must be") and (no_name := _no_name(arguments.overrides)):
+        return no_name
     return f"{one_line(str(error))} (composing {' '.join([f'{command}.yaml', *arguments.overrides])})"
+
+
+def _groups_of(command: str) -> list[str]:
+    """The groups of which a command's configuration is composed."""
+    defaults = yaml.safe_load((CONF / f"{command}.yaml").read_text(encoding="utf-8"))["defaults"]
+    names = [name for one in defaults if isinstance(one, Mapping) for name in one]
+    return [name.removesuffix(".model") for name in names if not name.startswith("override ")]  # model@a, as typed
+
+
+def _no_name(overrides: Sequence[str]) -> str | None:
+    """The sentence for a group that was given a number or the like in place of the name of one of its files."""
+    for override in overrides:
+        group, _, given = override.lstrip("+").partition("=")
+        files = sorted(path.stem for path in (CONF / group.partition("@")[0]).glob("*.yaml"))
+        for value in given.split(","):  # several in a sweep
+            if files and re.fullmatch(r"[-+\d.e]+|true|false|null", value, re.IGNORECASE):
+                own = f"; thresholds of your own are {group}.thresholds=[{value}]" if group == "k" else ""
+                return no_such(group, f"{group}={value}", value, files) + own
+    return None

@@ -188,6 +188,9 @@ def interrupted(n):
         (["k.thresholds=3"], "k.thresholds must be a list; got 3", ""),
         (["k.thresholds=[1,x]"], "k.thresholds.1 must be a whole number; got 'x'", ""),
         (["k.thresholds=[1,99999999999]"], "k.thresholds must be at most", "99999999999"),
+        (["k=10"], "k: no such k=10; expected one of", "k.thresholds=[10]"),
+        (["-m", "k=paper,7"], "k: no such k=7; expected one of", "k.thresholds=[7]"),
+        (["experiment=paper"], "experiment: no such group of rbp-lab measure; expected one of model, dataset", ""),
         (["k.windows=[]"], "k.windows ", "rising list"),
         (["model=hf"], "model.path must be given, e.g. model.path=…", ""),
         (["model=null"], "", "model=null"),
@@ -429,3 +432,10 @@ def test_analysis_of_nothing_and_of_a_missing_csv(run):
     assert "no finished run" in run("analyze").error
     assert "no CSV file at here.csv" in run("analyze", "source=csv", "csv=here.csv").error
     assert "source must be one of" in run("analyze", "source=cloud").error
+    assert "csv=here.csv is read with source=csv alone" in run("analyze", "csv=here.csv").error
+
+
+@pytest.mark.parametrize("command", ["analyze", "demo"])
+def test_an_experiment_that_does_not_exist_is_refused(run, command):
+    refused = run(command, "experiment=questoins").error
+    assert refused.startswith("experiment: no such experiment=questoins; did you mean questions?")

@@ -110,6 +110,8 @@ def gather(selection: Selection) -> AnalysisInputs:
         table = points_from_csv(os.path.expanduser(selection.csv), size)
         points = select(table, *(selection.filters.as_list(name) for name in ("model", "family", "dataset")))
         return AnalysisInputs(points, [], Path(selection.csv).name, [])
+    if selection.csv:
+        raise LabError(f"csv={selection.csv} is read with source=csv alone; got source={selection.source}")
     one_of("size", size, SIZES)
     notes: list[str] = []
     there = [run for name in names for run in _load(name, selection, notes)]
