@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import weakref
@@ -115,6 +116,26 @@ def test_models_that_fit_together_are_loaded_together(tiny_model_dir, tiny_near_
     less = config_of(tiny_model_dir, tiny_near_dir, tmp_path / "less", launch__max_memory=share(0.4))
     assert run(less | {"states": "memory"}).provenance["states"] == "memory"  # spread over main memory and disk
     assert loaded == ["tiny-a", "tiny-b beside another"]
+
+
+def test_each_model_is_loaded_once_for_several_data_sets(tiny_model_dir, tiny_near_dir, tmp_path):
+    def made(seed, a=tiny_model_dir, b=tiny_near_dir, part=1.0, **changes):
+        config = config_of(a, b, tmp_path, dataset__seed=seed, launch__max_memory=share(part)) | changes
+        return run_pair(job_from_config(config))[0]
+
+    run(config_of(tiny_model_dir, tiny_near_dir, tmp_path, launch__max_memory=share(1.0)))
+    job = job_from_config(config_of(tiny_model_dir, tiny_near_dir, tmp_path, launch__max_memory=share(1.0)))
+    assert len(floors(job)) == 2 and made(1).sums != made(2, states="memory").sums
+    assert loaded == ["tiny-a", "tiny-b beside another"]
+    # One that a later comparison does not want goes before another comes: two are in memory, never three.
+    third = shutil.copytree(tiny_near_dir, tmp_path / "third")
+    model = build_tiny_model("gpt_neox")
+    model.get_input_embeddings().weight.data[0] += 1
+    model.save_pretrained(third)
+    made(3, b=third)
+    assert loaded[2:] == ["tiny-b beside another"] and sum(ref() is not None for ref in alive) == 2
+    made(4, b=third, part=0.9)
+    assert loaded[3:] == ["tiny-a", "tiny-b"] and sum(ref() is not None for ref in alive) == 1
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -23,7 +23,7 @@ from rbp_lab.comparison.states import StoredStates, write_states
 from rbp_lab.data.windows import TokenBatch, WindowPlan
 from rbp_lab.errors import LabError, note
 from rbp_lab.measurement.devices import Runtime, memory_for_weights
-from rbp_lab.measurement.instrument import release
+from rbp_lab.measurement.instrument import keep_only, release
 from rbp_lab.measurement.prepare import Prepared
 from rbp_lab.measurement.sharding import refuse_other_rules
 from rbp_lab.models.placement import bytes_of, limited, place_model, weight_bytes
@@ -37,14 +37,24 @@ def why_apart(identity: PairIdentity, job: PairJob, runtime: Runtime) -> str:
     """Why the models of a comparison must not be in memory together; "" when they may."""
     if identity.is_of_one or job.states == "memory":
         return ""
-    if job.states == "stored":
-        return "states=stored"
-    release()  # what an earlier job has left takes no room from these
-    memory = limited(memory_for_weights(runtime), job.launch.max_memory or {})
-    first, room = next(iter(memory.items()))
-    kinds = [getattr(torch, kind) for kind in identity.dtypes]
-    models = [(opened.empty, kind) for opened, kind in zip(identity.models, kinds, strict=True)]
+    why = "states=stored" if job.states == "stored" else _why_not_together(identity, job, runtime)
+    if why:
+        release()  # of what an earlier job has left as well
+    return why
+
+
+def _why_not_together(identity: PairIdentity, job: PairJob, runtime: Runtime) -> str:
+    """Why both models do not fit in memory; "" when they do, and then what an earlier job has left of them stays."""
+    here = keep_only(identity.in_formats, runtime, job.launch)  # others of an earlier job take no room from these
+    if any(one is not None and len(one.shares) > 1 for one in here):
+        here = keep_only((), runtime, job.launch)  # one that is spread lies where it would not if there is more room
+    models = [(opened.empty, getattr(torch, dtype)) for opened, dtype in identity.in_formats]
     need = [weight_bytes(*model) for model in models]
+    memory = memory_for_weights(runtime)
+    first = next(iter(memory))
+    memory[first] += sum(size for size, one in zip(need, here, strict=False) if one is not None)
+    memory = limited(memory, job.launch.max_memory or {})
+    room = memory[first]
     names = " and ".join(opened.info.name for opened in identity.models)
     if sum(need) > room:
         where = "in main memory" if first == "cpu" else f"on GPU {first}"

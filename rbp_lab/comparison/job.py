@@ -95,6 +95,11 @@ class PairIdentity:
         return self.header.a.scoring.dtype, self.header.b.scoring.dtype
 
     @property
+    def in_formats(self) -> list[tuple[OpenModel, str]]:
+        """Both models, each with its dtype."""
+        return list(zip(self.models, self.dtypes, strict=True))
+
+    @property
     def about(self) -> dict[str, str]:
         return {"model": f"{self.header.a.model.name} against {self.header.b.model.name}",
                 "dataset": self.header.a.dataset.name}  # fmt: skip

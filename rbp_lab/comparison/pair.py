@@ -14,7 +14,7 @@ from rbp_lab.comparison.sums import TokenPairs
 from rbp_lab.data.windows import TokenBatch, WindowPlan
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import Runtime
-from rbp_lab.measurement.instrument import load_instrument
+from rbp_lab.measurement.instrument import InFormat, load_instrument
 from rbp_lab.measurement.job import Identity
 from rbp_lab.measurement.loop import NonFiniteScores, scored
 from rbp_lab.models.pair_scorer import PairScorer, Side
@@ -67,10 +67,15 @@ def batches(plan: WindowPlan, rules: RowRules, batch_tokens: int) -> Iterator[To
     return (plan if rules.padded else plan.unpadded()).batches(batch_tokens if rules.together else 1)
 
 
-def load_half(identity: Identity, plan: WindowPlan, job: PairJob, runtime: Runtime) -> Half:
-    """A model on this process's device, tried on rows of the plan; LabError when it cannot be compared in one pass."""
+def load_half(
+    identity: Identity, plan: WindowPlan, job: PairJob, runtime: Runtime, beside: Sequence[InFormat] = ()
+) -> Half:
+    """A model on this process's device, tried on rows of the plan; LabError when it cannot be compared in one pass.
+
+    beside: as of ``load_instrument``.
+    """
     name = identity.header.model.name
-    loaded = load_instrument(identity.opened, identity.header.scoring, plan, job, runtime)
+    loaded = load_instrument(identity.opened, identity.header.scoring, plan, job, runtime, beside)
     network = loaded.loaded.network
     if loaded.scorer.plan.kind != "head" and (why := not_finite(network)):
         raise LabError(f"model {name}: {why}")
@@ -79,8 +84,8 @@ def load_half(identity: Identity, plan: WindowPlan, job: PairJob, runtime: Runti
 
 def load_pair(identity: PairIdentity, plan: WindowPlan, job: PairJob, runtime: Runtime) -> Pair:
     """Both models, side by side; the same one where both are to be the same. Errors as of ``load_half``."""
-    a = load_half(identity.a, plan, job, runtime)
-    b = a if identity.is_of_one else load_half(identity.b, plan, job, runtime)
+    a = load_half(identity.a, plan, job, runtime, identity.in_formats)
+    b = a if identity.is_of_one else load_half(identity.b, plan, job, runtime, identity.in_formats)
     return Pair(a, b, identity.header.ks, identity.header.perturbation)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ from rbp_lab.models.source import LoadedModel, OpenModel
 from rbp_lab.models.weights import coarsest_eps
 from rbp_lab.records import ScoringSpec
 
+InFormat = tuple[OpenModel, str]  # a model, and the name of the dtype of its weights in memory
+
 
 @dataclass(frozen=True)
 class Instrument:
@@ -35,16 +38,22 @@ class Instrument:
 
 
 def load_instrument(
-    opened: OpenModel, spec: ScoringSpec, plan: WindowPlan, job: Choices, runtime: Runtime
+    opened: OpenModel,
+    spec: ScoringSpec,
+    plan: WindowPlan,
+    job: Choices,
+    runtime: Runtime,
+    beside: Sequence[InFormat] = (),
 ) -> Instrument:
     """An opened model on this process's device, tried on rows of the plan that it is to score.
 
-    Raises LabError when a record of it would mean nothing.
+    beside: models whose weights may stay in memory together with its own. Raises LabError when a record of it would
+    mean nothing.
     """
     model = opened.info
     torch.set_float32_matmul_precision("high" if spec.tf32 else "highest")
     with enough_memory(f"to load model {model.name} and to try it on a row"):
-        placement, loaded = _weights(opened, getattr(torch, spec.dtype), runtime, job.launch)
+        placement, loaded = _weights((opened, spec.dtype), beside, runtime, job.launch)
         scorer = Scorer(
             loaded.network,
             placement.device,
@@ -79,26 +88,42 @@ def load_instrument(
     return Instrument(loaded, scorer, rules, ran)
 
 
-# The weights of the last measurement, and what they are: the next one of a sweep over data sets has the same.
-_last: tuple[tuple[object, ...], tuple[Placement, LoadedModel]] | None = None
+# Weights that are in memory, by what they are: the next job of a sweep over data sets has the same.
+_kept: dict[tuple[object, ...], tuple[Placement, LoadedModel]] = {}
+
+
+def keep_only(models: Sequence[InFormat], runtime: Runtime, launch: Launch) -> list[Placement | None]:
+    """Let go of the weights of all but some models; others must let go of them too. Where those of each lie, if they
+    are in memory."""
+    wanted = [_what(*one, runtime, launch) for one in models]
+    for what in _kept.keys() - set(wanted):
+        del _kept[what]
+    gc.collect()  # a model that is spread holds itself in a circle
+    return [_kept[what][0] if what in _kept else None for what in wanted]
 
 
 def release() -> None:
-    """Let go of the weights that are kept for the next measurement; others must let go of them too."""
-    global _last
-    _last = None
-    gc.collect()  # a model that is spread holds itself in a circle
+    """Let go of all weights that are kept for the next job."""
+    _kept.clear()
+    gc.collect()
 
 
-def _weights(opened: OpenModel, dtype: torch.dtype, runtime: Runtime, launch: Launch) -> tuple[Placement, LoadedModel]:
-    """The model's weights and where they lie; they stay in memory until another model's are asked for."""
-    global _last
-    info, limits = opened.info, launch.max_memory or {}
-    how = (opened.attention, dtype, runtime.device, launch.placement, tuple(sorted(limits.items())))
-    what = (info.path, info.revision, info.fingerprint, info.quantisation, *how)
-    if _last is None or _last[0] != what:
-        release()  # before the next ones take room
-        memory = limited(memory_for_weights(runtime), limits)
+def _what(opened: OpenModel, dtype: str, runtime: Runtime, launch: Launch) -> tuple[object, ...]:
+    """What decides weights in memory and where they lie."""
+    info, limits = opened.info, tuple(sorted((launch.max_memory or {}).items()))
+    how = (opened.attention, dtype, runtime.device, launch.placement, limits)
+    return info.path, info.revision, info.fingerprint, info.quantisation, *how
+
+
+def _weights(
+    model: InFormat, beside: Sequence[InFormat], runtime: Runtime, launch: Launch
+) -> tuple[Placement, LoadedModel]:
+    """The model's weights and where they lie; they stay in memory until those of one that is not beside it are
+    loaded."""
+    opened, dtype, what = model[0], getattr(torch, model[1]), _what(*model, runtime, launch)
+    if what not in _kept:
+        keep_only(beside, runtime, launch)  # before the next ones take room
+        memory = limited(memory_for_weights(runtime), launch.max_memory or {})
         placement = place_model(opened.empty, dtype, runtime.device, memory, launch.placement)
-        _last = what, (placement, opened.load(dtype, placement.device_map))
-    return _last[1]
+        _kept[what] = placement, opened.load(dtype, placement.device_map)
+    return _kept[what]
