@@ -1,7 +1,7 @@
-"""Precision and protocol as dimensions of an analysis: what tells runs of one corpus apart beside the model.
+"""Precision, protocol and corpus as dimensions of an analysis: what tells runs apart beside the model.
 
 Runs at another precision, or with weights rounded in another way, belong to another family, and runs of another
-protocol to another data set. Their names say so, and nothing pools them.
+protocol, or on other documents under the same name, to another data set. Their names say so, and nothing pools them.
 """
 
 from __future__ import annotations
@@ -70,11 +70,12 @@ def _words(choices: Mapping[str, str], names: Iterable[str]) -> str:
 
 
 def named_apart(headers: Sequence[RunHeader]) -> list[RunHeader]:
-    """The headers, in their order, under names that tell precisions and protocols apart.
+    """The headers, in their order, under names that tell precisions, protocols and corpora apart.
 
     A family that was measured at several precisions on one corpus becomes one family for each, with models of their
-    own; a corpus that was scored by several protocols becomes a data set for each.
+    own; a corpus that was scored by several protocols becomes a data set for each, and so does each corpus of one name.
     """
+    headers = corpora_named_apart(headers)
     told = told_apart(headers)
     precisions, protocols = defaultdict(set), defaultdict(set)
     for header in headers:
@@ -92,8 +93,26 @@ def named_apart(headers: Sequence[RunHeader]) -> list[RunHeader]:
     return named
 
 
+def corpora_named_apart(headers: Sequence[RunHeader]) -> list[RunHeader]:
+    """The headers, in their order; where several corpora bear one name, each says which it is.
+
+    By the number of its documents, "stdlib, 15 documents", or by its fingerprint where these are as many.
+    """
+    corpora: dict[str, dict[str, int]] = defaultdict(dict)
+    for header in headers:
+        corpora[header.dataset.name][header.dataset.fingerprint] = header.dataset.num_documents
+    named = []
+    for header in headers:
+        of, mine = header.dataset, corpora[header.dataset.name]
+        told = len(set(mine.values())) == len(mine)
+        word = f"{of.num_documents} documents" if told else f"texts {of.fingerprint[:12]}"
+        name = with_dimension(of.name, word if len(mine) > 1 else "")
+        named.append(header.named(header.model.name, header.model.family, name))
+    return named
+
+
 def with_dimension(name: str, word: str) -> str:
-    """A name that says its precision or protocol, before the step of a checkpoint: "pythia-14m, int8@step512"."""
+    """A name that says its precision, protocol or corpus, before the step of a checkpoint: "pythia-14m, int8@step512"."""
     first, at, step = name.partition("@")
     return f"{first}, {word}{at}{step}" if word else name
 

@@ -134,8 +134,9 @@ def test_data_sets_of_one_name_are_told_apart(store):
     assert names_of([a, other]) == ["first", "second"] or names_of([a, other]) == ["second", "first"]
     fewer = replace(same, dataset=replace(same.dataset, num_documents=3))
     assert names_of([a, fewer]) == [f"{a.dataset.name}, {n} documents" for n in (a.dataset.num_documents, 3)]
-    many = f"{a.dataset.name}, {a.dataset.num_documents} documents, run "
-    assert names_of([a, same]) == [many + a.key[:6], many + same.key[:6]]
+    as_many = [f"{a.dataset.name}, texts {header.dataset.fingerprint[:12]}" for header in (a, same)]
+    assert names_of([a, same]) == as_many
+    assert names_of([a, a]) == [f"{a.dataset.name}, run {a.key[:6]}"] * 2
 
 
 def test_several_data_sets_need_no_flag():

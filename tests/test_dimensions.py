@@ -104,13 +104,29 @@ def test_a_store_of_many_precisions_and_protocols_is_analysed(store, several):
     families = {"a, float32", "a, bfloat16", "a, float32, int8", "b"}
     assert set(found.points["family"]) == families
     assert set(found.points["dataset"]) == {"stdlib, max tokens 512", "stdlib, max tokens 64", "other"}
-    assert any("no law pools: a, bfloat16, a, float32, a, float32, int8" in note for note in found.notes)
+    assert any("no law pools: a, bfloat16; a, float32; a, float32, int8" in note for note in found.notes)
     fits = {(f.label.family, f.label.dataset, f.label.metric, f.label.k): f for f in fit_all(found.points)}
     assert not any(family is POOLED for family, *_ in fits)
     alone = [r for r in several if r.scoring.dtype == "bfloat16"]
     expected = fit_all(points_from_records(alone, [10]))[1]
     law = fits["a, bfloat16", "stdlib, max tokens 512", "neg_log_rbp", 10]
     assert law.params == pytest.approx(expected.params) and law.n == 5
+
+
+def test_corpora_of_one_name_are_data_sets_of_their_own(tmp_path):
+    """A short look at three documents does not spoil the analysis of a store, and takes no part in its laws."""
+    whole = [run("a", i) for i in range(3)]
+    for record in (*whole, run("a", 0, corpus_text=" in short", documents=3)):
+        write_record(tmp_path, record)
+    found = selected(tmp_path)
+    assert set(found.points["dataset"]) == {"stdlib, 30 documents", "stdlib, 3 documents"}
+    assert any("and each corpus is a data set of its own" in note for note in found.notes)
+    assert not any("protocol" in note for note in found.notes)
+    law, alone = (next(f for f in fit_all(p) if f.ok) for p in (found.points, points_from_records(whole, [1])))
+    assert law.params == alone.params and law.n == 3
+    as_many = [whole[0].header, replace(whole[1].header, dataset=replace(whole[1].header.dataset, fingerprint="0" * 64))]
+    named = [header.dataset.name for header in named_apart(as_many)]
+    assert named == ["stdlib, texts fingerprint ", "stdlib, texts 000000000000"]
 
 
 def test_families_of_one_precision_are_pooled(store):

@@ -15,7 +15,7 @@ from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.comparison.pairs import measured
 from rbp_lab.comparison.record import StoredPair, list_pairs
 from rbp_lab.config.schemas import Filters, KSpec
-from rbp_lab.dimensions import named_apart, told_apart
+from rbp_lab.dimensions import corpora_named_apart, named_apart, told_apart
 from rbp_lab.errors import LabError, one_of, shown
 from rbp_lab.laws.registry import AXES
 from rbp_lab.points import (
@@ -240,14 +240,19 @@ def _named(run: LoadedRun, header: RunHeader) -> LoadedRun:
 
 
 def _apart(runs: Sequence[LoadedRun], notes: list[str]) -> list[LoadedRun]:
-    """The runs under names that tell precisions and protocols apart; what was renamed is noted."""
-    found = [_named(run, header) for run, header in zip(runs, named_apart([r.header for r in runs]), strict=True)]
-    before, after = ([run.header.names for run in several] for several in (runs, found))
-    for place, what in ((1, "precision, and each is a family"), (2, "protocol, and each is a data set")):
-        names = {run[place] for run in after} - {run[place] for run in before}
+    """The runs under names that tell precisions, protocols and corpora apart; what was renamed is noted."""
+    headers = [run.header for run in runs]
+    corpora = corpora_named_apart(headers)
+    found = named_apart(corpora)
+    for before, after, place, what in (
+        (headers, found, 1, "precision, and each is a family"),
+        (headers, corpora, 2, "documents under one name, and each corpus is a data set"),
+        (corpora, found, 2, "protocol, and each is a data set"),
+    ):
+        names = {header.names[place] for header in after} - {header.names[place] for header in before}
         if names:
             notes.append(f"runs differ in {what} of its own, which no law pools: {some(sorted(names))}")
-    return found
+    return [_named(run, header) for run, header in zip(runs, found, strict=True)]
 
 
 def _names(header: RunHeader) -> dict[str, list[str]]:

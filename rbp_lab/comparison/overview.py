@@ -64,13 +64,10 @@ def distances_over(sets: Sequence[OnDataSet]) -> pd.DataFrame:
 
 
 def names_of(headers: Sequence[RunHeader]) -> list[str]:
-    """A name for the data set of each: its own, with the protocol, the number of documents, or the run where needed."""
-    headers = named_apart(headers)
-    names = [header.dataset.name for header in headers]
-    for more in (lambda h: f"{h.dataset.num_documents} documents", lambda h: f"run {h.key[:6]}"):
-        times = Counter(names)
-        names = [f"{n}, {more(h)}" if times[n] > 1 else n for n, h in zip(names, headers, strict=True)]
-    return names
+    """A name for the data set of each: its own, with the documents, the protocol, or the run where needed."""
+    names = [header.dataset.name for header in named_apart(headers)]
+    times = Counter(names)
+    return [f"{n}, run {h.key[:6]}" if times[n] > 1 else n for n, h in zip(names, headers, strict=True)]
 
 
 def digest_of(a: RunHeader, b: RunHeader, *more: object) -> str:

@@ -157,6 +157,6 @@ def refusal_notes(fits: Iterable[FitResult]) -> list[str]:
 
 
 def some(names: Sequence[str], most: int = 6) -> str:
-    """The names, or the first few and how many more."""
-    shown = ", ".join(names[:most])
+    """The names, or the first few and how many more; with semicolons between names that have commas of their own."""
+    shown = ("; " if any("," in name for name in names) else ", ").join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
