@@ -112,7 +112,7 @@ def corpora_named_apart(headers: Sequence[RunHeader]) -> list[RunHeader]:
 
 
 def with_dimension(name: str, word: str) -> str:
-    """A name that says its precision, protocol or corpus, before the step of a checkpoint: "pythia-14m, int8@step512"."""
+    """A name that says its precision, protocol or corpus, before a checkpoint's step: "pythia-14m, int8@step512"."""
     first, at, step = name.partition("@")
     return f"{first}, {word}{at}{step}" if word else name
 

@@ -124,8 +124,8 @@ def test_corpora_of_one_name_are_data_sets_of_their_own(tmp_path):
     assert not any("protocol" in note for note in found.notes)
     law, alone = (next(f for f in fit_all(p) if f.ok) for p in (found.points, points_from_records(whole, [1])))
     assert law.params == alone.params and law.n == 3
-    as_many = [whole[0].header, replace(whole[1].header, dataset=replace(whole[1].header.dataset, fingerprint="0" * 64))]
-    named = [header.dataset.name for header in named_apart(as_many)]
+    other = replace(whole[1].header, dataset=replace(whole[1].header.dataset, fingerprint="0" * 64))
+    named = [header.dataset.name for header in named_apart([whole[0].header, other])]
     assert named == ["stdlib, texts fingerprint ", "stdlib, texts 000000000000"]
 
 
