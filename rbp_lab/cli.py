@@ -34,7 +34,7 @@ from rbp_lab.errors import LabError, no_such
 from rbp_lab.failures import Failures, print_error, sentence
 from rbp_lab.interrupts import CODES, end_on_signals
 from rbp_lab.outcomes import JobOutcome, count, leave, left_in
-from rbp_lab.slurm import array_of, check_slurm, job_failure, wait_for
+from rbp_lab.slurm import array_of, check_slurm, job_failure, wait_for, watch_queue
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -142,13 +142,14 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from rbp_lab.sweeps import SweepStart, compose_once, composed_jobs, jobs_of, runs_here
+    from rbp_lab.sweeps import BASIC, SLURM, SweepStart, compose_once, composed_jobs, jobs_of, launcher_of
 
     for override in arguments.overrides:
         check_override(override, arguments.multirun)
     failures, process = Failures(), (socket.gethostname(), os.getpid())
     broken: list[str] = []  # what a launcher raised once jobs had begun
     launched: list[tuple[str, list[str]]] = []  # of jobs that run elsewhere: their directory, and what each is called
+    stores: list[str] = []  # of the sweep
 
     def job(config: DictConfig) -> None:
         failures.jobs += 1
@@ -171,8 +172,11 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
 
     def begin(sweep: DictConfig) -> None:
         """Before the first job of a sweep of measurements in this process, look at all of its models."""
-        if not runs_here(sweep):
+        stores.append(str(sweep.store))
+        if (launcher := launcher_of(sweep)) != BASIC:
             launched.append((sweep.hydra.sweep.dir, [" ".join(overrides) for overrides in jobs_of(sweep)]))
+            if launcher == SLURM:
+                watch_queue()
             return
         compose_once()
         if command == "measure":
@@ -184,7 +188,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     if command not in DRAWING:
         gc.set_threshold(NEW_OBJECTS)
     # Hydra would print its own shortened report and exit; asked for full errors it lets exceptions through to us.
-    OmegaConf.register_new_resolver("writable", writable, replace=True)
+    OmegaConf.register_new_resolver("writable", writable, replace=True, use_cache=True)
     asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     argv, sys.argv = sys.argv, [f"rbp-lab {command}", *arguments.flags, *arguments.overrides]
@@ -201,11 +205,11 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     except Exception as error:
         if asked:
             raise
-        message = _in_words(error, command, arguments)
-        if array := array_of(error):
+        message = _in_words(error, command, arguments, stores[0] if stores else None)
+        if (array := array_of(error)) is not None:
             with suppress(LabError):
                 wait_for([array])  # one task was lost; the others are not
-        if not launched or not left_in(launched[0][0]):
+        if not launched or not (left_in(launched[0][0]) or (array is not None and len(launched[0][1]) > 1)):
             raise LabError(message) from error
         print_error(message)
         broken.append(message)
@@ -224,7 +228,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     return failures
 
 
-def _in_words(error: Exception, command: str, arguments: Arguments) -> str:
+def _in_words(error: Exception, command: str, arguments: Arguments, store: str | None) -> str:
     """What Hydra or a launcher raised: jobs keep their exceptions, so it is of composing, or of launching."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -235,4 +239,4 @@ def _in_words(error: Exception, command: str, arguments: Arguments) -> str:
         return failed
     if not arguments.launcher or isinstance(error, (HydraException, OmegaConfBaseException, yaml.YAMLError)):
         return explain(error, command, arguments)
-    return sentence(error, None)
+    return sentence(error, store, "a mistake in hydra.launcher, or a defect of that launcher")

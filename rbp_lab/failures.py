@@ -54,8 +54,14 @@ class Failures:
         return "\n".join(lines)
 
 
-def sentence(error: Exception, store: str | None) -> str:
-    """A failure in words. The traceback of an unexpected one goes to a file below ``store``, or to stderr."""
+OURS = "a defect of rbp_lab, or of a class of your own"
+
+
+def sentence(error: Exception, store: str | None, whose: str = OURS) -> str:
+    """A failure in words. The traceback of an unexpected one goes to a file below ``store``, or to stderr.
+
+    whose: what may have caused an unexpected one.
+    """
     if isinstance(error, LabError):
         return str(error)
     if isinstance(error, OSError) and error.errno in REFUSALS:
@@ -72,8 +78,8 @@ def sentence(error: Exception, store: str | None) -> str:
         path.write_text(report, encoding="utf-8", errors="backslashreplace")
     except OSError:
         print(report, file=sys.stderr)
-        return f"{what} (unexpected: a defect of rbp_lab, or of a class of your own)"
-    return f"{what} (unexpected: a defect of rbp_lab, or of a class of your own; the traceback is in {path})"
+        return f"{what} (unexpected: {whose})"
+    return f"{what} (unexpected: {whose}; the traceback is in {path})"
 
 
 def print_error(message: str) -> int:

@@ -21,6 +21,7 @@ from rbp_lab.composition import job_overrides, plain
 from rbp_lab.errors import LabError
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+SLURM = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
 
 
 class SweepStart(Callback):
@@ -32,9 +33,10 @@ class SweepStart(Callback):
         self.hook(config)
 
 
-def runs_here(sweep: DictConfig) -> bool:
-    """Whether the jobs of a sweep run one after another in this process."""
-    return sweep.hydra.launcher._target_ == BASIC
+def launcher_of(sweep: DictConfig) -> str | None:
+    """The class that runs the jobs: ``BASIC`` one after another in this process; None when there is no such value."""
+    node = OmegaConf.select(sweep, "hydra.launcher")
+    return node.get("_target_") if isinstance(node, DictConfig) else None
 
 
 def compose_once() -> None:

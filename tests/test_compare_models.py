@@ -108,7 +108,7 @@ def test_a_worker_does_its_part(tiny_model_dir, tiny_near_dir, whole, tmp_path, 
     begin(job_from_config(config))
     order = {"command": "compare_models", "config": config, "key": whole.header.key}
     assert answer_to(order | {"place": {"rank": 1, "world": 2}}) == {"done": True}
-    monkeypatch.delattr("rbp_lab.measurement.worker.prepare")  # one that comes later finds everything done
+    monkeypatch.delattr("rbp_lab.measurement.prepare.prepare")  # one that comes later finds everything done
     assert answer_to(order | {"place": {"rank": 0, "world": 2}}) == {"done": True}
     assert read_pair(tmp_path, whole.header.key).sums == whole.sums
 

@@ -117,21 +117,25 @@ def test_a_refused_and_a_cancelled_job_are_one_sentence_each(cluster, user):
     (job,) = until(lambda: jobs(cluster), sweep, what="the job was queued")
     cluster.run("scancel", job)
     code, out, err = sweep.end()
-    assert (code, out) == (1, "") and err.startswith(f"error: Slurm job {job} ended without a result (CANCELLED")
+    assert (code, out) == (1, "") and err.startswith(f"error: Slurm job {job} ended without a result (")
     assert len(err.splitlines()) == 1
 
 
-def test_a_task_that_is_cancelled_hides_none_of_the_others(cluster, user):
+def test_tasks_that_are_cancelled_hide_none_of_the_others(cluster, user):
+    """One that waits, of which sacct may say nothing, and one that runs."""
     sweep = Started(cluster, user, *TRAIN, "model.width=16,20,24", "model.tokens=60000", "hydra/launcher=slurm",
                     *SMALL, "hydra.launcher.array_parallelism=1")  # fmt: skip
     running = ("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%F_%K")
-    until(lambda: "_1\n" in cluster.run(*running), sweep, what="the second task ran")
+    until(lambda: "_0\n" in cluster.run(*running), sweep, what="the first task ran")
     (job,) = jobs(cluster)
     cluster.run("scancel", f"{job}_1")
+    until(lambda: "_2\n" in cluster.run(*running), sweep, what="the last task ran")
+    cluster.run("scancel", f"{job}_2")
     code, out, err = sweep.end()
-    assert code == 1 and out.endswith("\n3 jobs: 2 trained, 1 failed\n"), out + err
-    assert err.startswith(f"error: Slurm job {job}_1 ended without a result (CANCELLED")
-    assert "model.width=20" in err and err.endswith(": it ended without a result\n")
+    assert code == 1 and out.endswith("\n3 jobs: 1 trained, 2 failed\n"), out + err
+    assert err.startswith(f"error: Slurm job {job}_1 ended without a result (")
+    assert all(line.endswith(": it ended without a result") for line in err.splitlines()[-2:])
+    assert "model.width=20" in err.splitlines()[-2] and "model.width=24" in err.splitlines()[-1]
 
 
 MEASURE = ("measure", "--config-dir", "mine", "-m", "model=our-a", "dataset=local", "dataset.files=texts.jsonl",
@@ -195,13 +199,17 @@ def test_two_nodes_with_two_tasks_each_share_one_measurement(cluster, user):
     assert not list((user / "there").glob("partial/*"))
 
 
-def test_a_measurement_whose_process_is_killed_goes_on_in_the_requeued_job(cluster, user):
-    """As when its node fails."""
-    notes = noted(user, block=3)
-    sweep = Started(cluster, user, *MEASURE, "hydra/launcher=slurm", *SMALL, "callbacks=noted", "store=there")
-    until(lambda: (notes / "0-2.0").exists(), sweep, what="three shards were measured")
+@pytest.mark.parametrize(("tasks", "processes", "first"), [(1, 1, "--signal=KILL"), (2, 2, None)])
+def test_a_measurement_that_is_killed_goes_on_in_the_requeued_job(cluster, user, tasks, processes, first):
+    """At once, as when its node fails, or as Slurm ends a job: SIGTERM to every process of it, then SIGKILL."""
+    notes = noted(user, block=2)
+    how = (f"hydra.launcher.tasks_per_node={tasks}", f"launch.processes={processes}")
+    sweep = Started(cluster, user, *MEASURE, "hydra/launcher=slurm", *SMALL, "callbacks=noted", "store=there", *how)
+    world = tasks * processes
+    until(lambda: len(list(notes.glob("*-1.0"))) == world, sweep, what="each process had measured two shards")
     (job,) = jobs(cluster)
-    cluster.run("scancel", "--signal=KILL", job)
+    if first:
+        cluster.run("scancel", first, job)
     cluster.run("scontrol", "requeue", job)
     code, out, err = sweep.end()
     assert code == 0, out + err
@@ -209,7 +217,9 @@ def test_a_measurement_whose_process_is_killed_goes_on_in_the_requeued_job(clust
     assert code == 0, out + err
     assert_same_records(user, "here", "there")
     (record,) = list_records(user / "there")
-    assert len(list(notes.glob("*.0"))) == 3 and len(list(notes.iterdir())) == record.provenance["shards"] > 8
+    assert record.provenance["processes"] == world
+    assert len(list(notes.glob("*.0"))) == 2 * world
+    assert len(list(notes.iterdir())) == record.provenance["shards"] > 2 * world  # no shard was measured twice
 
 
 def test_a_training_that_is_preempted_goes_on_in_the_requeued_job(cluster, user):

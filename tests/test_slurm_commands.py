@@ -7,7 +7,7 @@ from rbp_lab.cli import main
 from rbp_lab.composition import explain
 from rbp_lab.config.arguments import parse
 from rbp_lab.errors import LabError
-from rbp_lab.slurm import array_of, job_failure, wait_for
+from rbp_lab.slurm import array_of, job_failure, wait_for, watch_queue
 
 
 @pytest.fixture
@@ -29,8 +29,9 @@ def squeue(tmp_path, monkeypatch):
 
 
 def test_jobs_are_waited_for_until_squeue_shows_none(squeue, capsys):
-    running = "echo RUNNING; echo PENDING; echo PENDING"
-    calls = squeue(running, running, "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1", "echo RUNNING", "")
+    running = "echo 12_0 RUNNING; echo 12_1 PENDING; echo 12_2 PENDING"
+    calls = squeue(running, running, "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1",
+                   "echo 12_2 RUNNING", "")  # fmt: skip
     wait_for([12, 15], poll_seconds=0.0)
     said = capsys.readouterr()
     assert said.out.splitlines() == [
@@ -41,7 +42,7 @@ def test_jobs_are_waited_for_until_squeue_shows_none(squeue, capsys):
 
 
 def test_a_job_that_slurm_has_forgotten_has_ended(squeue, capsys):
-    squeue("echo RUNNING", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    squeue("echo 12 RUNNING", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     wait_for([12], poll_seconds=0.0)
     assert capsys.readouterr().err == ""
 
@@ -50,6 +51,35 @@ def test_a_job_that_slurm_does_not_know_is_refused(squeue):
     squeue("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     with pytest.raises(LabError, match=r"^wait=12: slurm_load_jobs error: Invalid job id specified; Slurm forgets"):
         wait_for([12])
+
+
+UNABLE = "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1"
+
+
+@pytest.mark.parametrize(
+    ("accounts", "queue", "state"),
+    [
+        ("12_0 RUNNING", "echo 12_1 PENDING", "UNKNOWN"),
+        ("12_0 RUNNING", "echo 12_10 PENDING", "no longer in the queue"),
+        ("12_1 PENDING", "", "PENDING, but no longer in the queue"),
+        ("12_1 COMPLETED", "", "COMPLETED"),
+        ("12_1 PENDING", UNABLE, "PENDING"),
+        ("12_1 RUNNING", "echo 'error: Invalid job id specified' >&2; exit 1", "RUNNING, but no longer in the queue"),
+    ],
+)
+def test_a_task_that_has_left_the_queue_has_ended_whatever_the_accounts_say(
+    squeue, tmp_path, monkeypatch, accounts, queue, state
+):
+    slurm = pytest.importorskip("submitit.slurm.slurm")
+    monkeypatch.setattr(slurm.SlurmJob, "watcher", slurm.SlurmJob.watcher)
+    squeue(queue)
+    (tmp_path / "sacct").write_text(f"#!/bin/sh\necho 'JobID|State|NodeList'; echo '{accounts.replace(' ', '|')}|n1'\n")
+    (tmp_path / "sacct").chmod(0o755)
+    watch_queue()
+    watcher = slurm.SlurmJob.watcher
+    watcher.register_job("12_1")
+    assert watcher.is_done("12_1") == (state not in ("UNKNOWN", "PENDING"))
+    assert watcher.get_state("12_1") == state
 
 
 def test_without_slurm_the_commands_say_so(tmp_path, monkeypatch, capsys):
@@ -83,3 +113,10 @@ def test_the_array_of_a_task_that_was_lost_is_known():
     assert array_of(error) == 12 and array_of(lost("sbatch: error: invalid partition")) is None
     assert job_failure(error).startswith("Slurm job 12_1 ended without a result (OUT_OF_MEMORY); what it printed is")
     assert array_of(RuntimeError(str(error))) is None
+
+
+def test_of_a_task_that_raised_its_exception_is_told():
+    failed = type("FailedJobError", (RuntimeError,), {"__module__": "submitit.core.utils"})
+    trace = "Traceback (most recent call last):\n  File x\nOSError: no room\n"
+    error = failed(f"Job (task=0) failed during processing with trace:\n------\n{trace}\n------\nYou can check")
+    assert job_failure(error) == "Slurm: a task failed with OSError: no room"

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from hydra import initialize_config_dir
@@ -18,7 +19,7 @@ from rbp_lab.cli import main
 from rbp_lab.composition import writable
 from rbp_lab.config.directory import CONF
 from rbp_lab.outcomes import FILE, JobOutcome, leave, left_in
-from rbp_lab.sweeps import compose_once, composed_jobs, jobs_of, runs_here
+from rbp_lab.sweeps import BASIC, compose_once, composed_jobs, jobs_of, launcher_of
 
 
 @pytest.fixture
@@ -55,8 +56,8 @@ def test_a_sweep_that_cannot_be_composed_is_left_to_say_so_itself(sweep):
 
 
 def test_jobs_of_another_launcher_do_not_run_here(sweep):
-    assert runs_here(sweep())
-    assert not runs_here(sweep("hydra.launcher._target_=elsewhere.Launcher"))
+    assert launcher_of(sweep()) == BASIC
+    assert launcher_of(sweep("hydra.launcher._target_=elsewhere.Launcher")) == "elsewhere.Launcher"
 
 
 KILLED = "pattern=killed"
@@ -119,10 +120,20 @@ def test_what_became_of_launched_jobs_is_told_at_the_end(launched):
 def test_a_job_that_is_lost_hides_none_of_the_others(launched):
     code, out, err = launched("what=runs", "pattern=killed,null,killed")
     assert code == 1 and out[-1] == "3 jobs: 1 done, 2 failed"
-    assert any(line.startswith("error: RuntimeError: a process died") for line in err)
+    assert any(line.startswith("error: RuntimeError: a process died") for line in err) and "Traceback" not in str(err)
+    assert "RuntimeError: a process died" in next(Path("multirun/errors").iterdir()).read_text()
     assert err[-3:] == ["2 of 3 jobs failed:"] + ["  what=runs pattern=killed: it ended without a result"] * 2
     code, out, err = launched("what=runs", "pattern=killed")
     assert (code, out) == (1, []) and err[-1].startswith("error: RuntimeError: a process died")
+
+
+@pytest.mark.parametrize(
+    ("given", "why"), [("null", "RuntimeError: Hydra launcher is not configured"), ("5", "TypeError: argument of type")]
+)
+def test_a_launcher_that_is_none_is_one_sentence(launched, given, why):
+    code, out, err = launched("what=runs", f"hydra.launcher={given}")
+    assert (code, out, len(err)) == (1, [], 1)
+    assert err[0].startswith(f"error: {why}") and "a mistake in hydra.launcher, or a defect of that launcher" in err[0]
 
 
 def test_the_first_task_of_a_job_speaks_and_what_is_no_outcome_is_passed_over(tmp_path, monkeypatch):

@@ -94,7 +94,7 @@ class Worker:
         return "".join(self.log)
 
     def tell_to_stop(self) -> None:
-        self._process.terminate()
+        self._process.send_signal(signal.SIGINT)  # SIGTERM is a cluster's as well, see ``worker``
 
     def end(self, seconds: float) -> None:
         """Wait for the end of the process, and bring it about after so many seconds."""

@@ -15,7 +15,6 @@ from typing import Any
 from rbp_lab.errors import LabError
 from rbp_lab.interrupts import end_on_signals
 from rbp_lab.measurement.devices import Runtime
-from rbp_lab.measurement.prepare import prepare
 from rbp_lab.models.placement import remove_written_weights
 from rbp_lab.store.layout import Store
 
@@ -51,6 +50,8 @@ def answer_to(work_order: dict[str, Any]) -> dict[str, Any]:
             raise LabError("the model or the text changed while the processes started; run again")
         # The process that gives the job has begun the work; what is there no longer is done, or removed, which it says.
         if Store(job.store).partial(identity.key).directory.is_dir():
+            from rbp_lab.measurement.prepare import prepare  # half a second, in which a signal would find no handler
+
             import_module(job.worker).work(prepare(job, corpus, identity, place.device), place)
         return {"done": True}
     except Exception as error:
@@ -67,4 +68,8 @@ if __name__ == "__main__":
         if hasattr(signal, warning):
             signal.signal(getattr(signal, warning), signal.SIG_IGN)
     with end_on_signals():
+        if "SUBMITIT_EXECUTOR" in os.environ:
+            # Every process of a cluster's job gets it before the job is killed, perhaps to be put into the queue again.
+            # The one that gave the work goes on until then, as submitit has it, and a job that goes on has not failed.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         serve(int(sys.argv[1]))
