@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -150,6 +150,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     broken: list[str] = []  # what a launcher raised once jobs had begun
     launched: list[tuple[str, list[str]]] = []  # of jobs that run elsewhere: their directory, and what each is called
     stores: list[str] = []  # of the sweep
+    compared: list[dict[str, Any]] = []  # configurations of a sweep of comparisons
 
     def job(config: DictConfig) -> None:
         failures.jobs += 1
@@ -171,15 +172,17 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
             leave(JobOutcome(chosen.job.num, name, ended, said), chosen.runtime.output_dir)
 
     def begin(sweep: DictConfig) -> None:
-        """Before the first job of a sweep of measurements in this process, look at all of its models."""
+        """Before the first job of a sweep; where it measures in this process, look at all of its models."""
         stores.append(str(sweep.store))
-        if (launcher := launcher_of(sweep)) != BASIC:
+        if (launcher := launcher_of(sweep)) == BASIC:
+            compose_once()
+        else:
             launched.append((sweep.hydra.sweep.dir, [" ".join(overrides) for overrides in jobs_of(sweep)]))
             if launcher == SLURM:
                 watch_queue()
-            return
-        compose_once()
-        if command == "measure":
+        if command == "compare_models":
+            compared.extend(composed_jobs(sweep))
+        if command == "measure" and launcher == BASIC:
             from rbp_lab.commands.sweep import look_ahead
 
             look_ahead(composed_jobs(sweep))
@@ -225,6 +228,10 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
         count(failures, left_in(directory), names)
         if broken and not failures.failed:
             failures.failed.append(("a job", broken[0]))
+    if len({repr(config["dataset"]) for config in compared}) > 1:
+        from rbp_lab.commands.compare_over import show_sweep
+
+        show_sweep(compared)
     return failures
 
 

@@ -1,6 +1,7 @@
 """Two models on several data sets: one page with a forest of intervals; nothing is pooled, p counts everything."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,11 @@ import pytest
 from rbp_lab.cli import main
 from rbp_lab.commands.compare import run as compare_records
 from rbp_lab.commands.compare_models import run as compare_models
+from rbp_lab.commands.compare_over import show_sweep
 from rbp_lab.commands.measure import measure
 from rbp_lab.comparison.differences import PairedSums, compare, holm
 from rbp_lab.comparison.findings import Finding
-from rbp_lab.comparison.overview import OnDataSet, differences_over, digest_of, names_of, together, verdict
+from rbp_lab.comparison.overview import OnDataSet, differences_over, names_of, together, verdict
 from rbp_lab.comparison.pairs import find_pairs
 from rbp_lab.comparison.record import list_pairs
 from rbp_lab.config.arguments import parse
@@ -95,37 +97,78 @@ def store(tmp_path_factory, tiny_model_dir, tiny_near_dir):
     return store
 
 
-def test_a_second_data_set_makes_a_page_over_both(store, tiny_model_dir, tiny_near_dir, capsys):
-    (files,) = [f for f in store.glob("comparisons/over-*") if (f / "distances.csv").is_file()]
-    table = pd.read_csv(files / "differences.csv")
-    assert list(dict.fromkeys(table["dataset"])) == ["first", "second"]
+def asked_of(store, a, b, *names, **more):
+    """Configurations of the comparisons in one pass that the fixture has made on these data sets."""
+    seeds = {"first": 0, "second": 1, "third": 2}
+    return [pair_config(a, b, store, dataset__name=name, dataset__seed=seeds[name], dataset__num_documents=12, **more)
+            | {"confidence": 0.95} for name in names]  # fmt: skip
+
+
+def test_a_page_has_the_data_sets_that_were_asked_for_and_no_others(store, tiny_model_dir, tiny_near_dir, capsys):
+    compare_models(asked_of(store, tiny_model_dir, tiny_near_dir, "third")[0])
+    assert "data sets" not in capsys.readouterr().out  # though the store has others of these models
+    pages = set()
+    for names in (["first", "second"], ["third", "first"], ["second", "first"]):
+        show_sweep(asked_of(store, tiny_model_dir, tiny_near_dir, *names))
+        out = capsys.readouterr().out
+        assert "over data sets; adjusted p are for all of them together" in out and "of 2 data sets" in out
+        page = Path(out.split("report over 2 data sets: ")[1].replace("\n", ""))
+        table = pd.read_csv(page.with_name("differences.csv"))
+        assert list(dict.fromkeys(table["dataset"])) == names
+        assert list(table["p_adjusted"].dropna()) == pytest.approx(holm(table["p"].dropna().tolist()))
+        pages.add(page)
+    assert len(pages) == 2  # the order of the data sets makes no other comparison
     for key, name in {h.key: h.a.dataset.name for h in list_pairs(store)}.items():
         own = pd.read_csv(Store(store).pair(key).differences)
         mine = table[table["dataset"] == name].reset_index(drop=True)
-        pd.testing.assert_frame_equal(mine[["name", "difference", "low", "p"]], own[["name", "difference", "low", "p"]])
-    page = (files / "report.html").read_text()
-    assert "tiny-b against tiny-a on 2 data sets" in page and "b − a of RBP" in page and "KL(a‖b)" in page
-    # Under another choice of the records' k, and another name, it is the same comparison.
-    other = pair_config(tiny_model_dir, tiny_near_dir, store, dataset__num_documents=12, dataset__seed=1)
-    compare_models(other | {"k": {"thresholds": [1, 7], "windows": [1]}})
-    assert "report over 2 data sets" in capsys.readouterr().out
-    assert set(pd.read_csv(files / "differences.csv")["dataset"]) == {"first", "made-up"}
+        if len(mine):
+            pd.testing.assert_frame_equal(mine[["name", "low", "p"]], own[["name", "low", "p"]])
+    text = page.read_text()
+    assert "tiny-b against tiny-a on 2 data sets" in text and "b − a of RBP" in text and "KL(a‖b)" in text
+
+
+def test_the_end_of_a_sweep_leaves_out_what_failed_and_has_a_page_for_each_two_models(
+    store, tiny_model_dir, tiny_near_dir, capsys
+):
+    forth, back = ((tiny_model_dir, tiny_near_dir), (tiny_near_dir, tiny_model_dir))
+    asked = asked_of(store, *forth, "first", "second")
+    wrong = asked[0] | {"dataset": asked[0]["dataset"] | {"num_documents": -1}}
+    never = asked_of(store, *forth, "first")[0] | {"ks": [2]}
+    for config in (others := asked_of(store, *back, "first", "second")):
+        compare_models(config)
+    capsys.readouterr()
+    show_sweep([wrong, never, asked[0], others[0], asked[1], others[1], asked[0]])
+    assert capsys.readouterr().out.count("report over 2 data sets") == 2
+    show_sweep([wrong, asked[0]])
+    assert not capsys.readouterr().out
+
+
+def test_the_command_line_shows_the_data_sets_of_its_sweep(store, tiny_model_dir, tiny_near_dir, capsys):
+    both = [f"{side}.model.{field}={value}" for side, path in (("a", tiny_model_dir), ("b", tiny_near_dir))
+            for field, value in (("path", path), ("name", f"tiny-{side}"))]  # fmt: skip
+    few = ["dataset.num_documents=2", "dataset.protocol.windows=truncate", "dataset.protocol.stride=null"]
+    with pytest.raises(SystemExit) as exit:
+        main(["compare", "model@a=hf", "model@b=hf", *both, "dataset=stdlib,stdlib-train", *few, f"store={store}",
+              "tracking=none"])  # fmt: skip
+    assert exit.value.code == 0
+    out = capsys.readouterr().out
+    assert out.count("report over 2 data sets") == 1 and out.index("stdlib-train, run") < out.index("report over")
 
 
 def test_records_of_several_data_sets_are_one_comparison(store, capsys):
     compare_records({"store": str(store), "a": "tiny-a", "b": "tiny-b"})
     out = capsys.readouterr().out
     assert "over data sets; adjusted p are for all of them together" in out and "report over 2 data sets" in out
-    ((a, b), _) = find_pairs(str(store), "tiny-a", "tiny-b")
-    files = Store(store).over(digest_of(a, b, "records"))
-    table = pd.read_csv(files.differences)
-    assert sorted(set(table["dataset"])) == ["first", "second"] and not files.distances.exists()
+    page = Path(out.split("report over 2 data sets: ")[1].replace("\n", ""))
+    table = pd.read_csv(page.with_name("differences.csv"))
+    assert sorted(set(table["dataset"])) == ["first", "second"] and not page.with_name("distances.csv").exists()
     assert list(table["p_adjusted"].dropna()) == pytest.approx(holm(table["p"].dropna().tolist()))
     for wanted in ("fir*,third", "first", '"first"'):  # as a user writes it, for which Hydra has another meaning
         with pytest.raises(SystemExit) as exit:
             main(["compare", "tiny-a", "tiny-b", f"dataset={wanted}", f"store={store}", "tracking=none"])
         assert exit.value.code == 0
-        assert "data sets" not in (out := capsys.readouterr().out) and "on first" in out
+        out = capsys.readouterr().out
+        assert "data sets" not in out and "on first" in out
 
 
 def test_data_sets_of_one_name_are_told_apart(store):

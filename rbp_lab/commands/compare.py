@@ -56,4 +56,4 @@ def run(config: Mapping[str, Any]) -> None:
         sets.append(OnDataSet(name, *compare_pair(console, request.store, a, b, request.ks, request.windows,
                                                   request.confidence, request.detect, request.worst)))  # fmt: skip
         mirror_comparison(request.tracking, request.store, f"{a.key}-{b.key}", config)
-    show_over(console, request.store, chosen, sets, listed=True)
+    show_over(console, request.store, chosen, sets)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from rbp_lab.comparison.differences import Difference, holm
 from rbp_lab.comparison.findings import Finding
-from rbp_lab.comparison.pairs import what_counts
+from rbp_lab.comparison.pairs import measured
 from rbp_lab.dimensions import named_apart
 from rbp_lab.records import RunHeader
 
@@ -70,6 +70,7 @@ def names_of(headers: Sequence[RunHeader]) -> list[str]:
     return [f"{n}, run {h.key[:6]}" if times[n] > 1 else n for n, h in zip(names, headers, strict=True)]
 
 
-def digest_of(a: RunHeader, b: RunHeader, *more: object) -> str:
-    """16 hexadecimal digits that two models have in common on every data set."""
-    return hashlib.sha256(repr((what_counts(a), what_counts(b), *more)).encode()).hexdigest()[:16]
+def digest_of(runs: Sequence[tuple[RunHeader, RunHeader]], quantities: Sequence[str]) -> str:
+    """16 hexadecimal digits of what is compared: two models on some data sets in any order, by some quantities."""
+    what = sorted(repr((measured(a), measured(b))) for a, b in runs)
+    return hashlib.sha256(repr((what, *quantities)).encode()).hexdigest()[:16]

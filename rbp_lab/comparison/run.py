@@ -29,6 +29,14 @@ def run_pair(job: PairJob) -> tuple[PairRecord, bool]:
     return read_pair(job.store, identity.key), True
 
 
+def found_pair(job: PairJob) -> PairRecord | None:
+    """The finished comparison that ``job`` asks for, with the names that are asked for; None when there is none."""
+    identity = job.identify(job.dataset.corpus())
+    if not has_pair(job.store, identity.key):
+        return None
+    return replace(read_pair(job.store, identity.key), header=identity.header)
+
+
 def floors(job: PairJob) -> dict[str, PairRecord]:
     """What a differs by from itself, by perturbation: smaller differences of two models mean nothing."""
     config = {**job.config, "b": job.config.get("a", {})}

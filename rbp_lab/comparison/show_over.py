@@ -23,15 +23,13 @@ from rbp_lab.comparison.overview import (
     verdict,
 )
 from rbp_lab.comparison.page import differences_frame, run_row, title_of
-from rbp_lab.comparison.record import PairHeader, PairRecord, list_pairs, read_pair
-from rbp_lab.comparison.summary import Summary
-from rbp_lab.errors import note
+from rbp_lab.comparison.pairs import what_counts
+from rbp_lab.comparison.record import PairHeader, PairRecord
 from rbp_lab.figures.forest import forest_figure
 from rbp_lab.records import RunHeader
 from rbp_lab.report.page import write_report
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section
 from rbp_lab.report.terminal import print_line
-from rbp_lab.store.header import DamagedRecord
 from rbp_lab.store.layout import Store
 from rbp_lab.store.tables import write_csv
 from rbp_lab.text import between, bracket, count, decimals, number, percent, significant, visible
@@ -43,16 +41,17 @@ LEAD = (
 
 
 def show_over(
-    console: Console, store: str, runs: Sequence[tuple[RunHeader, RunHeader]], sets: Sequence[OnDataSet], listed: bool
+    console: Console, store: str, runs: Sequence[tuple[RunHeader, RunHeader]], sets: Sequence[OnDataSet]
 ) -> Path | None:
-    """Write the page over the data sets of several comparisons and print where it is; nothing for one comparison.
+    """Print the table over the data sets of several comparisons and write it as a page; nothing for one comparison.
 
-    runs: a and b on each of them. listed: whether to print the table as well. Returns the page's path.
+    runs: a and b on each of them. Returns the page's path, which is another one for other data sets or quantities.
     """
     if len(sets) < 2:
         return None
     sets, (a, b) = together(sets), runs[0]
-    files = Store(store).over(digest_of(a, b, "pass" if any(one.distances for one in sets) else "records"))
+    names = dict.fromkeys(one.name for on in sets for one in (*on.differences, *on.distances.values()))
+    files = Store(store).over(digest_of(runs, tuple(names)))
     write_csv(differences_over(sets), files.differences)
     if len(apart := distances_over(sets)):
         write_csv(apart, files.distances)
@@ -64,37 +63,34 @@ def show_over(
     ]  # fmt: skip
     page = write_report(files.report, title, [_section(sets, said, title)], pd.DataFrame(rows))[-1]
     print_line(console, f"\n{said}")
-    if listed:
-        console.print(over_table(sets))
+    console.print(over_table(sets))
     print_line(console, f"report over {len(sets)} data sets: {page}")
     return page
 
 
-def show_others(console: Console, store: str, record: PairRecord, found: Summary) -> Path | None:
-    """The page over this comparison in one pass and those of the same two models on other data sets of the store."""
-    files = Store(store)
-    headers, records = [record.header], {record.header.key: record}
-    for other in list_pairs(store):
-        if _models(other) == _models(record.header) and _corpus(other) not in set(map(_corpus, headers)):
-            try:
-                records[other.key] = read_pair(store, other.key)
-                headers.append(other)
-            except DamagedRecord as error:
-                note(f"left out of the page over data sets: {error}")
-    names = dict(zip(map(_corpus, headers), names_of([h.a for h in headers]), strict=True))
-    headers.sort(key=lambda header: names[_corpus(header)])
-    sets = []
-    for header in headers:
-        sums = records[header.key].sums
-        mine = header.key == record.header.key
-        differences = found.differences if mine else compare(paired(sums), found.level)
-        distances = found.whole if mine else {f.name: f for f in findings(sums, found.level) if f.cell == WHOLE}
-        sets.append(OnDataSet(names[_corpus(header)], differences, files.pair(header.key).report, distances))
-    return show_over(console, store, [(h.a, h.b) for h in headers], sets, listed=False)
+def show_pairs(console: Console, store: str, records: Sequence[PairRecord], level: float) -> list[Path]:
+    """``show_over`` for the comparisons in one pass of each two models; returns the pages' paths."""
+    models: dict[object, dict[object, PairRecord]] = {}
+    for record in records:
+        models.setdefault(_models(record.header), {}).setdefault(_corpus(record.header), record)
+    pages = []
+    for on in map(list, (by_corpus.values() for by_corpus in models.values())):
+        headers = [record.header for record in on]
+        sets = [
+            OnDataSet(
+                name,
+                compare(paired(record.sums), level),
+                Store(store).pair(record.header.key).report,
+                {f.name: f for f in findings(record.sums, level) if f.cell == WHOLE},
+            )
+            for name, record in zip(names_of([header.a for header in headers]), on, strict=True)
+        ]
+        pages.append(show_over(console, store, [(header.a, header.b) for header in headers], sets))
+    return [page for page in pages if page is not None]
 
 
 def _models(header: PairHeader) -> object:
-    return digest_of(header.a, header.b, header.ks, header.perturbation)
+    return what_counts(header.a), what_counts(header.b), header.ks, header.perturbation
 
 
 def _corpus(header: PairHeader) -> tuple[str, str, str]:

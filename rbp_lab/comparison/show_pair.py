@@ -16,7 +16,6 @@ from rbp_lab.comparison.pair_page import write_pair_page
 from rbp_lab.comparison.percentiles import Percentile
 from rbp_lab.comparison.record import PERTURBATIONS, PairRecord
 from rbp_lab.comparison.show import differences_table, headline, label, worst_table
-from rbp_lab.comparison.show_over import show_others
 from rbp_lab.comparison.summary import Summary, summary
 from rbp_lab.report.sections import TokenText
 from rbp_lab.report.terminal import print_line
@@ -31,8 +30,7 @@ def show_pair(
     console: Console, store: str, record: PairRecord, floor: Mapping[str, PairRecord], level: float,
     detect: float | None, worst: int, texts: Callable[[Sequence[str]], Sequence[TokenText]], shown: int,
 ) -> Summary:  # fmt: skip
-    """Print the headline and the tables of a comparison, and keep them with a page beside its record, and another page
-    over the data sets on which the store has these two models compared.
+    """Print the headline and the tables of a comparison, and keep them with a page beside its record.
 
     floor: comparisons of a with itself, by perturbation. detect, worst: as of ``show.compare_pair``. texts: gives the
     documents of some names token by token, of which the page has those ``shown`` that carry the difference.
@@ -58,7 +56,6 @@ def show_pair(
     if worst and len(found.documents):
         console.print(worst_table(found.documents.head(worst), found.documents))
     print_line(console, f"report: {report}")
-    show_others(console, store, record, found)
     return found
 
 
