@@ -18,6 +18,7 @@ from rbp_lab.comparison.pairs import Pair, load_pair
 from rbp_lab.comparison.summary import NO_FLOOR, Floor
 from rbp_lab.errors import LabError, shown
 from rbp_lab.records import RunHeader
+from rbp_lab.report.fitting import print_table
 from rbp_lab.report.terminal import print_line
 from rbp_lab.stats import UNIT
 from rbp_lab.store.layout import Store
@@ -58,9 +59,9 @@ def compare_pair(
     print_line(console, f"\na: {label(pair.a.header)}\nb: {label(pair.b.header)}")
     for line in (said, *remarks):
         print_line(console, line)
-    console.print(differences_table(found, detect))
+    print_table(console, differences_table(found, detect))
     if worst and len(documents):
-        console.print(worst_table(documents.head(worst), documents))
+        print_table(console, worst_table(documents.head(worst), documents))
     print_line(console, f"report: {report}")
     return found, report
 

@@ -27,6 +27,7 @@ from rbp_lab.comparison.pairs import what_counts
 from rbp_lab.comparison.record import PairHeader, PairRecord
 from rbp_lab.figures.forest import forest_figure
 from rbp_lab.records import RunHeader
+from rbp_lab.report.fitting import print_table
 from rbp_lab.report.page import write_report
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section
 from rbp_lab.report.terminal import print_line
@@ -63,7 +64,7 @@ def show_over(
     ]  # fmt: skip
     page = write_report(files.report, title, [_section(sets, said, title)], pd.DataFrame(rows))[-1]
     print_line(console, f"\n{said}")
-    console.print(over_table(sets))
+    print_table(console, over_table(sets), names=2)
     print_line(console, f"report over {len(sets)} data sets: {page}")
     return page
 

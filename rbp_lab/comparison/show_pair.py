@@ -17,6 +17,7 @@ from rbp_lab.comparison.percentiles import Percentile
 from rbp_lab.comparison.record import PERTURBATIONS, PairRecord
 from rbp_lab.comparison.show import differences_table, headline, label, worst_table
 from rbp_lab.comparison.summary import Summary, summary
+from rbp_lab.report.fitting import print_table
 from rbp_lab.report.sections import TokenText
 from rbp_lab.report.terminal import print_line
 from rbp_lab.store.layout import Store
@@ -48,13 +49,13 @@ def show_pair(
     print_line(console, f"\na: {label(record.header.a)}\nb: {label(record.header.b)}")
     for line in said:
         print_line(console, line)
-    console.print(differences_table(found.differences, detect, found.floor))
-    console.print(distances_table(found))
-    console.print(confidence_table(found))
+    print_table(console, differences_table(found.differences, detect, found.floor))
+    print_table(console, distances_table(found))
+    print_table(console, confidence_table(found))
     if found.accepted:
-        console.print(accepted_table(found.accepted))
+        print_table(console, accepted_table(found.accepted))
     if worst and len(found.documents):
-        console.print(worst_table(found.documents.head(worst), found.documents))
+        print_table(console, worst_table(found.documents.head(worst), found.documents))
     print_line(console, f"report: {report}")
     return found
 
