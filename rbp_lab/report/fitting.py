@@ -47,7 +47,7 @@ def _part(
     for at, i in enumerate(chosen):
         widths[at] += min(whole[i] - least[i], max(0, width - _width(widths)))
     columns = [
-        Column(table.columns[i].header, justify=table.columns[i].justify, width=size)
+        Column(table.columns[i].header, justify=table.columns[i].justify, width=size, overflow="fold")
         for i, size in zip(chosen, widths, strict=True)
     ]
     part = Table(*columns)
