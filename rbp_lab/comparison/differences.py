@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats as distributions
+from scipy.special import ndtr, stdtr, stdtrit
 
 from rbp_lab.metrics import effective_documents
 from rbp_lab.stats import UNIT, DocumentTable
@@ -185,12 +185,12 @@ def _difference(quantity: PairedSums, level: float, seed: int) -> Difference:
     if known is None:
         return plain
     se, freedom = known
-    t = float(distributions.t.ppf(0.5 + level / 2, freedom))
+    t = float(stdtrit(freedom, 0.5 + level / 2))
     low, high = resampled(quantity, level, freedom, seed)
-    p = 1.0 if b == a else 0.0 if se == 0 else 2 * float(distributions.t.sf(abs(b - a) / se, freedom))
+    p = 1.0 if b == a else 0.0 if se == 0 else 2 * float(stdtr(freedom, -abs(b - a) / se))
     return replace(
         plain, se=se, low=b - a - t * se, high=b - a + t * se, resampled_low=low, resampled_high=high, p=p,
-        detectable=(t + float(distributions.t.ppf(POWER, freedom))) * se,
+        detectable=(t + float(stdtrit(freedom, POWER))) * se,
     )  # fmt: skip
 
 
@@ -209,8 +209,8 @@ def resampled(quantity: PairedSums, level: float, freedom: float, seed: int) -> 
         x_a, n_a, x_b, n_b = (times @ table).T
         possible = (n_a > 0) & (n_b > 0)
         found.append(x_b[possible] / n_b[possible] - x_a[possible] / n_a[possible])
-    wider = math.sqrt((freedom + 1) / freedom) * float(distributions.t.ppf(0.5 + level / 2, freedom))
-    out = float(distributions.norm.sf(wider))
+    wider = math.sqrt((freedom + 1) / freedom) * float(stdtrit(freedom, 0.5 + level / 2))
+    out = float(ndtr(-wider))
     low, high = np.quantile(np.concatenate(found), [out, 1 - out])
     return float(low), float(high)
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats as distributions
+from scipy.special import stdtrit
 
 from rbp_lab.comparison.differences import PairedSums, degrees_of_freedom, jackknifed, standard_error
 from rbp_lab.comparison.sums import CONFIDENCE, RANKS, PairSums, Tally, columns, unit_of
@@ -61,7 +61,7 @@ def ratio(x: np.ndarray, n: np.ndarray, level: float) -> tuple[float, float | No
     if len(n) < 2:
         return value, None, None
     moves = jackknifed(x, n)
-    half = float(distributions.t.ppf(0.5 + level / 2, degrees_of_freedom(moves, n))) * standard_error(moves, len(n))
+    half = float(stdtrit(degrees_of_freedom(moves, n), 0.5 + level / 2)) * standard_error(moves, len(n))
     return value, value - half, value + half
 
 

@@ -35,7 +35,8 @@ RC = {
     "axes.titlelocation": "left", "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK,
     "ytick.labelcolor": INK, "axes.grid": True, "grid.color": LIGHT, "grid.linewidth": 0.6, "axes.axisbelow": True,
     "legend.frameon": False, "figure.facecolor": "white", "savefig.facecolor": "white", "lines.linewidth": 1.4,
-    "svg.hashsalt": "rbp_lab", "svg.fonttype": "path", "pdf.fonttype": 42,
+    "svg.hashsalt": "rbp_lab", "svg.fonttype": "path", "pdf.fonttype": 42, "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
 }  # fmt: skip
 
 
@@ -67,7 +68,8 @@ def style(**settings: object) -> Iterator[None]:
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Run a drawing function under the style; matplotlib's settings are as before when it returns.
 
-    The layout is found once here, not again for every format the figure is saved in.
+    The layout is found once here, not again for every format the figure is saved in; with a layout engine, even one
+    that does nothing, each saving would also draw the figure twice.
     """
 
     @functools.wraps(draw)
@@ -75,7 +77,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         with style():
             figure = draw(*args, **kwargs)
             figure.get_layout_engine().execute(figure)
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)
             return figure
 
     return wrapper

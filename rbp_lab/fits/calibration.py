@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from rbp_lab.records import RunRecord
 from rbp_lab.stats import UNIT
@@ -31,7 +31,7 @@ def calibration_table(
         half = math.nan
         if len(n) > 1:
             variance = len(n) / (len(n) - 1) * float(((x - gap * n) ** 2).sum()) / n.sum() ** 2
-            half = stats.t.ppf(0.5 + confidence / 2, len(n) - 1) * math.sqrt(variance)
+            half = stdtrit(len(n) - 1, 0.5 + confidence / 2) * math.sqrt(variance)
         s = params.non_embedding if size == "non_embedding_params" else params.total
         rows.append(
             (record.model.name, record.model.family, record.dataset.name, float(s), gap, gap - half, gap + half)
@@ -56,6 +56,8 @@ def calibration_trend(table: pd.DataFrame, dataset: str, family: str, confidence
     n = len(rows)
     if n < 3 or rows["size"].nunique() < 2:
         return CalibrationTrend(None, None, None, n, f"a trend needs three models at two sizes; got {n}")
-    line = stats.linregress(np.log10(rows["size"]), rows["gap"])
-    half = stats.t.ppf(0.5 + confidence / 2, n - 2) * line.stderr
-    return CalibrationTrend(float(line.slope), float(line.slope - half), float(line.slope + half), n, "fitted")
+    x, gap = (values - values.mean() for values in (np.log10(rows["size"].to_numpy()), rows["gap"].to_numpy()))
+    slope = float(x @ gap / (x @ x))
+    rest = gap - slope * x
+    half = float(stdtrit(n - 2, 0.5 + confidence / 2) * math.sqrt(rest @ rest / (n - 2) / (x @ x)))
+    return CalibrationTrend(slope, slope - half, slope + half, n, "fitted")

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import integrate
-from scipy import stats as distributions
-from scipy.special import digamma
+from scipy.special import digamma, stdtrit
 
 from rbp_lab import metrics
 from rbp_lab.fits.documents import DocumentEffects
@@ -69,7 +68,7 @@ def corrected_error_entropy(record: RunRecord, confidence: float = 0.95) -> tupl
     ])  # fmt: skip
     value += (blocks - 1) * (corrected_entropy(total) - left.mean())
     se = math.sqrt((blocks - 1) / blocks * float(((left - left.mean()) ** 2).sum()))
-    half = distributions.t.ppf(0.5 + confidence / 2, blocks - 1) * se
+    half = stdtrit(blocks - 1, 0.5 + confidence / 2) * se
     return value, value - half, value + half
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Mean:
     value = float(x.mean())
     if len(x) == 1:
         return Mean(value, math.nan, math.nan, 1)
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    half = float(stdtrit(len(x) - 1, 0.5 + confidence / 2) * x.std(ddof=1) / math.sqrt(len(x)))
     return Mean(value, value - half, value + half, len(x))
 
 
@@ -68,5 +68,5 @@ def null_width(ratios: Sequence[float], confidence: float = 0.95) -> tuple[float
     logs = logs[~np.isnan(logs)]
     if len(logs) < 3:
         return math.nan, math.nan
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(logs) - 1) * logs.std(ddof=1))
+    half = float(stdtrit(len(logs) - 1, 0.5 + confidence / 2) * logs.std(ddof=1))
     return math.exp(-half), math.exp(half)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import optimize
+from scipy.special import fdtrc, stdtrit
 
 from rbp_lab.errors import LabError
 from rbp_lab.fits.floor import Floor, floor_interval, floor_of
@@ -165,7 +166,7 @@ def _result(
         inner[np.ix_(free, free)] = np.linalg.inv(jacobian.T @ jacobian) * float(residual @ residual) / dof
         ridge |= _largest_correlation(inner[np.ix_(free, free)]) > 0.999
         covariance = change @ inner @ change.T
-        t = stats.t.ppf(0.5 + confidence / 2, dof)
+        t = stdtrit(dof, 0.5 + confidence / 2)
         for i, name in enumerate(names):
             if free[i]:
                 half = t * math.sqrt(max(covariance[i, i], 0.0))
@@ -303,4 +304,4 @@ def _f_test(small: FitResult, large: FitResult) -> float:
     square = {f.form: f.n * max(f.rmse_percent, 1e-10) ** 2 for f in (small, large)}
     gained = max(square[small.form] - square[large.form], 0.0)
     extra = len(large.params) - len(small.params)
-    return float(stats.f.sf(gained / extra / (square[large.form] / large.dof), extra, large.dof))
+    return float(fdtrc(extra, large.dof, gained / extra / (square[large.form] / large.dof)))

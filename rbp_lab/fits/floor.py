@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
+from scipy.special import fdtri
 
 from rbp_lab.fits.result import FitPoints, FitResult
 from rbp_lab.text import number, percent, significant
@@ -67,7 +68,7 @@ def floor_interval(points: FitPoints, most_likely: float, confidence: float) -> 
     profile, dof = _Profile(points), len(points) - 3
     zero = profile(0.0)
     best, least = min(((e, profile(e)) for e in (0.0, most_likely)), key=lambda pair: pair[1])
-    limit = least + max(least / dof, 1e-24) * stats.f.ppf(confidence, 1, dof)
+    limit = least + max(least / dof, 1e-24) * fdtri(1, dof, confidence)
 
     def end(outside: float) -> float:
         tolerance = PRECISION * float(points.value.min())

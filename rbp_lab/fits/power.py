@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from rbp_lab.fits.gls import LineError, fit_line
 from rbp_lab.fits.result import AXES, FEW_MODELS, NO_LABEL, NOT_FALLING, FitPoints, FitResult, Label, refused
@@ -155,5 +155,5 @@ def implied_interval(slope: float, r2: float, n: int, confidence: float = 0.95) 
     """
     if n < 3 or not 0 < r2 <= 1:
         return None
-    half = stats.t.ppf(0.5 + confidence / 2, n - 2) * abs(slope) * math.sqrt((1 / r2 - 1) / (n - 2))
+    half = stdtrit(n - 2, 0.5 + confidence / 2) * abs(slope) * math.sqrt((1 / r2 - 1) / (n - 2))
     return -slope - half, -slope + half

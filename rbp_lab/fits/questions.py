@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from rbp_lab.fits.gls import LineError, beside, fit_line
 from rbp_lab.fits.power import why_not
@@ -82,7 +82,7 @@ def more(
             freedom = error.freedom_residuals + count - present
             then = replace(error, residuals=error.residuals / times, freedom_residuals=freedom)
         variance, freedom = then.variance(gradient)
-        reach = then.critical(gradient, confidence) + float(stats.t.ppf(POWER, freedom))
+        reach = then.critical(gradient, confidence) + float(stdtrit(freedom, POWER))
         return reach * math.sqrt(variance) <= abs(difference)
 
     count = bisect_left(range(MOST_NEEDED + 1), True, lo=present + 1, key=enough)

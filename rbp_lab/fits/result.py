@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from rbp_lab.errors import LabError
 from rbp_lab.fits.gls import DocumentErrors, LineError
@@ -173,7 +173,7 @@ class FitPoints:
         standard error is known.
         """
         freedom = np.where(np.isfinite(self.documents), self.documents - 1, np.inf)
-        return stats.t.ppf(0.975, freedom) * self.se_log
+        return stdtrit(freedom, 0.975) * self.se_log
 
     @property
     def hash(self) -> str:
@@ -244,7 +244,7 @@ class FitResult:
         """Intervals from the residuals alone, t(n−2), as least squares gives them; empty for other forms."""
         if self.error is None:
             return {}
-        half = stats.t.ppf(0.5 + self.confidence / 2, self.dof) * np.sqrt(np.diag(self.error.residuals))
+        half = stdtrit(self.dof, 0.5 + self.confidence / 2) * np.sqrt(np.diag(self.error.residuals))
         return {name: (v - h, v + h) for (name, v), h in zip(self.params.items(), half.tolist(), strict=True)}
 
     @property
