@@ -22,7 +22,7 @@ from rbp_lab.fits.against_k import TABLE1_KS
 from rbp_lab.fits.decomposition import decomposition_table, part_scalings
 from rbp_lab.fits.emergence import emergence_table, fit_emergence
 from rbp_lab.fits.levels import SizeAtLevel
-from rbp_lab.fits.lognormal import fit_lognormal, rank_pairs, rank_shares
+from rbp_lab.fits.lognormal import fit_lognormal, rank_bins, rank_pairs, rank_shares
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import Label
 from rbp_lab.laws import calibration, decomposition, emergence, forecast, lognormal, over_k, paired, scaling
@@ -137,13 +137,13 @@ def test_rank_figure_shows_shares_and_law(runs):
     record = runs[3]
     law = fit_lognormal(*rank_pairs(record.documents)[:2], vocab=2000)
     assert rank_shares(law, 2000).sum() == pytest.approx(1) and rank_shares(law, 2000)[0] == 0
-    figure = rank_figure([("m", 1e6, record.stats, law)], "title")
+    figure = rank_figure([("m", 1e6, 2000, rank_bins(record.stats.counts, law))], "title")
     dots, line = figure.axes[0].lines[:2]
     assert dots.get_ydata()[0] == record.stats.counts[0] / 3600
     assert line.get_ydata()[0] == pytest.approx(rank_shares(law, 2000)[1] * law.n / 3600)
     assert np.abs(figure.axes[1].lines[0].get_ydata()).max() < 1
     refused = dataclasses.replace(law, mu=None, sigma=None, status="refused", message="no")
-    assert len(rank_figure([("m", 1e6, record.stats, refused)], "title").axes[0].lines) == 1
+    assert len(rank_figure([("m", 1e6, 2000, rank_bins(record.stats.counts, refused))], "title").axes[0].lines) == 1
     with pytest.raises(LabError, match="no lognormal to draw: no"):
         rank_shares(refused, 10)
     with pytest.raises(LabError, match="no run"):

@@ -20,22 +20,25 @@ from rbp_lab.errors import LabError, no_such
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
 from rbp_lab.laws import questions, vocabularies
 from rbp_lab.laws.base import Inputs, Law
-from rbp_lab.laws.registry import LAWS, POWER_LAWS, TOKEN_LAWS, Results, compute, sections, tables
+from rbp_lab.laws.registry import LAWS, POWER_LAWS, TOKEN_LAWS, Results, compute, section_of, sections, tables
 from rbp_lab.laws.trajectories import fit_along, shown_of
+from rbp_lab.measurement.devices import processors
 from rbp_lab.papers.run import PAPER_LAWS, AgainstPapers, against_papers
 from rbp_lab.papers.section import papers_section
 from rbp_lab.papers.terminal import show_papers
 from rbp_lab.points import with_sizes
 from rbp_lab.records import RunRecord
+from rbp_lab.report.beside import Drawer, DrawerBeside
 from rbp_lab.report.page import write_report
 from rbp_lab.report.provenance import provenance
-from rbp_lab.report.sections import some
+from rbp_lab.report.sections import Section, some
 from rbp_lab.report.terminal import print_line, show
 from rbp_lab.store.atomic import atomic_path
 from rbp_lab.store.layout import AnalysisFiles
 from rbp_lab.store.tables import write_csv
 
 ONLY_POWER_LAWS = FitChoices(laws=False)
+MANY = 10  # records, from which on a second process for figures takes less time than its start; see the benchmarks
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +70,7 @@ def analyze(
     axis: str = "size",
     console: Console | None = None,
     compared: Sequence[StoredPair] = (),
+    beside: bool = False,
 ) -> Analysis:
     """Fit the laws to a table of points and write points.csv, fits.csv, fits.parquet and report.html with its figures.
 
@@ -77,7 +81,8 @@ def analyze(
     beside the published numbers, paper_comparison.csv and a section of the report, with the laws that are compared.
     source: where values without runs came from, such as the name of a file; the report names it for every point.
     axis: "size" for laws in S; "tokens" for the laws along trainings in place of them, "size+tokens" for the joint laws
-    as well. compared: comparisons in one pass of the records, for what precision costs.
+    as well. compared: comparisons in one pass of the records, for what precision costs. beside: whether a second
+    process may draw the figures of many records; the files are the same.
     Every file appears complete or not at all; files of an earlier analysis in the same place that this one does not
     write are removed; a finished analysis of the same inputs is found and its files are kept as they are. Prints
     tables and paths to ``console`` when one is given. Raises LabError when there are no points.
@@ -104,14 +109,20 @@ def analyze(
     fresh = not files
     compared = [law for law in LAWS if law in PAPER_LAWS] if papers else []
     told = [law for law in chosen if law is questions and fit.only]  # its sentences are printed
-    results = compute([law for law in every if law in compared or law in told or (fresh and law in chosen)], inputs)
-    beside = against_papers(inputs, results) if papers else None
-    if fresh:
+    needed = [law for law in every if law in compared or law in told or (fresh and law in chosen)]
+    if not fresh:
+        results = compute(needed, inputs)
+        papers_too = against_papers(inputs, results) if papers else None
+    else:
         earlier = _manifest(out)["files"]
         if earlier:
             _write_manifest(out, "", earlier)  # interrupted from here on, nothing in this place counts as finished
         shown_laws = [law for law in every if law in chosen or law in compared]
-        files = _write_all(out, inputs, shown_laws, results, beside, fit.formats, source)
+        many = beside and len(records) >= MANY and processors() > 1
+        with (DrawerBeside if many else Drawer)(out, fit.formats) as drawer:
+            results, made = _compute_and_begin(needed, shown_laws, inputs, drawer)
+            papers_too = against_papers(inputs, results) if papers else None
+            files = _write_all(out, inputs, sections(shown_laws, results, made), results, papers_too, drawer, source)
         names = [f.name for f in files]
         for stale in set(earlier) - set(names):
             (out / Path(stale).name).unlink(missing_ok=True)
@@ -123,8 +134,8 @@ def analyze(
         for law in told:
             for line in results[law.name].lines():
                 print_line(console, line)
-        if beside is not None:
-            show_papers(console, beside.comparisons, beside.lines)
+        if papers_too is not None:
+            show_papers(console, papers_too.comparisons, papers_too.lines)
         figures = [f for f in files if fit.formats and f.suffix == f".{fit.formats[0]}"]
         lines = [f"{f.with_suffix('')}.{{{','.join(fit.formats)}}}" for f in figures]
         what = "tables and figures" if fresh else "tables and figures, found as they were left,"
@@ -142,13 +153,29 @@ def _only(laws: Sequence[Law], names: Sequence[str]) -> list[Law]:
     return [law for law in laws if not names or law.name in names]
 
 
+def _compute_and_begin(
+    laws: Sequence[Law], shown: Sequence[Law], inputs: Inputs, drawer: Drawer
+) -> tuple[Results, dict[str, Section | None]]:
+    """The results of these laws, and the sections of those shown, whose figures are begun before the next law."""
+    results: Results = {}
+    made: dict[str, Section | None] = {}
+    for law in laws:
+        results |= compute([law], inputs)
+        if law.name not in results or law not in shown:
+            continue
+        section = made[law.name] = section_of(law, results[law.name])
+        for figure in section.figures if section is not None else ():
+            drawer.begin(figure)
+    return results, made
+
+
 def _write_all(
     out: Path,
     inputs: Inputs,
-    laws: Sequence[Law],
+    shown: list[Section],
     results: Results,
-    beside: AgainstPapers | None,
-    formats: Sequence[str],
+    papers_too: AgainstPapers | None,
+    drawer: Drawer,
     source: str,
 ) -> list[Path]:
     """Every table, figure and the report, in that order; returns their paths."""
@@ -159,14 +186,13 @@ def _write_all(
         _write(at.fits_parquet, lambda path: fits.to_parquet(path, index=False)),
     ]
     files += [write_csv(table, at.law(name)) for name, table in tables(results).items()]
-    shown = sections(laws, results)
-    if beside is not None:
-        files.append(write_csv(beside.to_frame(), at.paper_comparison))
-        shown.insert(1, papers_section(beside.comparisons, beside.claims, beside.notes))
+    if papers_too is not None:
+        files.append(write_csv(papers_too.to_frame(), at.paper_comparison))
+        shown = [*shown[:1], papers_section(papers_too.comparisons, papers_too.claims, papers_too.notes), *shown[1:]]
     families, datasets = (some(sorted(inputs.points[name].unique())) for name in ("family", "dataset"))
     title = f"Scaling of {families} on {datasets}"
     where = provenance(inputs.points, inputs.records, source, inputs.size)
-    return files + write_report(at.report, title, shown, where, formats=formats)
+    return files + write_report(at.report, title, shown, where, drawer=drawer)
 
 
 def _digest(points: pd.DataFrame, records: Sequence[RunRecord], *choices: object) -> str:

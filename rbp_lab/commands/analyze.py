@@ -53,6 +53,6 @@ def run(config: Mapping[str, Any], console: Console | None = None) -> None:
         print_line(console, f"note: {line}")
     analyze(
         inputs.points, out, request.fit, size=request.size, records=inputs.records, papers=request.papers,
-        source=inputs.source, axis=request.axis, console=console, compared=inputs.compared,
+        source=inputs.source, axis=request.axis, console=console, compared=inputs.compared, beside=True,
     )  # fmt: skip
     mirror_analysis(request.tracking, request.store, out, config)

@@ -24,46 +24,36 @@ from rbp_lab.figures.style import (
     size_ticks,
     styled,
 )
-from rbp_lab.fits.lognormal import LognormalFit, rank_shares
-from rbp_lab.stats import RankStats
 from rbp_lab.text import number, percent, si, significant
 
 PARAMETERS = (("mu", "μ"), ("sigma", "σ"), ("ratio", "μ/σ"))
 
 
 @styled
-def rank_figure(runs: Sequence[tuple[str, float, RankStats, LognormalFit]], title: str) -> Figure:
+def rank_figure(runs: Sequence[tuple[str, float, int, pd.DataFrame]], title: str) -> Figure:
     """Share of each rank on log-log axes with the fitted lognormal, and the residual below; a shade per model.
 
-    runs: (model, S, statistics, fit) of one family. Ranks are averaged in bins that grow by a quarter of an octave, so
-    that single counts far out do not hide the law. Residual: ln(measured/fitted) of the bins with 10 tokens or more.
+    runs: (model, S, V, rows of ``rank_bins``) of one family. Residual: ln(measured/fitted) of the bins with 10 tokens
+    or more.
     """
     if not runs:
         raise LabError("there is nothing to draw: no run")
     figure = new_figure(7.2, 5.6)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     ordered = sorted(runs, key=lambda run: run[1])
-    last = max(stats.vocab_rows for _, _, stats, _ in ordered)
-    for (model, size, stats, fit), color in zip(ordered, shades(len(ordered)), strict=True):
-        edge = np.unique(np.round(2 ** np.arange(0, np.log2(stats.vocab_rows + 1) + 0.25, 0.25)).astype(int))
-        edge = np.append(edge[edge <= stats.vocab_rows], stats.vocab_rows + 1)
-        count = np.add.reduceat(stats.counts, edge[:-1] - 1)
-        width, centre = np.diff(edge), np.sqrt(edge[:-1] * (edge[1:] - 1))
-        seen = count > 0
-        share = count / width / stats.num_tokens
-        (dots,) = top.plot(centre[seen], share[seen], "o", ms=3, color=color, label=f"S = {si(size)}", mew=0)
+    last = max(vocab for _, _, vocab, _ in ordered)
+    for (model, size, _, bins), color in zip(ordered, shades(len(ordered)), strict=True):
+        seen, law = bins[bins["tokens"] > 0], bins[bins["law"].notna()]
+        (dots,) = top.plot(seen["rank"], seen["share"], "o", ms=3, color=color, label=f"S = {si(size)}", mew=0)
         describe_points(dots, [
-            f"{model}, rank {significant(c, 3)}\nshare {significant(v, 3)}"
-            for c, v in zip(centre[seen], share[seen], strict=True)
+            f"{model}, rank {significant(r, 3)}\nshare {significant(v, 3)}"
+            for r, v in zip(seen["rank"], seen["share"], strict=True)
         ])  # fmt: skip
-        if fit.mu is None:
+        if law.empty:
             continue
-        # the law is about ranks from xmin on, so it stands for their share of all tokens
-        law = np.add.reduceat(rank_shares(fit, stats.vocab_rows), edge[:-1] - 1) / width * fit.n / stats.num_tokens
-        drawn = centre >= fit.xmin
-        top.plot(centre[drawn], law[drawn], color=color, lw=1)
-        solid = drawn & (count >= 10)
-        bottom.plot(centre[solid], np.log(share[solid] / law[solid]), color=color, marker="o", ms=2, lw=0.8)
+        top.plot(law["rank"], law["law"], color=color, lw=1)
+        solid = law[law["tokens"] >= 10]
+        bottom.plot(solid["rank"], np.log(solid["share"] / solid["law"]), color=color, marker="o", ms=2, lw=0.8)
     k_ticks(top, [1, last])
     log_ticks(top, "y")
     top.tick_params(labelbottom=False)

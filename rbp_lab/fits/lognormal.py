@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtr, stdtrit
 
 from rbp_lab.errors import LabError
 from rbp_lab.fits.rank_laws import Pmf, Rounded, log_density
@@ -123,7 +122,7 @@ def fit_lognormal(
     if status == "ok" and block is not None and block.max() > 0:
         blocks = int(block.max()) + 1
         errors = _block_errors(law, theta, distinct, of_pair, counts, block)
-        t = stats.t.ppf(0.5 + confidence / 2, blocks - 1)
+        t = stdtrit(blocks - 1, 0.5 + confidence / 2)
         estimates = {"mu": mu, "sigma": sigma, "ratio": mu / sigma}
         intervals = {
             name: (value - t * se, value + t * se) for (name, value), se in zip(estimates.items(), errors, strict=True)
@@ -149,6 +148,23 @@ def rank_shares(fit: LognormalFit, vocab: int) -> np.ndarray:
     shares = np.zeros(vocab)
     shares[fit.xmin - 1 : last] = np.exp(law.log_prob(np.array(fit.theta), np.arange(fit.xmin, last + 1)))
     return shares
+
+
+def rank_bins(counts: np.ndarray, fit: LognormalFit) -> pd.DataFrame:
+    """Tokens in bins of ranks that grow by a quarter of an octave, so that single counts far out do not hide the law.
+
+    counts: tokens by rank 1…V [V]. Columns rank (the geometric middle of the bin), tokens (in the bin), share (of all
+    tokens, per rank) and law (what the fit makes of it; NaN below xmin and for a refused fit). One row per bin.
+    """
+    edge = np.unique(np.round(2 ** np.arange(0, np.log2(len(counts) + 1) + 0.25, 0.25)).astype(int))
+    edge = np.append(edge[edge <= len(counts)], len(counts) + 1)
+    tokens, width = np.add.reduceat(counts, edge[:-1] - 1), np.diff(edge)
+    rank, law = np.sqrt(edge[:-1] * (edge[1:] - 1)), np.full(len(width), np.nan)
+    if fit.mu is not None:
+        # the law is about ranks from xmin on, so it stands for their share of all tokens
+        law = np.add.reduceat(rank_shares(fit, len(counts)), edge[:-1] - 1) / width * fit.n / counts.sum()
+        law[rank < fit.xmin] = np.nan
+    return pd.DataFrame({"rank": rank, "tokens": tokens, "share": tokens / width / counts.sum(), "law": law})
 
 
 def rank_pairs(documents: DocumentTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -200,6 +216,6 @@ def rank_entropy(mu: float, sigma: float) -> float:
     The appendix calls it cross-entropy; it is the Shannon entropy of the rank law (the error entropy of [EE]).
     """
     log_c = neg_log_p1(mu, sigma) - math.log(math.sqrt(2 * math.pi) * sigma) - mu**2 / (2 * sigma**2)
-    mass, density = stats.norm.cdf(mu / sigma), stats.norm.pdf(mu / sigma)
+    mass, density = ndtr(mu / sigma), math.exp(-((mu / sigma) ** 2) / 2) / math.sqrt(2 * math.pi)
     inner = mass * ((sigma**2 - mu**2) / (2 * sigma**2) + mu) + density * (sigma - mu / (2 * sigma))
     return float(math.log(math.sqrt(2 * math.pi) * sigma) + log_c + mu**2 / (2 * sigma**2) + inner / math.exp(log_c))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -68,10 +69,10 @@ def section(result: AgainstK) -> Section | None:
         laws: dict[str, list[tuple[float, FitResult]]] = {}
         for r in rows.itertuples():
             laws.setdefault(r.family, []).append((r.size, result.laws[r.model, dataset]))
-        draw(curves, dataset, lambda f=laws, d=dataset: curves_figure(f, f"RBP against k on {d}"))
+        draw(curves, dataset, partial(curves_figure, laws, f"RBP against k on {dataset}"))
         lines = equal[equal["dataset"] == dataset] if len(equal) else equal
         if len(lines):
-            draw(iso, dataset, lambda r=lines, d=dataset: iso_figure(r, f"Equal RBP on {d}", result.inputs.styles))
+            draw(iso, dataset, partial(iso_figure, lines, f"Equal RBP on {dataset}", result.inputs.styles))
     lead = (
         "For one model, −log RBP_k is close to a power of k on 1 ≤ k ≤ 100 ([RBP] appendix B). Both laws together tell "
         "what k is worth in size: ΔS/S ≈ −(α_k/α_S)·Δk/k, taken at the (k, S) that each row names. The intervals speak "

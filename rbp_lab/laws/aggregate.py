@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -170,10 +171,10 @@ def section(result: Aggregate) -> Section | None:
     accuracy, worth = result.tables["aggregate_accuracy"], result.tables.get("aggregate_equivalent", pd.DataFrame())
     equal: dict[str, Drawing] = {}
     for task, rows in worth.groupby("task") if len(worth) else ():
-        draw(equal, task, lambda r=rows, t=task: equivalent_figure(r, f"What groups are worth on {t}"))
+        draw(equal, task, partial(equivalent_figure, rows, f"What groups are worth on {task}"))
     beside_supervised: dict[str, Drawing] = {}
     for task, rows in accuracy.groupby("task"):
-        draw(beside_supervised, task, lambda r=rows, t=task: difference_figure(r, f"Groups against labels on {t}"))
+        draw(beside_supervised, task, partial(difference_figure, rows, f"Groups against labels on {task}"))
     level = percent(result.inputs.confidence)
     figures: list[ReportFigure] = [
         *switched("aggregate_equivalent", equal, "Share of the instances, labelled, that reaches the same RBP_1 at the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -38,7 +39,7 @@ def section(result: Calibration) -> Section:
     figures: dict[str, Drawing] = {}
     for dataset, rows in result.tables["calibration"].groupby("dataset"):
         title = f"Calibration on {dataset}"
-        draw(figures, dataset, lambda r=rows, t=title: calibration_figure(r, t, result.inputs.styles))
+        draw(figures, dataset, partial(calibration_figure, rows, title, result.inputs.styles))
     trends = pd.DataFrame([
         {"data set": dataset, "family": family, "models": t.models,
          "nats per decade of S": interval(t.per_decade, t.low, t.high), "result": t.message}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -47,17 +48,18 @@ def section(result: Decomposition) -> Section:
     along: dict[str, Drawing] = {}
     for dataset, rows in table.groupby("dataset"):
         mine = [found for (d, family), found in result.parts.items() if d == dataset and family is not POOLED]
-        draw(parts, dataset, lambda s=mine, d=dataset: parts_figure(s, f"Parts of cross-entropy on {d}"))
+        draw(parts, dataset, partial(parts_figure, mine, f"Parts of cross-entropy on {dataset}"))
         title = f"Share of error entropy on {dataset}"
-        draw(shares, dataset, lambda r=rows, t=title: shares_figure(r, t, inputs.styles))
+        draw(shares, dataset, partial(shares_figure, rows, title, inputs.styles))
     steps = checkpoints(table)
     for dataset, family, mine in families(inputs.records):
         where = f"{dataset}: {family}"
-        draw(curves, f"{dataset}, {family}", lambda m=mine, w=where: error_curves_figure(
-            [(r.model.name, inputs.size_of(r), error_curves(r.stats)) for r in m], f"Errors by rank on {w}"
+        draw(curves, f"{dataset}, {family}", partial(
+            error_curves_figure,
+            [(r.model.name, inputs.size_of(r), error_curves(r.stats)) for r in mine], f"Errors by rank on {where}",
         ))  # fmt: skip
         at = steps[(steps["dataset"] == dataset) & (steps["family"] == family)]
-        draw(along, f"{dataset}, {family}", lambda r=at, w=where: checkpoints_figure(r, f"Along training on {w}"))
+        draw(along, f"{dataset}, {family}", partial(checkpoints_figure, at, f"Along training on {where}"))
     lead = (
         "Cross-entropy = error entropy + self-alignment − confidence, exactly, when tokens are grouped by their "
         "optimistic rank ([EE] arXiv 2510.04067). A part scales like cross-entropy when its R² is high and its "

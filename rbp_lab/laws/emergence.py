@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from rbp_lab.figures.emergence import FIGURE7_KS, emergence_figure
 from rbp_lab.fits.emergence import COLUMNS, EmergenceFit, emergence_table, fit_emergence
@@ -90,7 +91,7 @@ def table_of_points(points: pd.DataFrame, confidence: float = 0.95) -> pd.DataFr
     for r in pd.concat([tokens, rows]).itertuples():
         one = rbp.get((r.dataset, r.model, r.k), math.nan)
         freedom = math.inf if is_missing(r.documents) else r.documents - 1
-        z = stats.t.ppf(0.5 + confidence / 2, freedom)
+        z = stdtrit(freedom, 0.5 + confidence / 2)
         low, high = (math.exp(-r.value * math.exp(sign * z * r.se_log)) for sign in (1, -1))
         ratio = r.value / (r.window * one) if 0 < one < math.inf and r.value < math.inf else math.nan
         found.append((
@@ -124,7 +125,7 @@ def _figures(result: Emergence) -> list[ReportFigure]:
         panels: dict[str, Drawing] = {}
         for fit in _drawn(fits, result.inputs):
             where = f"Emergence on {dataset}: {family}"
-            draw(panels, str(fit.k), lambda r=rows, f=fit, w=where: emergence_figure(r, [f], w))
+            draw(panels, str(fit.k), partial(emergence_figure, rows, [fit], where))
         if panels:
             figures.append(ReportFigure(
                 f"emergence_{stem}", None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -63,10 +64,10 @@ def section(result: Forecast) -> Section | None:
     for dataset, mine in by_dataset(f for f in inputs.fits if f.label in shown).items():
         extended = [f for f in mine if f.ok and f.label not in result.withheld]
         if extended:
-            draw(ahead, dataset, lambda f=extended, d=dataset: forecast_figure(f, f"Forecasts on {d}", inputs.styles))
+            draw(ahead, dataset, partial(forecast_figure, extended, f"Forecasts on {dataset}", inputs.styles))
         rows = table[table["dataset"] == dataset] if len(table) else table
         if len(rows):
-            draw(back, dataset, lambda r=rows, d=dataset: backtest_figure(r, f"Backtest on {d}", inputs.styles))
+            draw(back, dataset, partial(backtest_figure, rows, f"Backtest on {dataset}", inputs.styles))
     lead = (
         "What the laws say of a model ten times larger than the largest, with an interval for one new model of the "
         "family: it counts the uncertainty of the line and the scatter between models, and holds only if the law does. "

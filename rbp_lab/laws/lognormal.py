@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
 from rbp_lab.figures.lognormal import implied_figure, parameters_figure, rank_figure
-from rbp_lab.fits.lognormal import LognormalFit, fit_lognormal, neg_log_p1, rank_entropy, rank_pairs
+from rbp_lab.fits.lognormal import LognormalFit, fit_lognormal, neg_log_p1, rank_bins, rank_entropy, rank_pairs
 from rbp_lab.laws.base import Inputs, LawResult, draw, families, join
 from rbp_lab.metrics import cross_entropy
 from rbp_lab.records import RunRecord
@@ -64,15 +65,18 @@ def section(result: Lognormal) -> Section:
     rounded = {id(record): law for record, law in result.fits if law.model == "rounded"}
     ranks: dict[str, Drawing] = {}
     for dataset, family, mine in families(inputs.records):
-        runs = [(r.model.name, inputs.size_of(r), r.stats, rounded[id(r)]) for r in mine]
-        draw(ranks, f"{dataset}, {family}", lambda r=runs, w=f"Ranks on {dataset}: {family}": rank_figure(r, w))
+        runs = [
+            (r.model.name, inputs.size_of(r), r.stats.vocab_rows, rank_bins(r.stats.counts, rounded[id(r)]))
+            for r in mine
+        ]  # fmt: skip
+        draw(ranks, f"{dataset}, {family}", partial(rank_figure, runs, f"Ranks on {dataset}: {family}"))
     parameters: dict[str, Drawing] = {}
     implied: dict[str, Drawing] = {}
     for dataset, rows in table.groupby("dataset"):
         title = f"Lognormal of ranks on {dataset}"
-        draw(parameters, dataset, lambda r=rows, t=title: parameters_figure(r, t, inputs.styles))
+        draw(parameters, dataset, partial(parameters_figure, rows, title, inputs.styles))
         title = f"What it implies on {dataset}"
-        draw(implied, dataset, lambda r=rows, t=title: implied_figure(r, t, inputs.styles))
+        draw(implied, dataset, partial(implied_figure, rows, title, inputs.styles))
     notes = tuple(f"{r.model.name}, {law.model}: {law.message}." for r, law in result.fits if law.status != "ok")
     lead = (
         "The paper finds ranks close to lognormal ([RBP] section 5.2). Two laws share the name: the rounded continuous "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -57,8 +58,8 @@ def section(result: OverK) -> Section | None:
         if len({f.label.k for f in mine if f.ok and f.label.k is not None}) < 2:
             continue
         joint = bands[bands["dataset"] == dataset] if len(bands) else None
-        draw(figures, dataset, lambda m=mine, d=dataset, j=joint: over_k_figure(
-            m, f"The law against k on {d}", inputs.styles, j
+        draw(figures, dataset, partial(
+            over_k_figure, mine, f"The law against k on {dataset}", inputs.styles, joint
         ))  # fmt: skip
     if not figures:
         return None

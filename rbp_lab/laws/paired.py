@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -53,8 +54,8 @@ def section(result: Paired) -> Section | None:
         k = min(inputs.shown) if inputs.shown else int(rows["k"].min())
         here = [(ce, law) for ce, law, _ in result.pairs if law.label.dataset == dataset and law.label.k == k]
         pairs = {law.label.family: (ce, law) for ce, law in here}
-        draw(figures, dataset, lambda p=pairs, r=rows, d=dataset: differences_figure(
-            p, r, f"Cross-entropy and −log RBP on {d}", inputs.styles
+        draw(figures, dataset, partial(
+            differences_figure, pairs, rows, f"Cross-entropy and −log RBP on {dataset}", inputs.styles
         ))  # fmt: skip
     rows = [
         {"data set": law.label.dataset, "family": law.label.family, "k": law.label.k, "models": d.models,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,7 @@ def section(result: LawResult) -> Section | None:
     table, level = result.tables["precision"], percent(result.inputs.confidence)
     figures: dict[str, Drawing] = {}
     for dataset, rows in table.groupby("dataset"):
-        draw(figures, dataset, lambda r=rows, d=dataset: precision_figure(r, f"What precision costs on {d}"))
+        draw(figures, dataset, partial(precision_figure, rows, f"What precision costs on {dataset}"))
     rows = [
         {"data set": r.dataset, "model": r.model, "S": r.size, "bits": r.bits, "beside": r.finest,
          "quantity": r.quantity, "finest": r.value_finest, "coarser": r.value,

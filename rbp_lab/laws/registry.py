@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -54,15 +55,21 @@ def tables(results: Mapping[str, LawResult]) -> dict[str, pd.DataFrame]:
     return {name: table for result in results.values() for name, table in result.tables.items()}
 
 
-def sections(laws: Sequence[Law], results: Mapping[str, LawResult]) -> list[Section]:
-    """The sections of these laws, and last what the inputs cannot give, when there is such."""
-    shown = [_marked(law.section(results[law.name]), results[law.name]) for law in laws if law.name in results]
+def sections(
+    laws: Sequence[Law], results: Mapping[str, LawResult], made: Mapping[str, Section | None] = MappingProxyType({})
+) -> list[Section]:
+    """The sections of these laws, and last what the inputs cannot give, when there is such.
+
+    made: sections that are there already, by the name of the law.
+    """
+    there = [law for law in laws if law.name in results]
+    shown = [made[law.name] if law.name in made else section_of(law, results[law.name]) for law in there]
     return [section for section in [*shown, ruled_out(laws, results)] if section is not None]
 
 
-def _marked(section: Section | None, result: LawResult) -> Section | None:
-    """The section, with a warning when its intervals are over too few documents."""
-    datasets = result.inputs.few_documents
+def section_of(law: Law, result: LawResult) -> Section | None:
+    """The section of a law, with a warning when its intervals are over too few documents."""
+    section, datasets = law.section(result), result.inputs.few_documents
     if section is None or not (datasets and result.over_documents):
         return section
     return replace(section, notes=(*section.notes, warning_note("few_documents", datasets)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -55,11 +56,11 @@ def section(result: Scaling) -> Section:
     for dataset, mine in by_dataset(_per_token(inputs.fits)).items():
         chosen = [f for f in mine if f.label.k is None or f.label.k in inputs.shown]
         title = f"Scaling laws on {dataset}"
-        draw(figures, dataset, lambda c=chosen, t=title: scaling_figure(c, t, inputs.styles, inputs.size_name))
+        draw(figures, dataset, partial(scaling_figure, chosen, title, inputs.styles, inputs.size_name))
     for k in sorted({f.label.k for f in _per_token(inputs.fits)} - {None}) if inputs.every_figure else ():
         at = [f for f in _per_token(inputs.fits) if f.label.k == k]
         title = "One k at a time"
-        draw(every, str(k), lambda a=at, t=title: scaling_figure(a, t, inputs.styles, inputs.size_name))
+        draw(every, str(k), partial(scaling_figure, at, title, inputs.styles, inputs.size_name))
     each = "−log RBP_k against S at one k at a time; lines, bars and numbers as above."
     one = (ReportFigure("each_k", None, each, every, files=False),) if len(every) > 1 else ()
     caption = (

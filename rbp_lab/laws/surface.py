@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -120,8 +121,8 @@ def section(result: SurfaceLaw) -> Section | None:
     for place in dict.fromkeys((at.dataset, at.family) for at in shown):
         mine = {at: found[FULL] for at, found in shown.items() if (at.dataset, at.family) == place}
         title = f"Size and tokens on {place[0]}: {place[1]}"
-        draw(contours, ", ".join(place), lambda m=mine, t=title: surface_figure(m, t))
-        draw(curves, ", ".join(place), lambda m=mine, t=title: curves_figure(m, t))
+        draw(contours, ", ".join(place), partial(surface_figure, mine, title))
+        draw(curves, ", ".join(place), partial(curves_figure, mine, title))
     if not result.surfaces and not result.refused:
         return None
     pinned = inputs.choices.E

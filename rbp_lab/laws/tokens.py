@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -65,7 +66,7 @@ def section(result: Tokens) -> Section:
         out = result.left_out[(result.left_out["left_out"] != "") & (result.left_out["dataset"] == dataset)]
         rows = inputs.points.merge(out[["dataset", "model", "training"]], on=["dataset", "model"])
         size = dict(zip(result.left_out["training"], result.left_out["size"], strict=True))
-        draw(figures, dataset, lambda f=mine, r=rows, s=size, d=dataset: tokens_figure(f, s, r, f"Tokens on {d}"))
+        draw(figures, dataset, partial(tokens_figure, mine, size, rows, f"Tokens on {dataset}"))
     lead = (
         "Cross-entropy and −log RBP_k of the checkpoints of each training against the tokens they had seen, with power "
         "laws value = a·D^−β. A single size keeps an error that no further tokens take away, so the line must bend in "

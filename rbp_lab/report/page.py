@@ -19,6 +19,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from rbp_lab.report.beside import Drawer
 from rbp_lab.report.panels import Panel, draw_panels
 from rbp_lab.report.sections import NAMES, Format, ReportFigure, ReportTable, Section, TokenText, file_stem
 from rbp_lab.report.svg import colour_rules, style_rules
@@ -35,13 +36,13 @@ def write_report(
     sections: Sequence[Section],
     provenance: pd.DataFrame,
     subtitle: str = "",
-    formats: Sequence[str] = (),
+    drawer: Drawer | None = None,
 ) -> list[Path]:
     """Write the report to ``path``, complete or not at all, and its figures beside it; the paths, the report's last.
 
-    The same input gives the same bytes. formats: in which figures are also files of their own. provenance: where every
-    point came from, one row per run (or per source file); shown as the last section. Anchors of sections and names of
-    figures must be unique (ValueError).
+    The same input gives the same bytes. drawer: draws the figures, also as files of their own; by default they are in
+    the report alone. provenance: where every point came from, one row per run (or per source file); the last section.
+    Anchors of sections and names of figures must be unique (ValueError).
     """
     where = Section(
         "provenance", "Where every point comes from",
@@ -49,10 +50,11 @@ def write_report(
         tables=(ReportTable("Measurements", provenance),),
     )  # fmt: skip
     path = Path(path)
+    drawer = drawer or Drawer(path.parent)
     files: list[Path] = []
 
     def draw(figure: ReportFigure) -> list[Panel]:
-        panels = draw_panels(figure, path.parent, formats)
+        panels = drawer.panels(figure)
         files.extend(file for panel in panels for file in panel.files)
         return panels
 
