@@ -88,7 +88,8 @@ def test_an_analysis_of_many_records_writes_the_same_bytes(tmp_path, monkeypatch
 
     monkeypatch.setattr(analysis, "DrawerBeside", Counted)
     monkeypatch.setattr(analysis, "processors", lambda: 2)
-    points, fit = points_from_records(records, [1, 10, 100]), FitChoices(formats=["svg"], only=["scaling", "decomposition"])
+    points = points_from_records(records, [1, 10, 100])
+    fit = FitChoices(formats=["svg"], only=["scaling", "decomposition"])
     alone = analysis.analyze(points, tmp_path / "few", fit, records=records, beside=True)
     monkeypatch.setattr(analysis, "MANY", 3)
     both = analysis.analyze(points, tmp_path / "many", fit, records=records, beside=True)
