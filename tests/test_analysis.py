@@ -38,6 +38,8 @@ def test_ladder_from_runs(tmp_path):
     assert "ladder-5" in text and "RBP_100" in text and "3,600" in text
     assert str(tmp_path / "out" / "report.html") in text and "10 files" in text
     assert "no fit for ladder −log RBP_512: the value is 0 for every model" in text
+    two = printed(points[points["model"] < "ladder-2"], tmp_path / "two")[1]
+    assert "no fit for any law of ladder: an exponent with an interval needs at least 3 models; got 2" in two
     assert "nan" not in text.lower() and "few_models: fewer than 7" in text
     fits = pd.read_parquet(tmp_path / "out" / "fits.parquet")
     assert fits["status"].tolist() == ["ok"] * 5 + ["refused"]

@@ -31,3 +31,14 @@ def test_a_damaged_record_is_listed_as_such_beside_the_others(tmp_path, listed):
 def test_names_with_brackets_are_printed_as_they_are(tmp_path, listed):
     write_record(tmp_path, make_record("[bold]x[/red]"))
     assert "[bold]x[/red]" in listed(tmp_path)
+
+
+def test_a_narrow_terminal_cuts_no_cell(tmp_path, capsys):
+    name = "our-model-" + "x" * 40
+    key = write_record(tmp_path, make_record(name)).name
+    print_runs(tmp_path, Console(width=80))
+    narrow = capsys.readouterr().out
+    assert max(map(len, narrow.splitlines())) <= 80 and "…" not in narrow
+    assert key in narrow and "float32" in narrow
+    first = "".join(line.split("│")[1].strip() for line in narrow.splitlines() if line.startswith("│"))
+    assert first == name * 2  # broken into lines, and all of it above the columns of both tables

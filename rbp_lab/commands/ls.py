@@ -12,8 +12,7 @@ from rbp_lab.config.schemas import DEVICES, Precision
 from rbp_lab.data.corpus import TextSource
 from rbp_lab.errors import LabError, one_of
 from rbp_lab.models.source import ModelSource
-from rbp_lab.report.listing import models_table, print_checks, print_names, print_runs
-from rbp_lab.report.terminal import terminal
+from rbp_lab.report.listing import print_checks, print_models, print_names, print_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ def run(config: Mapping[str, Any]) -> None:
     """``rbp-lab ls``. LabError when a model that is checked cannot be measured."""
     request = read(ListRequest, config)
     if request.what == "models":
-        return checked(request) if request.check else terminal().print(models_table(request.sources))
+        return checked(request) if request.check else print_models(request.sources)
     for what, names in (("model", request.models), ("dataset", request.datasets)):
         if request.what in ("all", f"{what}s"):
             print_names(f"{what}=", names)

@@ -29,8 +29,7 @@ class Asked:
 def look_ahead(configs: Iterable[Mapping[str, Any]]) -> None:
     """Check every model of a sweep once for each protocol and precision that it is asked for with.
 
-    Prints a table and why some cannot be measured, and nothing when all can. Jobs whose configuration
-    is wrong are left to say so themselves.
+    Prints a table and why some cannot be measured, nothing when all can. Jobs wrongly configured say so themselves.
     """
     from rbp_lab.models.preflight import check
 

@@ -76,7 +76,7 @@ def documents_frame(documents: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({
         "document": documents["document"], "tokens": documents["tokens_a"].map(count),
         "nats per token, a": per_token["a"].map(number), "b": per_token["b"].map(number),
-        "adds to b − a": documents["carries"].map(lambda value: significant(value, 2)),
+        "adds beyond its share": documents["carries"].map(lambda value: significant(value, 2)),
     })  # fmt: skip
 
 

@@ -151,8 +151,8 @@ def documents_table(pair: Pair, chosen: Sequence[PairedSums]) -> pd.DataFrame:
 def worst_table(worst: pd.DataFrame, whole: pd.DataFrame) -> Table:
     """The documents that carry the first difference, with their share of its variance."""
     table = Table(title="documents that carry the difference", title_justify="left")
-    table.add_column("document")
-    for name in ("tokens", "nats per token, a", "b", "adds to b − a", "share of its variance"):
+    table.add_column("document", overflow="fold")
+    for name in ("tokens", "nats per token, a", "b", "adds beyond its share", "share of the variance"):
         table.add_column(name, justify="right")
     variance = float((whole["carries"] ** 2).sum())
     for _, row in worst.iterrows():

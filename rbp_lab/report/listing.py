@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from rbp_lab.report.fitting import print_table
 from rbp_lab.report.terminal import print_line, runs_table, terminal, unfinished_table
 from rbp_lab.store.clean import unfinished
 from rbp_lab.store.layout import Store
@@ -29,7 +30,7 @@ def print_names(title: str, names: Sequence[str], console: Console | None = None
 def print_runs(store: str | Path, console: Console | None = None) -> None:
     """Print one line per finished and per unfinished run of ``store``."""
     console = console or terminal()
-    console.print(f"[bold]finished runs in {escape(str(store))}[/bold]")
+    console.print(f"[bold]runs in {escape(str(store))}[/bold]")
     headers, damaged = list_headers(store)
     for error in damaged:
         print_line(console, f"damaged: {error}")
@@ -39,14 +40,20 @@ def print_runs(store: str | Path, console: Console | None = None) -> None:
         if not damaged and not work:
             console.print("none yet; rbp-lab demo makes some, rbp-lab measure one", style="dim")
         return
-    console.print(runs_table(headers))
+    print_table(console, runs_table(headers), names=2)
+
+
+def print_models(sources: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the table of model sources."""
+    (console or terminal()).print(models_table(sources))
 
 
 def models_table(sources: Mapping[str, Any]) -> Table:
     """One row per model source: name, family, number of parameters, licence, where it is from."""
     table = Table()
     for name in ("model=", "family", "parameters", "licence", "path"):
-        table.add_column(name, justify="right" if name == "parameters" else "left")
+        justify = "right" if name == "parameters" else "left"
+        table.add_column(name, justify=justify, no_wrap=name == "model=", overflow="fold")
     for name, source in sources.items():
         about = [getattr(source, what, "") for what in ("display_size", "licence", "path")]
         table.add_row(name, source.family, *(visible(one) or DASH for one in about))
@@ -56,7 +63,7 @@ def models_table(sources: Mapping[str, Any]) -> Table:
 def print_checks(checks: Sequence[Any], console: Console | None = None) -> int:
     """Print the table of checks, and a line for each problem with its models; returns how many models have one."""
     console = console or terminal()
-    console.print(checks_table(checks))
+    print_table(console, checks_table(checks))
     for line in problems(checks):
         print_line(console, line)
     return sum(bool(one.problem) for one in checks)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from rbp_lab.fits.result import WARNINGS, FitResult, family_name
 from rbp_lab.quantities import CE, RBP
+from rbp_lab.report.fitting import print_table
 from rbp_lab.store.clean import Unfinished
 from rbp_lab.store.shards import read_plan
 from rbp_lab.text import DASH, bracket, count, number, one_line, percent, visible
@@ -30,16 +31,16 @@ def print_line(console: Console, line: str) -> None:
 
 
 def runs_table(headers: Sequence[Mapping[str, Any]]) -> Table:
-    """One row per finished run: names, S, CE (nats), RBP_1, scored tokens, dtype, rounding, time, key.
+    """One row per finished run: names, S, CE (nats), RBP_1, scored tokens, dtype, rounding, time (UTC), key.
 
     headers: record.json.
     """
-    table = Table()
+    table = Table(title="finished", title_justify="left")
     for name in ("model", "dataset"):
         table.add_column(name)
     for name in ("S", "CE", "RBP_1", "tokens", "dtype"):
         table.add_column(name, justify="right")
-    for name in ("weights", "finished", "key"):
+    for name in ("weights", "finished (UTC)", "key"):
         table.add_column(name)
     for h in headers:
         summary = h["summary"]
@@ -48,7 +49,7 @@ def runs_table(headers: Sequence[Mapping[str, Any]]) -> Table:
             Text(h["model"]["name"]), Text(h["dataset"]["name"]), count(h["model"]["non_embedding_params"]),
             number(summary["cross_entropy"]), DASH if rbp_1 is None else number(rbp_1[0]), count(summary["num_tokens"]),
             h["scoring"]["dtype"], h["model"].get("quantisation") or DASH,
-            h["provenance"].get("finished", DASH).replace("+00:00", "Z"), h["key"],
+            h["provenance"].get("finished", DASH)[:16].replace("T", " "), h["key"],
         )  # fmt: skip
     return table
 
@@ -57,7 +58,7 @@ def unfinished_table(work: Sequence[Unfinished]) -> Table:
     """One row per unfinished measurement: model, data set, finished shards, what goes on with it, key."""
     table = Table(title="unfinished", title_justify="left")
     for name in ("model", "dataset", "shards", "state", "key"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name == "key", overflow="fold")
     for one in work:
         table.add_row(*map(Text, _unfinished_row(one)))
     return table
@@ -129,12 +130,16 @@ def exponents_table(fits: Sequence[FitResult], dataset: str) -> Table:
 def notes(fits: Sequence[FitResult], dataset: str) -> list[str]:
     """Sentences to print below the exponents: each refusal with all it concerns, each warning code in words."""
     mine = [f for f in fits if f.label.dataset == dataset]
+    of = [f.label.training or family_name(f.label.family) for f in mine]
     reasons: dict[tuple[str, str], list[str]] = {}
-    for f in mine:
+    for f, about in zip(mine, of, strict=True):
         if not f.ok:
-            about = f.label.training or family_name(f.label.family)
             reasons.setdefault((about, f.message), []).append(f.label.quantity)
-    lines = [f"no fit for {family} {', '.join(names)}: {why}" for (family, why), names in reasons.items()]
+    lines = []
+    for (about, why), names in reasons.items():
+        every = len(names) == of.count(about) > 4
+        what = f"any law of {about}" if every else f"{about} {', '.join(names)}"
+        lines.append(f"no fit for {what}: {why}")
     codes = sorted({code for f in mine for code in f.warnings})
     return lines + [f"{code}: {WARNINGS[code]}" for code in codes]
 
@@ -166,11 +171,11 @@ def show(
     bits: rows for ``bits_table`` of the data sets whose models have different vocabularies. remark: what is said there.
     """
     for dataset in sorted(points["dataset"].unique()):
-        console.print(models_table(points, dataset, ks))
+        print_table(console, models_table(points, dataset, ks))
         if bits is not None and (bits["dataset"] == dataset).any():
             print_line(console, remark)
-            console.print(bits_table(bits, dataset))
+            print_table(console, bits_table(bits, dataset))
         if any(f.ok and f.label.dataset == dataset for f in fits):
-            console.print(exponents_table(fits, dataset))
+            print_table(console, exponents_table(fits, dataset), names=2)
         for line in notes(fits, dataset):
             console.print(visible(line), style="dim", markup=False, highlight=False)
