@@ -107,6 +107,41 @@ def test_the_others_do_the_work_of_a_killed_process(tiny_model_dir, tmp_path, al
     assert not list(tmp_path.glob("partial/*"))
 
 
+class Interrupts(Callback):
+    """As Ctrl-C, once each process is in the middle of a shard; notes who has closed."""
+
+    def __init__(self, directory):
+        self._directory = directory
+
+    def _note(self, what):
+        open(f"{self._directory}/{what}-{self._rank}", "w").close()
+
+    def on_start(self, run):
+        self._rank = run.rank
+
+    def on_batch(self, batch, scores):
+        self._note("began")
+        while not all(os.path.exists(f"{self._directory}/began-{rank}") for rank in (0, 1)):
+            time.sleep(0.01)
+        if self._rank == 0:
+            os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(60)
+
+    def close(self):
+        time.sleep(0.3)  # as a tracker that sends the last it has
+        self._note("closed")
+
+
+def test_interrupted_processes_close_their_callbacks_and_give_their_shards_back(tiny_model_dir, tmp_path):
+    config = several(tiny_model_dir, tmp_path / "store")
+    target = "tests.test_measurement_processes.Interrupts"
+    config["callbacks"] = {"interrupts": {"_target_": target, "directory": str(tmp_path)}}
+    with pytest.raises(KeyboardInterrupt):
+        measure(config)
+    assert {path.name for path in tmp_path.glob("closed-*")} == {"closed-0", "closed-1"}
+    assert list(tmp_path.glob("store/partial/*/plan.json")) and not list(tmp_path.glob("store/partial/*/*.lease"))
+
+
 def test_the_processes_end_with_the_one_that_started_them():
     (worker,) = pool._pool(1, "cpu")
     process = psutil.Process(worker._process.pid)

@@ -98,13 +98,13 @@ class Worker:
 
     def end(self, seconds: float) -> None:
         """Wait for the end of the process, and bring it about after so many seconds."""
-        with suppress(OSError):
-            self._process.stdin.close()
         try:
             self._process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        with suppress(OSError):
+            self._process.stdin.close()  # not before: that would end the process at once, its leases and trackers open
         self._reader.join(timeout=5)
         self._process.stderr.close()
         self.answers.close()
