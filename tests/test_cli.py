@@ -344,6 +344,9 @@ def test_sweep_over_a_users_own_family_then_analysis(run, family):
     assert fitted.code == 0, fitted.err
     assert (family / "multirun" / "analysis" / "default" / "fits.csv").is_file()
     assert "nan" not in fitted.out.lower()
+    page = (family / "multirun" / "analysis" / "default" / "report.html").read_bytes()
+    assert "analysis/tokens/report.html" in run("analyze", "axis=tokens", "k=table2", "fit=power", cwd=family).out
+    assert (family / "multirun" / "analysis" / "default" / "report.html").read_bytes() == page
     nothing = run("analyze", "filters.model=7", cwd=family).error
     assert nothing == "none of 3 finished runs passes filters.model=7; there is model: our-a, our-b"
     assert "there is key: " in run("analyze", "filters.key=1234567890123456", cwd=family).error
@@ -429,7 +432,7 @@ def test_a_read_only_store_is_listed_analysed_and_found_in(run, family, tmp_path
 
 
 def test_analysis_of_nothing_and_of_a_missing_csv(run):
-    assert "no finished run" in run("analyze").error
+    assert "no finished run to analyse in multirun" in run("analyze").error
     assert "no CSV file at here.csv" in run("analyze", "source=csv", "csv=here.csv").error
     assert "source must be one of" in run("analyze", "source=cloud").error
     assert "csv=here.csv is read with source=csv alone" in run("analyze", "csv=here.csv").error

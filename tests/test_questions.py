@@ -149,6 +149,7 @@ def test_every_question_is_answered_from_runs(runs):
         assert a.answer.difference is not None and a.sentence
         if not a.answer.told:
             assert "cannot be told" in a.sentence and "would be needed" in a.sentence
+            assert " less " in a.sentence  # what is subtracted from what
     assert {q: len(asked) for q, asked in by_question.items()} == {
         questions.ENTROPY: 2, questions.EXPONENTS: 2, questions.INDEPENDENT: 2, questions.AXIS: 2, questions.SHARED: 1,
     }  # fmt: skip

@@ -118,6 +118,11 @@ def gather(selection: Selection) -> AnalysisInputs:
     found = [run for run in (under_filters(run, selection.filters) for run in there) if run is not None]
     if not found and (there or str(selection.filters)):
         raise LabError("; ".join([_nothing_passes(selection.filters, [run.header for run in there]), *notes]))
+    if not found and not notes and names == ["local"]:
+        raise LabError(
+            f"there is no finished run to analyse in {selection.store}; measure some models first (rbp-lab measure) "
+            "or name another store (store=DIR)"
+        )
     if not found and notes:
         raise LabError("; ".join(["there is no run that can be analysed", *notes]))
     runs = sorted(_apart(deduplicated(found, notes), notes), key=lambda run: run.header.order)

@@ -28,11 +28,11 @@ MADE_BY = ("study", "models", "dataset")  # of an experiment: what makes the run
 class AnalysisRequest(Selection):
     """What ``conf/analyze.yaml`` composes: the points, how they are fitted, and where results go.
 
-    name: results go to <store>/analysis/<name>. out: a directory for them instead. wait: jobs of Slurm that are waited
-    for first.
+    name: results go to <store>/analysis/<name>; null: to default, or of laws in tokens to what their axis is called.
+    out: a directory for them instead. wait: jobs of Slurm that are waited for first.
     """
 
-    name: str = "default"
+    name: str | None = None
     out: str | None = None
     fit: FitChoices = field(default_factory=FitChoices)
     papers: bool = False
@@ -43,8 +43,9 @@ def run(config: Mapping[str, Any], console: Console | None = None) -> None:
     """``rbp-lab analyze``, printed to ``console`` (a new one by default) and mirrored as ``tracking`` says."""
     config = {name: node for name, node in config.items() if name not in MADE_BY}
     request, console = read(AnalysisRequest, config), console or terminal()
-    given, default = request.out, Store(request.store).analysis(request.name).directory
-    out = default if given is None else Path(os.path.expanduser(given))
+    name = request.name or ("default" if request.axis == "size" else request.axis)
+    default = Store(request.store).analysis(name).directory
+    out = default if request.out is None else Path(os.path.expanduser(request.out))
     if not may_be_written(out):
         raise LabError(f"cannot write the results to {out}; choose another directory with out=DIR")
     wait_for([request.wait] if isinstance(request.wait, int) else request.wait or ())

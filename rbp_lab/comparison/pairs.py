@@ -93,7 +93,7 @@ def _by_protocol(name: str, text: str, headers: Sequence[RunHeader]) -> dict[str
             differ = {k: v for k, v in _described(header).items() if v != _described(same)[k]}
             raise LabError(
                 f"{name}={text} names several runs on {header.dataset.name} with the same windows, among them "
-                f"{same.key} and {header.key}; add to it, for example {name}={_shown(differ)}"
+                f"{same.key} and {header.key}; say which, for example {_narrowed(text, differ)} in the place of {text}"
             )
     return found
 
@@ -110,9 +110,9 @@ def measured(header: RunHeader | RunRecord) -> tuple[object, ...]:
     return *what_counts(header), header.dataset.fingerprint, json.dumps(spec.protocol, sort_keys=True), spec.candidates
 
 
-def _shown(differ: Mapping[str, Any]) -> str:
+def _narrowed(text: str, differ: Mapping[str, Any]) -> str:
     field, value = next(iter(differ.items()))
-    return f"'\"{field}={value}\"'"
+    return f"{text if '=' in text else f'model={text}'},{field}={value}"
 
 
 def _corpora(side: Mapping[str, RunHeader]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from rbp_lab.errors import LabError
-from rbp_lab.figures.style import GREY, describe_points, grid, grid_size, headline, literal, new_figure, shades, styled
+from rbp_lab.figures.style import GREY, describe_points, grid, grid_size, headline, new_figure, shades, styled
 from rbp_lab.text import number, si
 
 WIDTH = 0.1  # of the places of models at one number of bits, in octaves to either side
@@ -47,7 +48,8 @@ def precision_figure(table: pd.DataFrame, title: str) -> Figure:
             describe_points(drawn[0], [
                 f"{model}\n{quantity}: {number(value)}" for model, value in zip(rows["model"], y, strict=True)
             ])  # fmt: skip
-        ax.set_title(f"{literal(quantity)} ({'nats' if quantity == 'CE' else 'points of a percent'})")
+        name = re.sub(r"_(\d+)$", r"$_{\1}$", quantity)  # RBP_10, with its k below the line
+        ax.set_title(f"{name} ({'nats' if quantity == 'CE' else 'points of a percent'})")
     _moved(last, table, colours, apart)
     bits = sorted(table["bits"].unique())
     for ax in (*panels, last):

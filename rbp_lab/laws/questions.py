@@ -81,7 +81,8 @@ def _entropy(inputs: Inputs) -> Iterator[Answered]:
             errors.append(forecast_errors(_points(inputs, mine, [value(r.stats) for r in mine])))
         found = paired_errors(*errors, inputs.confidence, "forecasts")
         yield Answered(ENTROPY, dataset, family, found, _sentence(
-            found, "Yes: its forecast of the next larger model misses by {} less",
+            found, "cross-entropy's miss less error entropy's",
+            "Yes: its forecast of the next larger model misses by {} less",
             "No: its forecast of the next larger model misses by {} more", share=True,
         ))  # fmt: skip
 
@@ -96,7 +97,8 @@ def _exponents(inputs: Inputs) -> Iterator[Answered]:
             else answer(found.difference, found.error, (1, 0), found.confidence, found.models, _documents(ce))
         )  # fmt: skip
         yield Answered(EXPONENTS, law.label.dataset, law.label.family, given, _sentence(
-            given, "No: cross-entropy's is larger by {}", "No: cross-entropy's is smaller by {}",
+            given, "α of cross-entropy less that of −log RBP_1",
+            "No: cross-entropy's is larger by {}", "No: cross-entropy's is smaller by {}",
         ))  # fmt: skip
 
 
@@ -112,7 +114,7 @@ def _independent(inputs: Inputs) -> Iterator[Answered]:
             )
         )  # fmt: skip
         yield Answered(INDEPENDENT, fit.dataset, fit.family, given, _sentence(
-            given, "No: −log p grows faster than N, its exponent is above 1 by {}",
+            given, "the exponent of N less 1", "No: −log p grows faster than N, its exponent is above 1 by {}",
             "No: −log p grows slower than N, its exponent is below 1 by {}",
         ))  # fmt: skip
 
@@ -130,7 +132,7 @@ def _axis(inputs: Inputs) -> Iterator[Answered]:
         else:
             given = paired_errors(*map(forecast_errors, by_axis), inputs.confidence, "forecasts")
         yield Answered(AXIS, dataset, family, given, _sentence(
-            given, "The total: the next larger model is missed by {} less",
+            given, "the miss by S less that by the total", "The total: the next larger model is missed by {} less",
             "S: the next larger model is missed by {} less", share=True,
         ))  # fmt: skip
 
@@ -144,7 +146,8 @@ def _shared(inputs: Inputs) -> Iterator[Answered]:
                 continue  # the same models at another precision, perhaps: laws.dimensions compares those
             given = families_differ(a.points, b.points, inputs.confidence)
             yield Answered(SHARED, dataset, f"{a.label.family} and {b.label.family}", given, _sentence(
-                given, "No: that of the first is larger by {}", "No: that of the first is smaller by {}",
+                given, "α of the first less that of the second",
+                "No: that of the first is larger by {}", "No: that of the first is smaller by {}",
             ))  # fmt: skip
 
 
@@ -160,8 +163,8 @@ def _documents(*fits: FitResult) -> int:
     return len(known[0].ids) if known else 0
 
 
-def _sentence(found: Answer, above: str, below: str, share: bool = False) -> str:
-    """The answer in words. above, below: when the interval is above or below 0, with {} for the difference."""
+def _sentence(found: Answer, difference: str, above: str, below: str, share: bool = False) -> str:
+    """The answer in words. difference: what less what. above, below: where the interval lies; {} is its size."""
     if found.difference is None:
         return f"It cannot be asked: {found.message}."
     scale, digits, unit = (100, 2, " %") if share else (1, 4, "")
@@ -175,7 +178,7 @@ def _sentence(found: Answer, above: str, below: str, share: bool = False) -> str
         else f"about {significant(found.needed, 2)} {found.needed_unit} would be needed"
     )  # fmt: skip
     return (
-        f"It cannot be told from {found.units} {found.unit}: the difference is "
+        f"It cannot be told from {found.units} {found.unit}: {difference} is "
         f"{number(scale * found.difference, digits)}{unit} {ends}; to tell one of that size, {needed}."
     )
 
