@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -77,6 +78,12 @@ def test_unfinished_work_is_listed_with_its_state(tmp_path, work, capsys):
     assert "1 of 3" in (line := shown(tmp_path, capsys)) and "stopped; the same command goes on" in line
     with Lease(work.files.lease(0)):
         assert f"running: process {os.getpid()} on " in shown(tmp_path, capsys)
+    lease = work.files.lease(0)
+    lease.write_text(json.dumps(vars(replace(this_process(), machine="node7 elsewhere", pid=12))))
+    assert "running: process 12 on node7" in shown(tmp_path, capsys)
+    os.utime(lease, (before := time.time() - 300, before))
+    assert "stale: not heard of for 5 min: process 12 on node7; the same command goes on" in shown(tmp_path, capsys)
+    lease.unlink()
     work.failed("the disk\nis full")
     assert "failed: the disk is full" in shown(tmp_path, capsys)
     work.begins()

@@ -16,6 +16,7 @@ from rbp_lab.fits.result import WARNINGS, FitResult, family_name
 from rbp_lab.quantities import CE, RBP
 from rbp_lab.report.fitting import print_table
 from rbp_lab.store.clean import Unfinished
+from rbp_lab.store.lease import STALE
 from rbp_lab.store.shards import read_plan
 from rbp_lab.text import DASH, bracket, count, number, one_line, percent, visible
 
@@ -67,7 +68,9 @@ def unfinished_table(work: Sequence[Unfinished]) -> Table:
 def _unfinished_row(work: Unfinished) -> tuple[str, ...]:
     plan = read_plan(work.files)
     if work.is_worked_on:
-        state = "running: " + ", ".join(map(str, work.owners))
+        owners = ", ".join(map(str, work.owners))
+        silent = f"stale: not heard of for {number(work.silent / 60, 0)} min: {owners}; the same command goes on"
+        state = silent if work.silent > STALE else f"running: {owners}"
     elif work.files.error.is_file():
         state = "failed: " + one_line(work.files.error.read_text(encoding="utf-8", errors="replace"))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,15 @@ from rbp_lab.store.lease import Leases, Owner, owner_of
 
 @dataclass(frozen=True)
 class Unfinished:
-    """One unfinished measurement. owners: of the processes that work on it, as far as is known."""
+    """One unfinished measurement.
+
+    owners: of the processes that work on it, as far as is known. silent: seconds since one of them was heard of, by
+    this machine's clock, which may differ from theirs: to be shown, not to act upon.
+    """
 
     files: PartialFiles
     owners: tuple[Owner, ...]
+    silent: float = 0.0
 
     @property
     def is_worked_on(self) -> bool:
@@ -31,8 +37,16 @@ def unfinished(store: Store) -> list[Unfinished]:
     for files in store.partials():
         taken = [path for path in files.leases() if leases.is_alive(path)]
         owners = {owner for path in taken if (owner := owner_of(path)) is not None}
-        found.append(Unfinished(files, tuple(sorted(owners, key=str))))
+        found.append(Unfinished(files, tuple(sorted(owners, key=str)), min(map(_age, taken), default=0.0)))
     return found
+
+
+def _age(lease: Path) -> float:
+    """Seconds since a lease was touched; 0 when it is gone."""
+    try:
+        return time.time() - lease.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def idle(store: Store) -> list[Path]:
