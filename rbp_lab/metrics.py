@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from rbp_lab.errors import LabError
 from rbp_lab.stats import UNIT, DocumentTable, RankStats
@@ -153,6 +152,8 @@ def ratio_estimate(
     x, n = numerator[keep].astype(np.float64), denominator[keep].astype(np.float64)
     if len(n) < 2 or x.sum() <= 0:
         return None
+    from scipy.special import stdtrit  # a tenth of a second, which the numbers alone do without
+
     ratio = x.sum() / n.sum()
     variance = len(n) / (len(n) - 1) * ((x - ratio * n) ** 2).sum() / n.sum() ** 2
     t = stdtrit(len(n) - 1, 0.5 + level / 2)

@@ -32,6 +32,7 @@ REQUIRED = {
     "ladder": "model.width=64",
     "local": "dataset.files=x.txt",
 }
+STORE = "+store=here"
 OWN_MODELS = {name for name in GROUPS["model"] if name in REQUIRED or name.startswith("ladder-")}
 
 
@@ -44,8 +45,8 @@ def composed(command, *overrides):
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
 def test_every_choice_of_every_group_is_what_its_class_expects(group, name):
     required = [REQUIRED[name]] if name in REQUIRED else []
-    whole = group != "model" or name in OWN_MODELS  # the published ones refer to nothing beyond themselves
-    node = (composed("measure", f"{group}={name}", *required) if whole else composed(f"{group}/{name}"))[group]
+    whole = group != "model" or name in OWN_MODELS  # the published ones refer to nothing but the store
+    node = (composed("measure", f"{group}={name}", *required) if whole else composed(f"{group}/{name}", STORE))[group]
     if group in ("model", "dataset"):
         built = build(node, group)
         assert built.name and "/" not in built.name
@@ -62,7 +63,7 @@ def test_every_command_composes(command):
 
 
 def test_the_packaged_models_are_the_published_ones():
-    hub = {n: composed(f"model/{n}")["model"] for n in GROUPS["model"] if n not in OWN_MODELS}
+    hub = {n: composed(f"model/{n}", STORE)["model"] for n in GROUPS["model"] if n not in OWN_MODELS}
     assert {n: (m["name"], m["path"], m["family"]) for n, m in hub.items()} == {
         n: (n, m.path, m.family) for n, m in MODELS.items()
     }

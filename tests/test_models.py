@@ -32,14 +32,17 @@ def compose(name: str, *overrides: str) -> dict:
     from omegaconf import OmegaConf
 
     with initialize_config_dir(str(CONF.parent), version_base="1.3"):
-        return OmegaConf.to_container(hydra_compose(f"model/{name}", overrides=list(overrides)).model, resolve=True)
+        config = hydra_compose(f"model/{name}", overrides=["+store=here", *overrides])
+        return OmegaConf.to_container(config.model, resolve=True)
 
 
 def test_the_generic_model_takes_every_field_and_names_itself():
     config = compose("hf", "model.path=EleutherAI/pythia-14m", "model.revision=step1000")
     config.pop("_target_")
     assert set(config) == {field.name for field in dataclasses.fields(HFModel)}
-    assert HFModel(**config) == HFModel(path="EleutherAI/pythia-14m", revision="step1000", name="pythia-14m@step1000")
+    assert HFModel(**config) == HFModel(
+        path="EleutherAI/pythia-14m", revision="step1000", name="pythia-14m@step1000", cache="here/cache/models"
+    )
 
 
 @pytest.mark.parametrize(

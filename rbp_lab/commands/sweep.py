@@ -39,7 +39,9 @@ def look_ahead(configs: Iterable[Mapping[str, Any]]) -> None:
             last = checkpoint_configs(config)[-1]  # stands for all checkpoints, which differ in their weights alone
             parts = {name: last[name] for name in ("model", "dataset", "precision", "launch")}
             asked = read(Asked, parts)
-            device = choose_device(asked.launch.device)
+            device = asked.launch.device
+            if device != "auto":  # which takes torch to find out
+                choose_device(device)
         except (LabError, KeyError):
             continue
         protocol, dtype = asked.dataset.protocol, asked.precision.dtype

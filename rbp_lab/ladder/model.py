@@ -41,7 +41,7 @@ LADDER = ("ladder-1", "ladder-2", "ladder-3", "ladder-4", "ladder-5", "ladder-6"
 # Raised whenever the same settings would give another model, so that an old directory is trained anew.
 RECIPE_VERSION = 1
 # Fields that say nothing of how a model is trained.
-_NOT_TRAINED = {"name", "family", "directory", "quantisation", "checkpoints", "step"}
+_NOT_TRAINED = {"name", "family", "directory", "quantisation", "checkpoints", "step", "cache"}
 
 
 def training_key(settings: Mapping[str, Any], corpus_fingerprint: str) -> str:
@@ -63,7 +63,7 @@ class LadderModel:
     weights and of the order of the training rows. groups: m, 1 for ordinary training; above, only the multiset of the
     next tokens of m positions is known (``aggregate.positions``). quantisation: of the trained weights when they are
     measured, as of ``HFModel``. checkpoints: of its training that are kept, log-spaced, the end among them; each is a
-    model of its own (``members``). step: whose weights these are, None for the end.
+    model of its own (``members``). step: whose weights these are, None for the end. cache: as of ``HFModel``.
     """
 
     name: str
@@ -80,6 +80,7 @@ class LadderModel:
     quantisation: str | None = None
     checkpoints: int | None = None
     step: int | None = None
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "model.name")
@@ -283,7 +284,7 @@ class LadderModel:
         return HFModel(
             path=str(Path(self.directory).absolute()), name=self.name, family=self._law,
             training_tokens=self.tokens_seen, quantisation=self.quantisation, step=self.step or self.steps,
-            warmup_tokens=warmup_rule(self.steps) * self.batch * self.context,
+            warmup_tokens=warmup_rule(self.steps) * self.batch * self.context, cache=self.cache,
         )  # fmt: skip
 
     def _how(self, force: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from rich import progress as rich_progress
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -12,8 +13,10 @@ from rich.text import Text
 from rbp_lab.data.windows import TokenBatch
 from rbp_lab.measurement.observers import Callback, Progress, RunInfo
 from rbp_lab.metrics import cross_entropy, rbp
-from rbp_lab.scoring.types import TokenScores
 from rbp_lab.text import number, si
+
+if TYPE_CHECKING:
+    from rbp_lab.scoring.types import TokenScores
 
 
 class Rate(ProgressColumn):

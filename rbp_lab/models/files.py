@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +32,34 @@ _YOUNG = 2.0
 class ModelFiles:
     """Files of a directory as they were when ``read_files`` read them.
 
-    fingerprint: SHA-256 (64 hexadecimal digits) over their contents, and over their names where ``named``. states: what
-    the file system says of each (inode, size, times of change). settled: whether every later change shows in
-    ``states``.
+    contents: SHA-256 of each. states: what the file system says of each (inode, size, times of change). settled:
+    whether every later change shows in ``states``. named: whether names count too.
     """
 
     directory: Path
     paths: tuple[Path, ...]
-    fingerprint: str
+    contents: tuple[str, ...]
     states: tuple[tuple[int, ...], ...]
     settled: bool
     named: bool = True
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (64 hexadecimal digits) over their contents, and over their names where these count."""
+        return self.without(())
+
+    def without(self, paths: Collection[Path]) -> str:
+        """``fingerprint`` as if some of the files were not there."""
+        digest = hashlib.sha256()
+        for path, content in zip(self.paths, self.contents, strict=True):
+            if path not in paths:
+                name = f"{path.relative_to(self.directory).as_posix()}\n" if self.named else ""
+                digest.update(f"{name}{content}\n".encode())
+        return digest.hexdigest()
+
     def verify(self) -> None:
         """Raise LabError unless the files are still those that were hashed."""
-        if _states(self.paths) != self.states or (not self.settled and _digest(self) != self.fingerprint):
+        if _states(self.paths) != self.states or (not self.settled and _contents(self.paths) != self.contents):
             raise LabError(
                 f"the files of {self.directory} changed while they were read, so nothing is recorded; run again when "
                 "they are complete"
@@ -58,8 +71,8 @@ def read_files(directory: Path, paths: Iterable[Path], named: bool = True) -> Mo
     ordered = tuple(sorted(paths))
     states = _states(ordered)
     newest = max(max(state[2:]) for state in states if state) / 1e9
-    found = ModelFiles(directory, ordered, "", states, newest < time.time() - _YOUNG, named)
-    return replace(found, fingerprint=_digest(found))
+    settled = newest < time.time() - _YOUNG
+    return ModelFiles(directory, ordered, _contents(ordered), states, settled, named)
 
 
 def _states(paths: Sequence[Path]) -> tuple[tuple[int, ...], ...]:
@@ -75,17 +88,16 @@ def _states(paths: Sequence[Path]) -> tuple[tuple[int, ...], ...]:
     return tuple(state(path) for path in paths)
 
 
-def _digest(files: ModelFiles) -> str:
-    digest = hashlib.sha256()
-    for path in files.paths:
+def _contents(paths: Sequence[Path]) -> tuple[str, ...]:
+    """SHA-256 of each file, hexadecimal."""
+    found = []
+    for path in paths:
         try:
             with path.open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
+                found.append(hashlib.file_digest(stream, "sha256").hexdigest())
         except OSError as error:
             raise LabError(f"cannot read {path}: {error.strerror or error}") from error
-        name = f"{path.relative_to(files.directory).as_posix()}\n" if files.named else ""
-        digest.update(f"{name}{content}\n".encode())
-    return digest.hexdigest()
+    return tuple(found)
 
 
 def loaded_files(directory: Path, vocabulary: Iterable[str] = ()) -> set[Path]:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from rbp_lab.errors import LabError, no_such
 from rbp_lab.hub_errors import explain, quiet
 from rbp_lab.hub_files import persistently
+from rbp_lab.models.description import describe
 from rbp_lab.models.files import ModelFiles, read_files
 from rbp_lab.models.gguf_file import Header, join, model_name, read_header, split_names
 from rbp_lab.models.opening import (
     check_fields,
     checked_tokenizer,
     checked_weights,
-    describe,
     is_local,
     last_part,
     local_path,
@@ -92,16 +92,16 @@ class GGUFModel:
         config, tokenizer = self._config_and_tokenizer(headers, files.fingerprint)
         with quiet():
             network = empty_model(config)
-        info, notes = describe(
-            self, config, network, tokenizer, revision=revision, fingerprint=files.fingerprint,
-            quantisation=quantisation(headers),
-        )  # fmt: skip
+        about = describe(config, network, tokenizer)
+        info = about.info(self, revision=revision, fingerprint=files.fingerprint, quantisation=quantisation(headers))
         files.verify()
 
         def load(dtype: torch.dtype, where: str | DeviceMap) -> LoadedModel:
             return self._load(config, headers, files, dtype, where)
 
-        return OpenModel(info, tokenizer, network, load, files.verify, self.dtype, self.attention, notes)
+        return OpenModel(
+            info, lambda: tokenizer, lambda: network, load, files.verify, self.dtype, self.attention, about.notes
+        )
 
     def _paths(self) -> tuple[str | None, list[Path]]:
         """The commit of a hub id, None otherwise, and the files of the model in order."""

@@ -6,33 +6,24 @@ import copy
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rbp_lab.errors import LabError, one_of
 from rbp_lab.hub_errors import quiet
-from rbp_lab.models.files import (
-    ModelFiles,
-    about_adapter,
-    check_directory,
-    loaded_files,
-    read_files,
-    vocabulary_names,
-)
-from rbp_lab.models.hub_snapshot import fetch_small_files, fetch_weights
+from rbp_lab.models.description import Description, keep, kept
+from rbp_lab.models.files import ModelFiles, about_adapter, check_directory, loaded_files, read_files, weight_files
+from rbp_lab.models.hub_snapshot import fetch_weights
 from rbp_lab.models.opening import (
     HEAD,
     ROUNDINGS,
     check_fields,
-    checked_tokenizer,
     checked_weights,
-    describe,
     is_local,
     last_part,
     local_path,
     named,
     reading,
 )
-from rbp_lab.models.params import empty_model
 from rbp_lab.models.placement import DeviceMap, load_pretrained
 from rbp_lab.models.source import LoadedModel, OpenModel
 from rbp_lab.models.trajectory import (
@@ -44,11 +35,10 @@ from rbp_lab.models.trajectory import (
     step_of,
     tokens_of,
 )
+from rbp_lab.models.unloaded import Unloaded
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
-    from transformers import PreTrainedTokenizerBase
 
     from rbp_lab.records import ModelInfo
 
@@ -70,6 +60,9 @@ class HFModel:
     published: names of checkpoints, the earliest first; the last is what the model itself holds. tokens_per_step: of
     the training, from which tokens seen follow where a step is known. step: of the training, read from the revision,
     and without one from the last of ``published``. warmup_tokens: after which the learning rate had reached its peak.
+
+    cache: a directory that keeps what config, code and tokenizer say of the model, because finding that out takes
+    seconds of imports; None finds it out anew.
     """
 
     path: str
@@ -88,6 +81,7 @@ class HFModel:
     tokens_per_step: int | None = None
     step: int | None = None
     warmup_tokens: int | None = None
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -113,51 +107,13 @@ class HFModel:
         """Whether path means a directory: it exists, or it cannot be a hub id."""
         return is_local(self.path)
 
-    @property
-    def _directory(self) -> Path:
-        return local_path(self.path)
-
     def open(self) -> OpenModel:
         """The model as it is now: a hub id at the commit that its revision means, a directory with its files hashed.
 
         Raises LabError when it cannot be had or is no causal LM: unknown id or revision, no network, missing or
         damaged files, an adapter, a head that no text fits.
         """
-        refuse_several(self)
-        if self.is_local:
-            with reading(self, "the files"):
-                check_directory(self._directory)
-                files = read_files(self._directory, loaded_files(self._directory))
-            return self._open(files, None)
-        return self._open(None, self._commit())
-
-    def look(self) -> ModelInfo:
-        """What ``open`` would say of the model, but the files of a directory are not hashed: its fingerprint is ""."""
-        refuse_several(self)
-        commit = None
-        if self.is_local:
-            with reading(self, "the files"):
-                check_directory(self._directory)
-                loaded_files(self._directory)
-        else:
-            commit = self._commit()
-        found = self._read(commit)
-        return describe(self, *found, revision=commit, fingerprint=commit or "", quantisation=self.quantisation)[0]
-
-    def _read(self, commit: str | None) -> tuple[Any, nn.Module, PreTrainedTokenizerBase]:
-        """The config, the network that it describes, without weights, and the tokenizer."""
-        self._refuse_foreign_code(commit)
-        config = self._config(commit)
-        return config, empty_model(config, self.trust_remote_code), self._tokenizer(commit)
-
-    def _open(self, files: ModelFiles | None, commit: str | None) -> OpenModel:
-        config, network, tokenizer = self._read(commit)
-        if files is not None:
-            with reading(self, "the files"):
-                complete = loaded_files(self._directory, vocabulary_names(tokenizer))
-                more = None if complete == set(files.paths) else read_files(self._directory, complete)
-            if more is not None:  # what was read before its hash is read again
-                return self._open(more, commit)
+        commit, files, about, unloaded = self._described(weights=True)
 
         def verify() -> None:
             if files is not None:
@@ -165,45 +121,73 @@ class HFModel:
 
         def load(dtype: torch.dtype, where: str | DeviceMap) -> LoadedModel:
             try:
-                loaded = self._load(config, commit, dtype, where)
+                loaded = self._load(unloaded, commit, dtype, where)
             except LabError:
                 verify()  # files that changed are the better reason
                 raise
             verify()
             return loaded
 
-        verify()
-        fingerprint = commit if files is None else files.fingerprint
-        info, notes = describe(
-            self, config, network, tokenizer, revision=commit, fingerprint=fingerprint, quantisation=self.quantisation
-        )
-        return OpenModel(info, tokenizer, network, load, verify, self.dtype, self.attention, notes)
+        info = about.info(
+            self, revision=commit, fingerprint=commit if files is None else files.fingerprint,
+            quantisation=self.quantisation,
+        )  # fmt: skip
+        return OpenModel(
+            info, lambda: unloaded.tokenizer, lambda: unloaded.network, load, verify, self.dtype, self.attention,
+            about.notes,
+        )  # fmt: skip
 
-    @property
-    def _where(self) -> dict[str, Any]:
-        """What every from_pretrained takes: the place, and leave to run the repository's code."""
-        place = str(self._directory) if self.is_local else self.path
-        return {"pretrained_model_name_or_path": place, "trust_remote_code": self.trust_remote_code}
+    def look(self) -> ModelInfo:
+        """What ``open`` would say of the model, but weights of a directory are not hashed: its fingerprint is ""."""
+        commit, _, about, _ = self._described(weights=False)
+        return about.info(self, revision=commit, fingerprint=commit or "", quantisation=self.quantisation)
+
+    def _described(self, weights: bool) -> tuple[str | None, ModelFiles | None, Description, Unloaded]:
+        """The commit of a hub id, or the files of a directory, and what they say of the model without its weights.
+
+        weights: whether those of a directory are among the files, which are hashed.
+        """
+        refuse_several(self)
+        if not self.is_local:
+            commit = self._commit()
+            unloaded, what = Unloaded(self, commit), [self.path, commit, self.trust_remote_code]
+            about = kept(self.cache, what)
+            if about is None:
+                about = unloaded.describe()
+                keep(self.cache, what, about)
+            return commit, None, about, unloaded
+        directory, read = local_path(self.path), None
+        with reading(self, "the files"):
+            check_directory(directory)
+            paths = loaded_files(directory)
+        while paths != read:  # what was read before its hash is read again
+            read = paths
+            with reading(self, "the files"):
+                heavy = set(weight_files(directory))
+                files = read_files(directory, read if weights else read - heavy)
+            unloaded, what = Unloaded(self, None), [files.without(heavy), self.trust_remote_code]
+            known = kept(self.cache, what)
+            about = known or unloaded.describe()
+            with reading(self, "the files"):
+                paths = loaded_files(directory, about.vocabulary_files)
+        if known is None:
+            files.verify()
+            keep(self.cache, what, about)
+        return None, files, about, unloaded
 
     def _commit(self) -> str:
-        """The commit that the revision of a hub id means now. LabError when it cannot be had or is an adapter."""
-        from huggingface_hub import constants, hf_hub_download
+        """The commit that the revision of a hub id means now. LabError when it cannot be had."""
+        from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-        from transformers.utils.peft_utils import find_adapter_config_file
 
         with quiet(), reading(self, "the config"):
             try:
                 # The cache keeps files under snapshots/<commit>/, so this also answers without a network.
-                commit = Path(hf_hub_download(self.path, "config.json", revision=self.revision)).parent.name
+                return Path(hf_hub_download(self.path, "config.json", revision=self.revision)).parent.name
             except LocalEntryNotFoundError:
                 raise
             except EntryNotFoundError as error:
                 raise LabError(self._without_config()) from error
-            if find_adapter_config_file(self.path, revision=commit) is not None:
-                raise LabError(about_adapter(f"model {self.name}: {self.path}"))
-            if not constants.HF_HUB_OFFLINE:
-                fetch_small_files(self.path, commit)
-            return commit
 
     def _without_config(self) -> str:
         from huggingface_hub import list_repo_files
@@ -217,39 +201,7 @@ class HFModel:
             what = f"only GGUF files; measure one with model=gguf model.path={self.path} model.file={gguf[0]}"
         return f"model {self.name}: {self.path} has {what}"
 
-    def _config(self, commit: str | None) -> Any:
-        from transformers import AutoConfig
-
-        with quiet(), reading(self, "the config"):
-            return AutoConfig.from_pretrained(**self._where, revision=commit or "main")
-
-    def _tokenizer(self, commit: str | None) -> PreTrainedTokenizerBase:
-        from transformers import AutoTokenizer
-
-        with quiet(), reading(self, "the tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(**self._where, revision=commit or "main")
-        return checked_tokenizer(tokenizer, f"model {self.name}: {self.path}")
-
-    def _refuse_foreign_code(self, commit: str | None) -> None:
-        """Code of another repository is at no commit of this one, so a record's key would not say what ran."""
-        from transformers import PreTrainedConfig
-        from transformers.models.auto.tokenization_auto import get_tokenizer_config
-
-        if not self.trust_remote_code:
-            return
-        place = self._where["pretrained_model_name_or_path"]
-        with quiet(), reading(self, "the config"):
-            config, _ = PreTrainedConfig.get_config_dict(place, revision=commit or "main")
-            tokenizer = get_tokenizer_config(place, revision=commit or "main")
-        for name in _classes(config.get("auto_map")) + _classes(tokenizer.get("auto_map")):
-            repository, marked, _ = name.partition("--")
-            if marked and repository != self.path:
-                raise LabError(
-                    f"model {self.name}: its code comes from another repository ({repository}), which its own commit "
-                    "does not pin; copy the .py files beside the model in a directory and name them there in auto_map"
-                )
-
-    def _load(self, config: Any, commit: str | None, dtype: torch.dtype, where: str | DeviceMap) -> LoadedModel:
+    def _load(self, unloaded: Unloaded, commit: str | None, dtype: torch.dtype, where: str | DeviceMap) -> LoadedModel:
         """The network with its weights in dtype on a device, or by a device map.
 
         Raises LabError as ``checked_weights`` does, and when they cannot be read.
@@ -258,14 +210,14 @@ class HFModel:
 
         # A checkpoint without safetensors would make transformers ask the hub, from a thread, to convert it.
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+        config, place = unloaded.config, unloaded.where
         with quiet(downloads=True), reading(self, "the weights"):
             if commit is not None and not constants.HF_HUB_OFFLINE:
                 fetch_weights(self.path, commit)
             model, report = load_pretrained(
                 where,
-                **self._where,
+                **place,
                 config=copy.deepcopy(config),
-                revision=commit or "main",
                 dtype=dtype,
                 attn_implementation=self.attention,
             )
@@ -276,10 +228,3 @@ class HFModel:
 
         rounded = round_weights(loaded.network, self.quantisation, f"model {self.name}")
         return replace(loaded, notes=(*loaded.notes, rounded))
-
-
-def _classes(auto_map: Any) -> list[str]:
-    """The class names of an auto_map: of each entry one, or a tokenizer's pair (slow, fast)."""
-    values = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
-    flat = [name for value in values for name in (value if isinstance(value, (list, tuple)) else [value])]
-    return [name for name in flat if isinstance(name, str)]

@@ -1,4 +1,4 @@
-"""What the sources share that open a model through transformers: checks of what came, and what is known of it."""
+"""What the sources share that open a model through transformers: what is asked for, and checks of what came."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rbp_lab.errors import LabError
 from rbp_lab.hub_errors import explained, first_line
 from rbp_lab.hub_files import cache_alone_when_unreachable, sound_files
-from rbp_lab.models.params import count_parameters
-from rbp_lab.models.positions import position_limit
 from rbp_lab.models.source import LoadedModel
 from rbp_lab.names import check_label, check_name, clean_name
-from rbp_lab.records import ModelInfo
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,12 +43,12 @@ def check_fields(source: Any) -> None:
 def named(name: str, revision: str | None) -> str:
     """The checked name of a model: ``name@revision``, or ``name`` when it shows the revision already, so that two
     revisions never share one."""
-    name = _showing(name, "@", clean_name(revision)) if revision is not None else name
+    name = showing(name, "@", clean_name(revision)) if revision is not None else name
     check_name(name, "model.name")
     return name
 
 
-def _showing(name: str, sign: str, label: str, flags: int = 0) -> str:
+def showing(name: str, sign: str, label: str, flags: int = 0) -> str:
     """The name with the label behind a sign, unless the name shows the label already."""
     shown = re.search(rf"(?<![^\W_]){re.escape(label)}(?![^\W_])", name, flags)
     return name if shown else f"{name}{sign}{label}"
@@ -121,48 +118,6 @@ def checked_weights(network: nn.Module, report: Mapping[str, Any], what: str) ->
     unused = sorted(report["unexpected_keys"])
     notes = (f"{len(unused)} tensors of the checkpoint are used by no layer: {listed(unused)}",) if unused else ()
     return LoadedModel(network.eval().requires_grad_(False), notes)
-
-
-def describe(
-    source: Any,
-    config: Any,
-    network: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    revision: str | None,
-    fingerprint: str,
-    quantisation: str | None = None,
-) -> tuple[ModelInfo, tuple[str, ...]]:
-    """What is known of a source's model, and the notes to it. Rounded weights show in the name, as revisions do.
-
-    network: built from its config, weights not needed.
-    """
-    output = network.get_output_embeddings()
-    rows = int(config.get_text_config().vocab_size) if output is None else int(output.weight.shape[0])
-    vocabulary = tokenizer.get_vocab()
-    stored = getattr(config, "dtype", None)
-    info = ModelInfo(
-        name=source.name if quantisation is None else _showing(source.name, "+", quantisation, re.IGNORECASE),
-        family=source.family,
-        path=source.path,
-        revision=revision,
-        fingerprint=fingerprint,
-        architecture=type(network).__name__,
-        stored_dtype=None if stored is None else str(stored).removeprefix("torch."),
-        vocab_rows=rows,
-        tokenizer_size=max(vocabulary.values()) + 1,
-        max_positions=position_limit(network, config),
-        params=count_parameters(network),
-        training_tokens=source.training_tokens,
-        quantisation=quantisation,
-        step=getattr(source, "step", None),
-        warmup_tokens=getattr(source, "warmup_tokens", None),
-    )
-    beyond = sorted((i, token) for token, i in vocabulary.items() if i >= rows)
-    if not beyond:
-        return info, ()
-    tokens = listed([f"{i} {token!r}" for i, token in beyond])
-    return info, (f"the head has {rows} rows, so no text may contain the tokens beyond ({tokens})",)
 
 
 def listed(names: list[str], most: int = 5) -> str:

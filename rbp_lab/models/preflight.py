@@ -10,6 +10,7 @@ from functools import cache
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 from rbp_lab.hub_files import cache_alone_when_unreachable
+from rbp_lab.measurement.devices import choose_device
 from rbp_lab.models.hub_snapshot import weights_of
 from rbp_lab.models.opening import HEAD
 from rbp_lab.models.source import ModelSource
@@ -28,8 +29,8 @@ class Check:
 
     problem: why it cannot be measured, as a sentence; "" when nothing speaks against it. parameters: in all; None when
     the config could not be had. memory: bytes that the weights and what is beside them need. download: bytes that are
-    not on this machine yet, 0 for a model of this machine, None when the hub does not say. seconds: for 100,000
-    tokens, of the products alone, so that it is a lower bound.
+    not on this machine yet, 0 for a model of this machine, None when the hub does not say. operations: of a token.
+    device, dtype: of the products.
     """
 
     name: str
@@ -37,19 +38,27 @@ class Check:
     parameters: int | None = None
     memory: int | None = None
     download: int | None = None
-    seconds: float | None = None
+    operations: float | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    @property
+    def seconds(self) -> float | None:
+        """For 100,000 tokens, of the products alone, so that it is a lower bound; torch is tried out for it."""
+        return None if self.operations is None else self.operations * 1e5 / speed(self.device, self.dtype)
 
 
 def check(source: ModelSource, protocol: Windowing, dtype: str, device: str, room: int | None = None) -> Check:
     """Look at a model's config, tokenizer and list of files, and at this machine.
 
-    device: "cpu" or "cuda". room: bytes that the model may take, None for what is free.
+    device: "auto", "cpu" or "cuda". room: bytes that the model may take, None for what is free.
     """
     try:
         info = source.look() if hasattr(source, "look") else source.open().info
     except LabError as error:
         return Check(source.name, str(error).removeprefix(f"model {source.name}: "))
-    size = BYTES[getattr(source, "dtype", None) or dtype]
+    dtype = getattr(source, "dtype", None) or dtype
+    size = BYTES[dtype]
     kind = info.quantisation or ""
     layers = info.params.non_embedding * ROUNDED.get(kind.removesuffix(HEAD), size)
     # Rounded, the head is no longer the embedding.
@@ -62,7 +71,9 @@ def check(source: ModelSource, protocol: Windowing, dtype: str, device: str, roo
         info.params.total,
         memory,
         download,
-        operations(info) * 1e5 / speed(device, getattr(source, "dtype", None) or dtype),
+        operations(info),
+        device,
+        dtype,
     )
 
 
@@ -83,7 +94,11 @@ def _too_short(info: ModelInfo, protocol: Windowing) -> str:
 
 def _too_large(memory: int, device: str, room: int | None) -> str:
     """A sentence when weights would stay on disk; GPUs and main memory share a model (launch.placement=auto)."""
-    room = available(device) if room is None else room
+    if room is None:
+        room = available("cpu")
+        if room is None or memory > room:
+            device = choose_device(device)  # torch: not where main memory is enough
+            room = available(device)
     if room is None or memory <= room:
         return ""
     where = "memory" if device == "cpu" else "the memory of the GPUs and of this machine"
@@ -130,9 +145,10 @@ def _download(source: ModelSource, info: ModelInfo) -> tuple[int | None, str]:
 
 @cache
 def speed(device: str, dtype: str, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Floating point operations a second of a product of this device, the best of a few."""
+    """Floating point operations a second of a product of this device, the best of a few. device: as of ``check``."""
     import torch
 
+    device = choose_device(device)
     kind = getattr(torch, dtype)
     n = 1024 if device == "cpu" else 8192
     a, b = (torch.ones(n, n, dtype=kind, device=device) for _ in range(2))

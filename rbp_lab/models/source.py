@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rbp_lab.records import ModelInfo
@@ -27,7 +28,8 @@ class LoadedModel:
 class OpenModel:
     """One state of a model: info, tokenizer and weights are of the same commit, or of the same files.
 
-    empty: the network without its weights, to plan where they go. load: (dtype, device or device map) → the weights,
+    read_tokenizer, read_empty: read the tokenizer, and the network without its weights, from which is planned where
+    they go; nobody asks for either where a record is found. load: (dtype, device or device map) → the weights,
     placed as by ``placement.load_pretrained``. verify: raises LabError when the files are no longer those that
     ``info`` describes; call it after the last pass, because weights may be read from disk as they are used. dtype,
     attention: what the source asks for; None leaves the choice to the precision config and to transformers. notes:
@@ -35,13 +37,21 @@ class OpenModel:
     """
 
     info: ModelInfo
-    tokenizer: Any
-    empty: nn.Module
+    read_tokenizer: Callable[[], Any]
+    read_empty: Callable[[], nn.Module]
     load: Callable[[torch.dtype, str | DeviceMap], LoadedModel]
     verify: Callable[[], None]
     dtype: str | None = None
     attention: str | None = None
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return self.read_tokenizer()
+
+    @cached_property
+    def empty(self) -> nn.Module:
+        return self.read_empty()
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@
     comparisons/<a>-<b>/ tables of a comparison of two records
     comparisons/<key>/   comparison.json and parquet tables of a comparison of two models in one pass, and its page
     comparisons/over-<digest>/ the page and tables of two models on several data sets
-    cache/               token ids, tokenizers, records pulled from W&B; safe to delete
+    cache/               token ids, tokenizers, what models are, records pulled from W&B; safe to delete
     mirrored/            what W&B has of this store
     wandb/               offline W&B runs
     bench/               timings

@@ -6,16 +6,22 @@ Ranks and k count from 1, sums are in nats: the tables are for people and other 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from rbp_lab.stats import UNIT, DocumentTable, RankStats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Columns = Mapping[str, np.ndarray]  # of a table, by name, as they are read
 
 
 def totals_tables(stats: RankStats) -> dict[str, pd.DataFrame]:
     """The tables ranks and windows."""
+    import pandas as pd  # a fifth of a second, which reading does without
+
     seen = np.flatnonzero((stats.counts > 0) | (stats.counts_optimistic > 0))
     window, top = np.nonzero(stats.window_max)
     return {
@@ -39,6 +45,8 @@ def totals_tables(stats: RankStats) -> dict[str, pd.DataFrame]:
 
 def document_tables(documents: DocumentTable, names: Sequence[str]) -> dict[str, pd.DataFrame]:
     """The tables documents, document_ranks and document_runs. names: of the documents, by document_id."""
+    import pandas as pd
+
     row_of_rank = np.repeat(np.arange(len(documents)), np.diff(documents.indptr))
     return {
         "documents": pd.DataFrame(
@@ -73,65 +81,65 @@ def document_tables(documents: DocumentTable, names: Sequence[str]) -> dict[str,
     }
 
 
-def stats_from_tables(header: Mapping[str, Any], ranks: pd.DataFrame, windows: pd.DataFrame) -> RankStats:
+def stats_from_tables(header: Mapping[str, Any], ranks: Columns, windows: Columns) -> RankStats:
     """The totals of a record from its tables and record.json; ValueError when these cannot be of one record."""
     totals, lengths = header["totals"], tuple(header["scoring"]["window_lengths"])
     per_rank = RankStats.zeros(totals["vocab_rows"], lengths)
-    at = ranks["rank"].to_numpy() - 1
+    at = ranks["rank"] - 1
     per_rank.counts[at] = ranks["count"]
     per_rank.counts_optimistic[at] = ranks["count_optimistic"]
-    per_rank.nll_units[at] = _units(ranks["nll_sum"])
-    window, rank = _places(windows["window"], np.array(lengths)), windows["max_rank"].to_numpy() - 1
+    per_rank.nll_units[at] = _units(ranks, "nll_sum")
+    window, rank = _places(windows, "window", np.array(lengths)), windows["max_rank"] - 1
     per_rank.window_max[window, rank] = windows["count"]
-    (entropy,) = _units(pd.Series([totals["entropy_sum"]], name="entropy_sum"))
+    (entropy,) = _units({"entropy_sum": np.array([totals["entropy_sum"]], np.float64)}, "entropy_sum")
     return RankStats(
         per_rank.counts, per_rank.counts_optimistic, per_rank.nll_units, lengths, per_rank.window_max,
         int(entropy), totals["num_tied"], totals["num_bytes"], totals["num_documents"],
     )  # fmt: skip
 
 
-def documents_from_tables(thresholds: tuple[int, ...], tables: Mapping[str, pd.DataFrame]) -> DocumentTable:
+def documents_from_tables(thresholds: tuple[int, ...], tables: Mapping[str, Columns]) -> DocumentTable:
     """The document table of a record; ValueError when its tables cannot be of one record."""
     table, hist, runs = tables["documents"], tables["document_ranks"], tables["document_runs"]
-    ids = table["document_id"].to_numpy()
+    ids = table["document_id"]
     return DocumentTable(
         thresholds=thresholds,
         document_id=ids,
-        num_scored=table["num_scored"].to_numpy(),
-        num_bytes=table["num_bytes"].to_numpy(),
-        nll_units=_units(table["nll_sum"]),
-        entropy_units=_units(table["entropy_sum"]),
-        num_tied=table["num_tied"].to_numpy(),
-        nll_sq=table["nll_sq"].to_numpy(),
-        log_rank=table["log_rank"].to_numpy(),
-        log_rank_sq=table["log_rank_sq"].to_numpy(),
+        num_scored=table["num_scored"],
+        num_bytes=table["num_bytes"],
+        nll_units=_units(table, "nll_sum"),
+        entropy_units=_units(table, "entropy_sum"),
+        num_tied=table["num_tied"],
+        nll_sq=table["nll_sq"],
+        log_rank=table["log_rank"],
+        log_rank_sq=table["log_rank_sq"],
         indptr=np.concatenate(
-            [[0], np.cumsum(np.bincount(_places(hist["document_id"], ids), minlength=len(ids)))]
+            [[0], np.cumsum(np.bincount(_places(hist, "document_id", ids), minlength=len(ids)))]
         ).astype(np.int64),
-        rank=hist["rank"].to_numpy(np.int32),
-        count=hist["count"].to_numpy(np.int32),
-        run_row=_places(runs["document_id"], ids).astype(np.int32),
-        run_threshold=_places(runs["k"], np.array(thresholds)).astype(np.int32),
-        run_length=runs["length"].to_numpy(np.int32),
-        run_count=runs["count"].to_numpy(np.int32),
+        rank=hist["rank"].astype(np.int32, copy=False),
+        count=hist["count"].astype(np.int32, copy=False),
+        run_row=_places(runs, "document_id", ids).astype(np.int32),
+        run_threshold=_places(runs, "k", np.array(thresholds)).astype(np.int32),
+        run_length=runs["length"].astype(np.int32, copy=False),
+        run_count=runs["count"].astype(np.int32, copy=False),
     )
 
 
-def _places(values: pd.Series, among: np.ndarray) -> np.ndarray:
-    """Where in ``among`` each value stands; ValueError when one is not there."""
-    order = np.argsort(among, kind="stable")
+def _places(table: Columns, name: str, among: np.ndarray) -> np.ndarray:
+    """Where in ``among`` each value of a column stands; ValueError when one is not there."""
+    values, order = table[name], np.argsort(among, kind="stable")
     places = order[np.minimum(np.searchsorted(among[order], values), len(among) - 1)] if len(values) else order[:0]
     if not np.array_equal(among[places], values):
-        raise ValueError(f"{values.name} holds values that this record has not")
+        raise ValueError(f"{name} holds values that this record has not")
     return places
 
 
-def _units(nats: pd.Series) -> np.ndarray:
+def _units(table: Columns, name: str) -> np.ndarray:
     """Fixed point from nats; exact, since a float64 holds any multiple of 2**-24 below 2**29 nats."""
-    values = nats.to_numpy()
-    if not np.isfinite(values).all():
-        raise ValueError(f"{nats.name} holds values that are not finite")
-    units = np.rint(values / UNIT).astype(np.int64)
+    nats = table[name]
+    if not np.isfinite(nats).all():
+        raise ValueError(f"{name} holds values that are not finite")
+    units = np.rint(nats / UNIT).astype(np.int64)
     if not np.array_equal(units * UNIT, nats):
-        raise ValueError(f"{nats.name} holds values that are no multiples of 2**-24 nats")
+        raise ValueError(f"{name} holds values that are no multiples of 2**-24 nats")
     return units

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -45,7 +44,13 @@ from rbp_lab.store.header import (
     sha256_of,
 )
 from rbp_lab.store.layout import RecordFiles, Store
-from rbp_lab.store.record_tables import document_tables, documents_from_tables, stats_from_tables, totals_tables
+from rbp_lab.store.record_tables import (
+    Columns,
+    document_tables,
+    documents_from_tables,
+    stats_from_tables,
+    totals_tables,
+)
 
 
 def record_path(store: str | Path, key: str) -> Path:
@@ -173,7 +178,7 @@ def read_stats(files: RecordFiles) -> RankStats:
     """The totals of a record by rank, without its windows (``window_max`` has no columns); checksums are verified."""
     with damage_named(files):
         header = read_header(files, files.key)
-        windows = pd.DataFrame({"window": [], "max_rank": [], "count": []}, dtype="int64")
+        windows = dict.fromkeys(("window", "max_rank", "count"), np.zeros(0, np.int64))
         stats = stats_from_tables(header, _table(files, "ranks", header), windows)
         return replace(stats, window_max=np.zeros((len(stats.window_lengths), 0), np.int64))
 
@@ -186,12 +191,22 @@ def read_documents(files: RecordFiles) -> DocumentTable:
         return documents_from_tables(run_header(header).scoring.thresholds, tables)
 
 
-def _table(files: RecordFiles, name: str, header: Mapping[str, Any]) -> pd.DataFrame:
-    """A table, verified when the header has its checksum."""
+def _table(files: RecordFiles, name: str, header: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The columns of a table, verified when the header has its checksum."""
     data = files.table(name).read_bytes()
     if CHECKSUMS in header:
         _compare(files.table(name), header, sha256(data))
-    return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False).to_pandas()
+    table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+    if absent := [column for column in table.column_names if table[column].null_count]:
+        raise ValueError(f"{absent[0]} holds values that are missing or not finite")
+    return {column: _values(table[column]) for column in table.column_names}
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray:
+    """Numbers, or names as objects. Arrow's own to_numpy imports pandas, which takes longer than to read a record."""
+    if pa.types.is_primitive(column.type):
+        return np.from_dlpack(column.combine_chunks())
+    return np.array(column.to_pylist(), object)
 
 
 def _verify(files: RecordFiles, header: Mapping[str, Any]) -> None:
@@ -207,7 +222,7 @@ def _compare(path: Path, header: Mapping[str, Any], found: str) -> None:
         raise ValueError(f"the checksum of {path.name} does not hold")
 
 
-def _names(table: pd.DataFrame, num_documents: int) -> tuple[str, ...]:
+def _names(table: Columns, num_documents: int) -> tuple[str, ...]:
     names = [""] * max(num_documents, int(table["document_id"].max()) + 1 if len(table) else 0)
     for i, name in zip(table["document_id"], table["name"], strict=True):
         names[i] = name

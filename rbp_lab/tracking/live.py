@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import stdtrit
 
 from rbp_lab.metrics import Estimate
 from rbp_lab.stats import UNIT, DocumentTable
@@ -69,6 +68,8 @@ class LiveIntervals:
 
 @lru_cache(maxsize=4)  # slow, and the same for every k of a row
 def _quantile(level: float, freedom: int) -> float:
+    from scipy.special import stdtrit  # not where a record is found
+
     return float(stdtrit(freedom, 0.5 + level / 2))
 
 
