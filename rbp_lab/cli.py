@@ -32,6 +32,7 @@ from rbp_lab.config.arguments import Arguments, WrongUsage, parse
 from rbp_lab.config.directory import CONF
 from rbp_lab.errors import LabError, no_such
 from rbp_lab.failures import Failures, print_error, sentence
+from rbp_lab.garbage import look_seldom
 from rbp_lab.interrupts import CODES, end_on_signals
 from rbp_lab.outcomes import JobOutcome, count, leave, left_in
 from rbp_lab.slurm import array_of, check_slurm, job_failure, wait_for, watch_queue
@@ -52,9 +53,8 @@ COMMANDS = {
     "ls": "list models, datasets, finished and unfinished runs",
     "clean": "remove what crashes left in a store, and on request unfinished work",
 }
-# New objects between two looks for garbage among them: importing torch and transformers makes a million that all stay.
-# Not where figures are drawn by the dozen, which are garbage only when somebody looks.
-NEW_OBJECTS, DRAWING = 10_000, ("analyze", "compare", "compare_models")
+# Commands that make figures by the dozen, see ``garbage.look_seldom``.
+DRAWING = ("analyze", "compare", "compare_models")
 GONE = {"bench": "the benchmarks run from a clone of the project: make bench, or python -m tests.benchmarks"}
 
 
@@ -189,7 +189,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
 
     looks = gc.get_threshold()
     if command not in DRAWING:
-        gc.set_threshold(NEW_OBJECTS)
+        look_seldom()
     # Hydra would print its own shortened report and exit; asked for full errors it lets exceptions through to us.
     OmegaConf.register_new_resolver("writable", writable, replace=True, use_cache=True)
     asked = os.environ.get("HYDRA_FULL_ERROR")

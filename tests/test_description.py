@@ -193,3 +193,29 @@ def test_a_command_that_finds_its_record_imports_no_model(model, tmp_path, monke
     assert end.value.code == 0, capsys.readouterr().err
     done = subprocess.run([sys.executable, "-c", FOUND, *words], capture_output=True, text=True, check=True)
     assert done.stdout.count("found measured") == 2 and done.stdout.splitlines()[-1] == ""
+
+
+ENDING = """
+import atexit, sys, threading
+import rbp_lab.__main__, rbp_lab.cli
+
+class Loud:
+    def __del__(self):
+        print("taken apart")
+
+def main():
+    globals()["loud"] = Loud()
+    sys.modules.setdefault("torch", sys)
+    atexit.register(print, "at exit")
+    threading.Timer(0.1, print, ["a thread"]).start()
+    print("done")
+    sys.exit(3)
+
+rbp_lab.cli.main = main
+rbp_lab.__main__.run()
+"""
+
+
+def test_a_process_ends_with_its_code_once_what_it_began_is_done_and_takes_nothing_apart():
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "done\na thread\nat exit\n", "")

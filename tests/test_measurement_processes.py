@@ -143,7 +143,7 @@ def test_interrupted_processes_close_their_callbacks_and_give_their_shards_back(
 
 
 def test_the_processes_end_with_the_one_that_started_them():
-    (worker,) = pool._pool(1, "cpu")
+    (worker,) = pool.start(1, "cpu")
     process = psutil.Process(worker._process.pid)
     worker._process.stdin.close()  # as the system does when a process ends, however it ends
     process.wait(timeout=60)

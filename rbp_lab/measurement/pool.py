@@ -37,7 +37,7 @@ def launch(command: str, config: Mapping[str, Any], key: str, places: Sequence[R
     model or text stops. When one is killed the others do its work. Raises LabError on a user's mistake in a process, or
     when all were killed; RuntimeError with the cause and its traceback on everything else.
     """
-    workers = _pool(len(places), places[0].device)
+    workers = start(len(places), places[0].device)
     done = False
     try:
         for worker, place in zip(workers, places, strict=True):
@@ -124,7 +124,7 @@ def _print_once(line: str) -> None:
     print(line, end="", file=sys.stderr, flush=True)
 
 
-def _pool(number: int, device: str) -> list[Worker]:
+def start(number: int, device: str) -> list[Worker]:
     """Living workers, those of the last measurement where it had as many."""
     if len(_workers) != number or not all(worker.is_alive() for worker in _workers):
         close()

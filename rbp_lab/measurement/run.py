@@ -75,18 +75,20 @@ def make(job: Task, corpus: Corpus, identity: Subject) -> None:
     from rbp_lab.measurement.prepare import prepare  # torch: not for what is refused or found
 
     device = choose_device(job.launch.device)
-    ready = prepare(job, corpus, identity, device)
     processes = number_of_processes(job.launch.processes, device, partial(_gpus_each, job, identity))
+    if processes > 1:
+        from rbp_lab.measurement import pool
+
+        pool.start(processes, device)  # they import torch meanwhile
+    ready = prepare(job, corpus, identity, device)
     place = place_in_cluster(os.environ, device)
     with _kept(ready.partial, identity.key):
         if processes == 1:
             import_module(job.worker).work(ready, place)
         else:
-            from rbp_lab.measurement.pool import launch
-
             first, world = place.rank * processes, place.world * processes
             places = [Runtime(first + i, world, device, processes) for i in range(processes)]
-            launch(job.command, job.config, identity.key, places)
+            pool.launch(job.command, job.config, identity.key, places)
 
 
 def _gpus_each(job: Task, identity: Subject, memory: list[int]) -> int:

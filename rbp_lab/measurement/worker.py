@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from rbp_lab.errors import LabError
+from rbp_lab.garbage import look_seldom
 from rbp_lab.interrupts import end_on_signals
 from rbp_lab.measurement.devices import Runtime
 from rbp_lab.models.placement import remove_written_weights
@@ -23,6 +24,7 @@ def serve(answers: int) -> None:
     """Do the jobs that come on standard input, and answer each on the file descriptor ``answers``."""
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=[jobs], daemon=True).start()
+    import_module("rbp_lab.measurement.instrument")  # torch, while the process that gives the jobs prepares the first
     while True:
         answer = answer_to(json.loads(jobs.get()))
         os.write(answers, (json.dumps(answer) + "\n").encode())
@@ -67,6 +69,7 @@ if __name__ == "__main__":
     for warning in ("SIGUSR1", "SIGUSR2"):  # of a cluster, before it takes the job away: for the one that gave the work
         if hasattr(signal, warning):
             signal.signal(getattr(signal, warning), signal.SIG_IGN)
+    look_seldom()
     with end_on_signals():
         if "SUBMITIT_EXECUTOR" in os.environ:
             # Every process of a cluster's job gets it before the job is killed, perhaps to be put into the queue again.

@@ -6,26 +6,22 @@ Ranks and k count from 1, sums are in nats: the tables are for people and other 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from rbp_lab.stats import UNIT, DocumentTable, RankStats
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Columns = Mapping[str, np.ndarray]  # of a table, by name, as they are read
 
 
-def totals_tables(stats: RankStats) -> dict[str, pd.DataFrame]:
+def totals_tables(stats: RankStats) -> dict[str, pa.Table]:
     """The tables ranks and windows."""
-    import pandas as pd  # a fifth of a second, which reading does without
-
     seen = np.flatnonzero((stats.counts > 0) | (stats.counts_optimistic > 0))
     window, top = np.nonzero(stats.window_max)
     return {
-        "ranks": pd.DataFrame(
+        "ranks": _table(
             {
                 "rank": seen + 1,
                 "count": stats.counts[seen],
@@ -33,7 +29,7 @@ def totals_tables(stats: RankStats) -> dict[str, pd.DataFrame]:
                 "nll_sum": stats.nll_sum[seen],
             }
         ),
-        "windows": pd.DataFrame(
+        "windows": _table(
             {
                 "window": np.array(stats.window_lengths, np.int64)[window],
                 "max_rank": top + 1,
@@ -43,13 +39,11 @@ def totals_tables(stats: RankStats) -> dict[str, pd.DataFrame]:
     }
 
 
-def document_tables(documents: DocumentTable, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+def document_tables(documents: DocumentTable, names: Sequence[str]) -> dict[str, pa.Table]:
     """The tables documents, document_ranks and document_runs. names: of the documents, by document_id."""
-    import pandas as pd
-
     row_of_rank = np.repeat(np.arange(len(documents)), np.diff(documents.indptr))
     return {
-        "documents": pd.DataFrame(
+        "documents": _table(
             {
                 "document_id": documents.document_id,
                 "name": [names[i] for i in documents.document_id],
@@ -63,14 +57,14 @@ def document_tables(documents: DocumentTable, names: Sequence[str]) -> dict[str,
                 "log_rank_sq": documents.log_rank_sq,
             }
         ),
-        "document_ranks": pd.DataFrame(
+        "document_ranks": _table(
             {
                 "document_id": documents.document_id[row_of_rank],
                 "rank": documents.rank,
                 "count": documents.count,
             }
         ),
-        "document_runs": pd.DataFrame(
+        "document_runs": _table(
             {
                 "document_id": documents.document_id[documents.run_row],
                 "k": np.array(documents.thresholds, np.int32)[documents.run_threshold],
@@ -79,6 +73,32 @@ def document_tables(documents: DocumentTable, names: Sequence[str]) -> dict[str,
             }
         ),
     }
+
+
+def _table(columns: Mapping[str, np.ndarray | list[str]]) -> pa.Table:
+    return pa.table({name: _column(values) for name, values in columns.items()})
+
+
+def _column(values: np.ndarray | list[str]) -> pa.Array:
+    """Numbers, or names. As in ``_values``, without pandas."""
+    if isinstance(values, list):
+        return pa.array(values, pa.string())
+    buffer = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, buffer])
+
+
+def columns_of(table: pa.Table) -> Columns:
+    """The columns of a table as it is read. ValueError when one has gaps, which is how pandas writes NaN."""
+    if gaps := [name for name in table.column_names if table[name].null_count]:
+        raise ValueError(f"{gaps[0]} holds values that are missing or not finite")
+    return {name: _values(table[name]) for name in table.column_names}
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray:
+    """Numbers, or names as objects. Arrow's own conversions import pandas, which takes longer than to read a record."""
+    if pa.types.is_primitive(column.type):
+        return np.from_dlpack(column.combine_chunks())
+    return np.array(column.to_pylist(), object)
 
 
 def stats_from_tables(header: Mapping[str, Any], ranks: Columns, windows: Columns) -> RankStats:

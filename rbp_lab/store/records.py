@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rbp_lab.errors import LabError, note
@@ -46,6 +45,7 @@ from rbp_lab.store.header import (
 from rbp_lab.store.layout import RecordFiles, Store
 from rbp_lab.store.record_tables import (
     Columns,
+    columns_of,
     document_tables,
     documents_from_tables,
     stats_from_tables,
@@ -79,12 +79,11 @@ def write_record(store: str | Path, record: RunRecord, parts: Iterable[DocumentT
     with atomic_directory(target) as directory:
         inside = RecordFiles(directory)
         for name, table in totals_tables(record.stats).items():
-            table.to_parquet(inside.table(name), index=False)
+            pq.write_table(table, inside.table(name))
         with ExitStack() as open_files:
             writers: dict[str, pq.ParquetWriter] = {}
             for part in [record.documents] if parts is None else parts:
-                for name, frame in document_tables(part, record.document_names).items():
-                    table = pa.Table.from_pandas(frame, preserve_index=False)
+                for name, table in document_tables(part, record.document_names).items():
                     if name not in writers:
                         writers[name] = open_files.enter_context(pq.ParquetWriter(inside.table(name), table.schema))
                     writers[name].write_table(table)
@@ -191,22 +190,12 @@ def read_documents(files: RecordFiles) -> DocumentTable:
         return documents_from_tables(run_header(header).scoring.thresholds, tables)
 
 
-def _table(files: RecordFiles, name: str, header: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _table(files: RecordFiles, name: str, header: Mapping[str, Any]) -> Columns:
     """The columns of a table, verified when the header has its checksum."""
     data = files.table(name).read_bytes()
     if CHECKSUMS in header:
         _compare(files.table(name), header, sha256(data))
-    table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
-    if absent := [column for column in table.column_names if table[column].null_count]:
-        raise ValueError(f"{absent[0]} holds values that are missing or not finite")
-    return {column: _values(table[column]) for column in table.column_names}
-
-
-def _values(column: pa.ChunkedArray) -> np.ndarray:
-    """Numbers, or names as objects. Arrow's own to_numpy imports pandas, which takes longer than to read a record."""
-    if pa.types.is_primitive(column.type):
-        return np.from_dlpack(column.combine_chunks())
-    return np.array(column.to_pylist(), object)
+    return columns_of(pq.ParquetFile(io.BytesIO(data)).read(use_threads=False))
 
 
 def _verify(files: RecordFiles, header: Mapping[str, Any]) -> None:

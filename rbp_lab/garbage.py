@@ -1,0 +1,13 @@
+"""How often Python looks for garbage while a command runs."""
+
+from __future__ import annotations
+
+import gc
+
+# New objects between two looks: importing torch and transformers makes a million that all stay.
+NEW_OBJECTS = 10_000
+
+
+def look_seldom() -> None:
+    """For a process that scores; not where figures are drawn by the dozen, which are garbage only when one looks."""
+    gc.set_threshold(NEW_OBJECTS)
