@@ -39,8 +39,7 @@ def look_ahead(configs: Iterable[Mapping[str, Any]]) -> None:
             last = checkpoint_configs(config)[-1]  # stands for all checkpoints, which differ in their weights alone
             parts = {name: last[name] for name in ("model", "dataset", "precision", "launch")}
             asked = read(Asked, parts)
-            device = asked.launch.device
-            if device != "auto":  # which takes torch to find out
+            if (device := asked.launch.device) != "auto":  # which takes torch to find out
                 choose_device(device)
         except (LabError, KeyError):
             continue
@@ -48,8 +47,7 @@ def look_ahead(configs: Iterable[Mapping[str, Any]]) -> None:
         same = json.dumps([parts["model"], asdict(protocol), dtype, device], sort_keys=True)
         if same not in checks:
             checks[same] = check(asked.model, protocol, dtype, device)
-    failed = [one for one in checks.values() if one.problem]
-    if not failed:
+    if not (failed := [one for one in checks.values() if one.problem]):
         return
     from rich.console import Console
 
