@@ -103,6 +103,19 @@ def test_intervals_hold_p_is_uniform_and_the_detectable_difference_is_detected(m
     assert uniform < 1.63 / np.sqrt(300) and abs(power - POWER) < 0.08
 
 
+def test_the_detectable_difference_of_few_documents_is_not_too_small(monkeypatch):
+    monkeypatch.setattr(differences, "RESAMPLINGS", 100)
+    rng = np.random.default_rng(0)
+    for freedom in (1, 2.5, 6):
+        errors = np.sqrt(rng.chisquare(freedom, 200_000) / freedom)
+        assert differences.mean_of_errors(freedom) == pytest.approx(errors.mean(), rel=5e-3)
+    n = np.full(6, 100.0)
+    found = [compare([PairedSums("x", "", n, n, n + x, n)])[0] for x in rng.normal(0, 1, (1500, 6))]
+    shift = np.mean([d.detectable for d in found])
+    shown = np.mean([[d.low + shift > 0, d.high - shift < 0] for d in found])
+    assert 0.775 < shown < 0.825  # 0.75 without the mean of errors
+
+
 @pytest.mark.parametrize("documents", [20, 100])
 def test_intervals_hold_where_a_few_long_documents_hold_most_tokens(documents, monkeypatch):
     """Resampled from one set of documents whose lengths differ as files do; intervals of M − 1 hold 0.87 to 0.93."""

@@ -27,7 +27,8 @@ CE = "cross-entropy"
 DIFFERENCES = (CE, "RBP_1", "RBP_10", "p_{2,1}", "error entropy")
 DISTANCES = ("KL", "total variation", "same first choice", "square of Δp")
 COLUMNS = (
-    "Δ CE", "Δ CE, resampled", "√n · KS of p", "power", *(f"Δ {name}" for name in DIFFERENCES[1:]), *DISTANCES,
+    "Δ CE", "Δ CE, resampled", "√n · KS of p", "power, b worse", "b better",
+    *(f"Δ {name}" for name in DIFFERENCES[1:]), *DISTANCES,
 )  # fmt: skip
 Ratio = tuple[np.ndarray, np.ndarray]
 # Differences with what they are in truth, and ratios with theirs, by name.
@@ -105,10 +106,11 @@ def _value(q: PairedSums) -> float:
 
 
 def coverage(world: World, replicates: int, seed: int = 20261130) -> dict[str, float]:
-    """Share of the replicates in which each interval held the truth, and what p and the detectable difference do."""
+    """Share of the replicates in which each interval held the truth; how uniform p is; how often a difference as large
+    as the mean detectable one is shown, of either sign."""
     rng = np.random.default_rng(seed)
     held: dict[str, list[bool]] = {name: [] for name in COLUMNS}
-    p, moved, detectable = [], [], []
+    p, ends, detectable = [], [], []
     for _ in range(replicates):
         differences, ratios = world(rng)
         for name, (q, truth) in differences.items():
@@ -121,14 +123,16 @@ def coverage(world: World, replicates: int, seed: int = 20261130) -> dict[str, f
                 held["Δ CE"].append(d.low <= truth <= d.high)
                 held["Δ CE, resampled"].append(d.resampled_low <= truth <= d.resampled_high)
                 p.append(2 * stats.t.sf(abs(t), freedom))
-                moved.append(d.low - truth)
+                ends.append((d.low - truth, d.high - truth))
                 detectable.append(d.detectable)
         for name, ((x, n), truth) in ratios.items():
             _, low, high = ratio(x, n, 0.95)
             held[name].append(low <= truth <= high)
     found = {name: float(np.mean(one)) for name, one in held.items() if one}
     found["√n · KS of p"] = float(np.sqrt(replicates) * stats.kstest(p, "uniform").statistic)
-    found["power"] = float((np.array(moved) + np.mean(detectable) > 0).mean())
+    low, high = np.array(ends).T
+    found["power, b worse"] = float((low + np.mean(detectable) > 0).mean())
+    found["b better"] = float((high - np.mean(detectable) < 0).mean())
     return found
 
 
