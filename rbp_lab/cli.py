@@ -35,6 +35,7 @@ from rbp_lab.failures import Failures, print_error, sentence
 from rbp_lab.garbage import look_seldom
 from rbp_lab.interrupts import CODES, end_on_signals
 from rbp_lab.outcomes import JobOutcome, count, leave, left_in
+from rbp_lab.own_places import WRITING, Place, own_places
 from rbp_lab.slurm import array_of, check_slurm, job_failure, wait_for, watch_queue
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     launched: list[tuple[str, list[str]]] = []  # of jobs that run elsewhere: their directory, and what each is called
     stores: list[str] = []  # of the sweep
     compared: list[dict[str, Any]] = []  # configurations of a sweep of comparisons
+    places: dict[int, Place] = {}  # of jobs that would write over each other's results
 
     def job(config: DictConfig) -> None:
         failures.jobs += 1
@@ -161,6 +163,8 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
                 name = " ".join(chosen.overrides.task) or f"job {chosen.job.num}"
             refuse_hidden_files(chosen.runtime.config_sources)
             composed = plain(config)
+            if name and chosen.job.num in places:
+                composed |= places[chosen.job.num].change
             store = composed["store"] if isinstance(composed.get("store"), str) else None
             ended = importlib.import_module(f"rbp_lab.commands.{command}").run(composed) or "done"
             failures.ended[ended] += 1
@@ -182,6 +186,8 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
                 watch_queue()
         if command == "compare_models":
             compared.extend(composed_jobs(sweep))
+        if command in WRITING:
+            places.update(own_places(jobs_of(sweep), composed_jobs(sweep)))
         if command == "measure" and launcher == BASIC:
             from rbp_lab.commands.sweep import look_ahead
 
@@ -228,6 +234,9 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
         count(failures, left_in(directory), names)
         if broken and not failures.failed:
             failures.failed.append(("a job", broken[0]))
+    for place in places.values():
+        if place.directory.is_dir():
+            print(f"results of a job of this sweep: {place.directory}", flush=True)
     if len({repr(config["dataset"]) for config in compared}) > 1:
         from rbp_lab.commands.compare_over import show_sweep
 

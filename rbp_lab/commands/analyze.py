@@ -15,6 +15,7 @@ from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.config.build import read
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
+from rbp_lab.own_places import analysis_name
 from rbp_lab.report.terminal import print_line, terminal
 from rbp_lab.slurm import wait_for
 from rbp_lab.store.atomic import may_be_written
@@ -43,8 +44,7 @@ def run(config: Mapping[str, Any], console: Console | None = None) -> None:
     """``rbp-lab analyze``, printed to ``console`` (a new one by default) and mirrored as ``tracking`` says."""
     config = {name: node for name, node in config.items() if name not in MADE_BY}
     request, console = read(AnalysisRequest, config), console or terminal()
-    name = request.name or ("default" if request.axis == "size" else request.axis)
-    default = Store(request.store).analysis(name).directory
+    default = Store(request.store).analysis(analysis_name(config)).directory
     out = default if request.out is None else Path(os.path.expanduser(request.out))
     if not may_be_written(out):
         raise LabError(f"cannot write the results to {out}; choose another directory with out=DIR")

@@ -1,0 +1,61 @@
+"""The jobs of a sweep of analyses do not write over each other."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rbp_lab.cli import main
+from rbp_lab.own_places import own_places
+from rbp_lab.store.records import write_record
+from tests.fits_data import synthetic_record
+
+
+def config(**given):
+    return {"store": "store", "name": None, "out": None, "axis": "size"} | given
+
+
+def changes(jobs, *configs):
+    return {job: place.change for job, place in own_places(jobs, configs).items()}
+
+
+def test_jobs_are_told_apart_by_what_differs():
+    jobs = [("filters.dtype=float32", "papers=true"), ("filters.dtype=bfloat16", "papers=true")]
+    names = ("default-filters.dtype-float32", "default-filters.dtype-bfloat16")
+    found = own_places(jobs, [config(), config()])
+    assert [place.change for place in found.values()] == [{"name": name} for name in names]
+    assert [place.directory for place in found.values()] == [Path("store/analysis") / name for name in names]
+    assert changes(jobs, config(axis="tokens"), config(axis="tokens"))[0] == {"name": "tokens-filters.dtype-float32"}
+    assert changes(jobs, *[config(out="mine")] * 2)[1] == {"out": "mine/filters.dtype-bfloat16"}
+
+
+def test_names_that_would_be_equal_or_too_long_have_the_number_of_their_job():
+    assert changes([("size=a*",), ("size=a?",)], config(), config())[1] == {"name": "default-job1"}
+    long = [(f"filters.key=[{'x' * 200}]",), ("filters.key=[y]",)]
+    assert changes(long, config(), config())[0] == {"name": "default-job0"}
+
+
+@pytest.mark.parametrize("what", ["name", "store", "out"])
+def test_places_that_differ_stay(what):
+    assert own_places([("a=1",), ("a=2",)], [config(**{what: "one"}), config(**{what: "two"})]) == {}
+    assert own_places([("a=1",)], [config()]) == {}
+
+
+def test_a_name_that_no_directory_can_have_is_left_to_the_job():
+    assert own_places([("a=1",), ("a=2",)], [config(name="x/y")] * 2) == {}
+
+
+def test_a_sweep_of_analyses_keeps_the_results_of_each_job(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for i in range(4):
+        write_record("multirun", synthetic_record(f"model-{i}", 10_000 * 2**i, seed=i, vocab=500))
+    with pytest.raises(SystemExit) as exit:
+        main(["analyze", "-m", "fit.laws=false", "filters.model='model-[0-2]','model-[0-3]'"])
+    names = ["default-filters.model-model--0-2", "default-filters.model-model--0-3"]
+    assert exit.value.code == 0
+    for name, models in zip(names, (3, 4), strict=True):
+        points = pd.read_csv(tmp_path / "multirun" / "analysis" / name / "points.csv")
+        assert points["model"].nunique() == models
+    assert not (tmp_path / "multirun" / "analysis" / "default").exists()
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("results of a job")]
+    assert told == [f"results of a job of this sweep: multirun/analysis/{name}" for name in names]
