@@ -10,6 +10,7 @@ from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.config.schemas import Filters, KSpec
 from rbp_lab.dimensions import named_apart, told_apart, without_dimension
+from rbp_lab.errors import LabError
 from rbp_lab.fits.gls import DocumentErrors, beside, independent
 from rbp_lab.fits.paired import exponent_difference
 from rbp_lab.fits.power import fit_power
@@ -127,6 +128,21 @@ def test_corpora_of_one_name_are_data_sets_of_their_own(tmp_path):
     other = replace(whole[1].header, dataset=replace(whole[1].header.dataset, fingerprint="0" * 64))
     named = [header.dataset.name for header in named_apart([whole[0].header, other])]
     assert named == ["stdlib, texts fingerprint ", "stdlib, texts 000000000000"]
+
+
+def test_names_that_an_analysis_shows_can_be_filtered_by(store, tmp_path):
+    for record in (*(run("a", i) for i in range(3)), run("a", 0, corpus_text=" in short", documents=3)):
+        write_record(tmp_path, record)
+    (short,) = selected(tmp_path, dataset="stdlib, 3 documents").records
+    assert short.dataset.num_documents == 3
+    found = selected(store, family="a, bfloat16", dataset="stdlib, max tokens*")
+    assert len(found.records) == 5 and {r.scoring.dtype for r in found.records} == {"bfloat16"}
+    both = selected(store, family=["a, bfloat16", "a, float32"], dataset="stdlib, max tokens*")
+    assert set(both.points["family"]) == {"a, bfloat16", "a, float32"}
+    assert set(both.points["dataset"]) == {"stdlib, max tokens 512", "stdlib, max tokens 64"}
+    assert len(selected(store, model="a-1, float32", dataset="other").records) == 1
+    with pytest.raises(LabError, match=r'family: a, "a, bfloat16", "a, float32", "a, float32, int8", b$'):
+        selected(store, family="a, float16")
 
 
 def test_families_of_one_precision_are_pooled(store):

@@ -115,9 +115,12 @@ def gather(selection: Selection) -> AnalysisInputs:
     one_of("size", size, SIZES)
     notes: list[str] = []
     there = [run for name in names for run in _load(name, selection, notes)]
-    found = [run for run in (under_filters(run, selection.filters) for run in there) if run is not None]
+    apart = named_apart(list({run.header.key: run.header for run in there}.values()))
+    shown_as = {header.key: header for header in apart}
+    passed = [under_filters(run, selection.filters, shown_as[run.header.key]) for run in there]
+    found = [run for run in passed if run is not None]
     if not found and (there or str(selection.filters)):
-        raise LabError("; ".join([_nothing_passes(selection.filters, [run.header for run in there]), *notes]))
+        raise LabError("; ".join([_nothing_passes(selection.filters, apart), *notes]))
     if not found and not notes and names == ["local"]:
         raise LabError(
             f"there is no finished run to analyse in {selection.store}; measure some models first (rbp-lab measure) "
@@ -219,10 +222,11 @@ def _digest(counts: np.ndarray) -> bytes:
     return hashlib.sha256(counts.tobytes()).digest()
 
 
-def under_filters(run: LoadedRun, filters: Filters) -> LoadedRun | None:
+def under_filters(run: LoadedRun, filters: Filters, shown_as: RunHeader) -> LoadedRun | None:
     """The run under the first of its names that pass the filters, the present names first; None when none do.
 
-    Filters are applied before runs are compared with each other.
+    shown_as: the run under the names that it has in an analysis of everything, which pass as well. Filters are applied
+    before runs are compared with each other, so what is left is named by what tells it from the rest of what is left.
     """
 
     def passes(**values: str) -> bool:
@@ -230,12 +234,15 @@ def under_filters(run: LoadedRun, filters: Filters) -> LoadedRun | None:
 
     if not passes(dtype=run.header.scoring.dtype, key=run.header.key):
         return None
-    header = run.header.named_to_pass(
-        lambda name, family: passes(model=name, family=family), lambda name: passes(dataset=name)
-    )
-    if header is None:
-        return None
-    return _named(run, header)
+
+    def passing(header: RunHeader) -> RunHeader | None:
+        return header.named_to_pass(
+            lambda name, family: passes(model=name, family=family), lambda name: passes(dataset=name)
+        )
+
+    if (header := passing(run.header)) is not None:
+        return _named(run, header)
+    return None if passing(shown_as) is None else run
 
 
 def _named(run: LoadedRun, header: RunHeader) -> LoadedRun:
@@ -281,5 +288,6 @@ def _nothing_passes(filters: Filters, headers: Sequence[RunHeader]) -> str:
         if filters.as_list(name):
             values = sorted({value for header in headers for value in _names(header)[name]})
             more = f" and {len(values) - 20} more" if len(values) > 20 else ""
-            there.append(f"{name}: {', '.join(values[:20])}{more}")
+            listed = ", ".join(f'"{value}"' if "," in value else value for value in values[:20])
+            there.append(f"{name}: {listed}{more}")
     return f"none of {len(headers)} finished runs passes {filters}; there is {'; '.join(there)}"
