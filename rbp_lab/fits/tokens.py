@@ -19,6 +19,7 @@ from scipy import optimize
 from rbp_lab.errors import LabError
 from rbp_lab.fits.gls import DocumentErrors
 from rbp_lab.fits.surface_error import DocumentMoves, document_moves, half_width, slope_of, slopes_of_value
+from rbp_lab.fits.surface_profile import EXPONENTS, intervals_at_bound
 
 # Form → its terms. The others are special cases of the first.
 FORMS = {
@@ -32,7 +33,7 @@ LOSSES = ("log", "huber")
 HUBER = 1e-3  # of residuals of ln value, as there; so small that it is all but least absolute values
 LEAST_RUNS = 4
 _GRID = np.geomspace(0.03, 1.5, 12)  # exponents to start from
-_LOW, _HIGH = 1e-3, 5.0  # and their bounds
+_LOW, _HIGH = EXPONENTS
 _STARTS = 4
 
 
@@ -78,8 +79,9 @@ class Surface:
     """A fitted law, or why there is none.
 
     form: in FORMS. message: "" when it was fitted. params: a, b, A, B, E ≥ 0, as far as the form has them; intervals at
-    ``confidence`` by leaving out one run at a time, t(R − 1), and by documents where these are known; none of an E at
-    its bound 0. pinned: E was given and not fitted. rmse_percent: of ln value. left_out_percent: the same of points
+    ``confidence`` by leaving out one run at a time, t(R − 1), and by documents where these are known; where E lies at
+    its bound 0 those of E and a are by profile likelihood, with the log loss (``fits.surface_profile``), else E has
+    none. pinned: E was given and not fitted. rmse_percent: of ln value. left_out_percent: the same of points
     that the fit has not seen, each run from the others; largest_out_percent: of the largest size alone. without: the
     params without each run. moves: what documents move the params by, None when unknown.
     """
@@ -188,6 +190,9 @@ def fit_surface(
     }  # fmt: skip
     if "E" in intervals:
         intervals["E"] = (max(0.0, intervals["E"][0]), intervals["E"][1])
+    elif whole and loss == "log" and {"E", "N"} <= set(terms) and pinned is None:
+        alone = half_width(np.zeros(len(without)), None if moves is None else moves.of({"a": 1.0}), confidence)
+        intervals |= intervals_at_bound(points, best, confidence, alone)
     largest = points.run == runs[-1]
 
     def percent(r: np.ndarray) -> float | None:

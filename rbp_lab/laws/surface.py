@@ -135,7 +135,8 @@ def section(result: SurfaceLaw) -> Section | None:
         "One law for all checkpoints of all sizes, value = E + A·S^−a + B·D^−b (arXiv 2203.15556, section 3.3), beside "
         f"its special cases, fitted to ln value by {LOSSES[inputs.choices.loss]}. The unit of the intervals is a "
         "training, not a checkpoint: the law is fitted again without each training in turn (jackknife, t). The same "
-        f"refits show by how much the law misses a training that it has not seen. {documents}."
+        f"refits show by how much the law misses a training that it has not seen. {documents}. Where E lies at its "
+        "bound 0 the intervals of E and a are by profile likelihood."
     )
     if pinned is not None:
         lead += f" E of cross-entropy is pinned at {significant(pinned)} nats ({inputs.choices.E_source})."
@@ -212,7 +213,8 @@ def _notes(result: SurfaceLaw, shown: dict[Label, dict[str, Surface]]) -> list[s
     for at, found in shown.items():
         fit = found[FULL]
         if fit.params["E"] == 0:
-            floor = "E is at its bound 0"
+            most = f", and at most {number(fit.intervals['E'][1], 2)}" if "E" in fit.intervals else ""
+            floor = f"E is at its bound 0{most}"
         elif "E" in fit.intervals and fit.intervals["E"][0] <= 0:
             floor = "E cannot be told from 0"
         else:
