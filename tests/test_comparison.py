@@ -236,6 +236,8 @@ def test_the_command_prints_the_headline_and_keeps_the_tables(store, capsys):
     (directory,) = (store / "comparisons").iterdir()
     assert sorted(p.name for p in directory.iterdir()) == ["differences.csv", "documents.csv", "report.html"]
     page = (directory / "report.html").read_text()
+    assert "run b, two, is worse than run a, one: b − a of cross-entropy" in out
+    assert "Run b, two, is worse than run a, one: " in page
     assert "two against one on made-up" in page and page.count("<circle") + page.count("<use") > 23
     with pytest.raises(LabError, match="both were measured on made-up"):
         compare_command({"store": str(store), "a": "model=one,dtype=float32", "b": "two", "datasets": "x"})

@@ -45,14 +45,14 @@ def test_p_counts_every_comparison_and_the_verdict_every_data_set(sets):
     plain, adjusted = ([d for one in some for d in one.differences] for some in (sets, both))
     assert [d.p_adjusted for d in adjusted] == holm([d.p for d in plain])
     assert [replace(d, p_adjusted=None) for d in adjusted] == [replace(d, p_adjusted=None) for d in plain]
-    said = verdict(both)
-    assert said == ("of 3 data sets, by cross-entropy, run b is worse on 1 and better on 1; no difference is shown "
-                    "on 1 (p adjusted for 3 comparisons, Holm)")  # fmt: skip
+    said = verdict(both, "one", "two")
+    assert said == ("of 3 data sets, by cross-entropy, run b, two, against run a, one, is worse on 1 and better on 1; "
+                    "no difference is shown on 1 (p adjusted for 3 comparisons, Holm)")  # fmt: skip
     alone = [replace(one, differences=[replace(d, p=None, low=None) for d in one.differences]) for one in sets]
-    assert verdict(together(alone)) == "over 3 data sets no difference has an interval"
+    assert verdict(together(alone), "one", "two") == "over 3 data sets no difference has an interval"
     # Of many data sets without a difference few are called different: 40 at 5 % would be 2 without the adjustment.
     many = [replace(sets[2], differences=[replace(sets[2].differences[0], p=p)]) for p in np.linspace(0.02, 1, 40)]
-    assert "no difference is shown on 40" in verdict(many)
+    assert "no difference is shown on 40" in verdict(many, "one", "two")
     table = differences_over(both)
     assert list(table["dataset"]) == ["w"] * 3 + ["x"] * 3 + ["y"] * 3 and table["p_adjusted"].notna().all()
 

@@ -15,6 +15,7 @@ from rbp_lab.comparison.findings import Finding
 from rbp_lab.comparison.pairs import measured
 from rbp_lab.dimensions import named_apart
 from rbp_lab.records import RunHeader
+from rbp_lab.text import visible
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,16 +38,16 @@ def together(sets: Sequence[OnDataSet]) -> list[OnDataSet]:
     ]
 
 
-def verdict(sets: Sequence[OnDataSet]) -> str:
+def verdict(sets: Sequence[OnDataSet], a: str, b: str) -> str:
     """How many data sets tell the models apart by the first quantity, at the level of its intervals; p values are
-    adjusted for the number of data sets."""
+    adjusted for the number of data sets. a, b: what the models are called."""
     known = [one.differences[0] for one in sets if one.differences and one.differences[0].p is not None]
     if not known:
         return f"over {len(sets)} data sets no difference has an interval"
     apart = [d.difference > 0 for d, p in zip(known, holm([d.p for d in known]), strict=True) if p <= 1 - d.level]
     counts = {"worse": sum(apart), "better": len(apart) - sum(apart)}
     said = " and ".join(f"{how} on {number}" for how, number in counts.items() if number)
-    parts = [f"run b is {said}"] if said else []
+    parts = [f"run b, {visible(b)}, against run a, {visible(a)}, is {said}"] if said else []
     if len(apart) < len(sets):
         parts.append(f"no difference is shown on {len(sets) - len(apart)}")
     names = " or ".join(dict.fromkeys(d.name for d in known))

@@ -42,10 +42,15 @@ def write_comparison(
 
 def title_of(a: RunHeader, b: RunHeader, where: str) -> str:
     """ "B against A on where"; the same model by its formats as well."""
-    names = [header.model.name for header in (a, b)]
-    if names[0] == names[1]:
-        names = [f"{name} ({format_of(header)})" for name, header in zip(names, (a, b), strict=True)]
-    return f"{names[1]} against {names[0]} on {where}"
+    first, second = models_of(a, b)
+    return f"{second} against {first} on {where}"
+
+
+def models_of(a: RunHeader, b: RunHeader) -> tuple[str, str]:
+    """What the models of a and b are called, of one name by their formats as well."""
+    if a.model.name == b.model.name:
+        return f"{a.model.name} ({format_of(a)})", f"{b.model.name} ({format_of(b)})"
+    return a.model.name, b.model.name
 
 
 def format_of(header: RunHeader) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rbp_lab.comparison.differences import Difference, PairedSums, compare, influence, paired_sums
-from rbp_lab.comparison.page import format_of, write_comparison
+from rbp_lab.comparison.page import format_of, models_of, write_comparison
 from rbp_lab.comparison.pairs import Pair, load_pair
 from rbp_lab.comparison.summary import NO_FLOOR, Floor
 from rbp_lab.errors import LabError, shown
@@ -54,7 +54,7 @@ def compare_pair(
     files = Store(store).comparison(a.key, b.key)
     write_csv(pd.DataFrame([asdict(d) for d in found]), files.differences)
     write_csv(documents, files.documents)
-    said, remarks = headline(found), notes(pair, found)
+    said, remarks = headline(found, *models_of(pair.a.header, pair.b.header)), notes(pair, found)
     report = write_comparison(files.report, pair, found, documents, said, remarks)
     print_line(console, f"\na: {label(pair.a.header)}\nb: {label(pair.b.header)}")
     for line in (said, *remarks):
@@ -71,15 +71,20 @@ def label(header: RunHeader) -> str:
     return visible(f"{header.model.name} ({format_of(header)}) on {header.dataset.name}, run {header.key}")
 
 
-def headline(found: Sequence[Difference]) -> str:
-    """The first difference as one sentence with its interval."""
+def headline(found: Sequence[Difference], a: str, b: str) -> str:
+    """The first difference as one sentence with its interval. a, b: what the models are called."""
     if not found:
         return "nothing can be compared: the texts' sizes in bytes are unknown, and the tokens differ"
     first = found[0]
     unit = f" {first.unit}" if first.unit else ""
+    one, other = f"run a, {visible(a)}", f"run b, {visible(b)}"
     if first.low is None:
-        return f"b − a of {first.name}: {number(first.difference)}{unit}; one document has no interval"
-    said = "run b is worse" if first.low > 0 else "run b is better" if first.high < 0 else "no difference is shown"
+        value = f"{number(first.difference)}{unit}"
+        return f"{other}, beside {one}: b − a of {first.name}: {value}; one document has no interval"
+    if first.low <= 0 <= first.high:
+        said = f"no difference is shown between {one}, and {other}"
+    else:
+        said = f"{other}, is {'worse' if first.low > 0 else 'better'} than {one}"
     digits = decimals(first.se)
     ends = bracket(first.low, first.high, digits)
     between = f"b − a of {first.name} is {number(first.difference, digits)}{unit} {ends}"

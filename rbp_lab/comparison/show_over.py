@@ -22,7 +22,7 @@ from rbp_lab.comparison.overview import (
     together,
     verdict,
 )
-from rbp_lab.comparison.page import differences_frame, run_row, title_of
+from rbp_lab.comparison.page import differences_frame, models_of, run_row, title_of
 from rbp_lab.comparison.pairs import what_counts
 from rbp_lab.comparison.record import PairHeader, PairRecord
 from rbp_lab.figures.forest import forest_figure
@@ -56,7 +56,7 @@ def show_over(
     write_csv(differences_over(sets), files.differences)
     if len(apart := distances_over(sets)):
         write_csv(apart, files.distances)
-    said = verdict(sets)
+    said = verdict(sets, *models_of(a, b))
     title = title_of(a, b, f"{len(sets)} data sets")
     rows = [
         run_row(side, header) | {"page": Path(os.path.relpath(one.report, files.directory)).as_posix()}

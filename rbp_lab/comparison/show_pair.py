@@ -12,6 +12,7 @@ from rich.text import Text
 
 from rbp_lab.comparison.accepted import Accepted, accepted_frame
 from rbp_lab.comparison.findings import WHOLE, Finding
+from rbp_lab.comparison.page import models_of
 from rbp_lab.comparison.pair_page import write_pair_page
 from rbp_lab.comparison.percentiles import Percentile
 from rbp_lab.comparison.record import PERTURBATIONS, PairRecord
@@ -43,7 +44,7 @@ def show_pair(
         write_csv(pd.DataFrame([asdict(row) for row in rows]), path)
     write_csv(found.documents, files.documents)
     write_csv(accepted_frame(found.accepted), files.accepted)
-    said = sentences(found)
+    said = sentences(found, *models_of(record.header.a, record.header.b))
     tokens = texts(found.documents["document"].head(shown).tolist()) if shown else ()
     report = write_pair_page(files.report, record, found, said, tokens)
     print_line(console, f"\na: {label(record.header.a)}\nb: {label(record.header.b)}")
@@ -60,11 +61,11 @@ def show_pair(
     return found
 
 
-def sentences(found: Summary) -> list[str]:
-    """The headline, and a second one of how far the distributions are apart."""
+def sentences(found: Summary, a: str, b: str) -> list[str]:
+    """The headline, and a second one of how far the distributions are apart. a, b: what the models are called."""
     kl, same = (found.whole[name] for name in ("KL(a‖b)", "same first choice"))
     apart = f"KL(a‖b) is {_with_interval(kl)} nats per token, and the first choice is the same at {_percent(same)}"
-    return [headline(found.differences), f"{apart} of {count(kl.tokens)} tokens"]
+    return [headline(found.differences, a, b), f"{apart} of {count(kl.tokens)} tokens"]
 
 
 def _with_interval(finding: Finding | Percentile) -> str:
