@@ -29,12 +29,13 @@ def watch_queue() -> None:
     """Have submitit, which waits for the jobs of a sweep, also believe squeue that a task has ended.
 
     sacct has no row for a task that is cancelled before it begins, and none at all where no accounts are kept; by
-    itself submitit waits for such a task without end.
+    itself submitit waits for such a task without end. Prints what is left of an array whenever that changes.
     """
     from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
 
     asked: dict[str, float] = {}  # when, and what came of it, by array
     queued: dict[str, Mapping[str, str]] = {}
+    shown: dict[str, str] = {}
 
     def has_left(task: str) -> bool:
         array = task.partition("_")[0]
@@ -42,6 +43,10 @@ def watch_queue() -> None:
             asked[array] = time.monotonic()
             try:
                 queued[array] = _queued(int(array))
+                line = _waiting(int(array), Counter(queued[array].values()))
+                if queued[array] and line != shown.get(array):
+                    print(line, flush=True)
+                shown[array] = line
             except _Unknown:
                 queued[array] = {}
             except (_Refused, LabError):  # a controller that does not answer is asked again
@@ -103,8 +108,7 @@ def wait_for(jobs: Iterable[int], poll_seconds: float = POLL_SECONDS) -> None:
         shown, asking = None, True
         while left:
             if left != shown:
-                states = ", ".join(f"{number} {state.lower()}" for state, number in sorted(left.items()))
-                print(f"waiting for Slurm job {job}: {states}", flush=True)
+                print(_waiting(job, left), flush=True)
                 shown = left
             time.sleep(poll_seconds)
             try:
@@ -115,6 +119,12 @@ def wait_for(jobs: Iterable[int], poll_seconds: float = POLL_SECONDS) -> None:
                 if asking:
                     warn(f"{error}; asking again")
                 asking = False
+
+
+def _waiting(job: int, left: Mapping[str, int]) -> str:
+    """A line that says how many tasks of a job are in which state."""
+    states = ", ".join(f"{number} {state.lower()}" for state, number in sorted(left.items()))
+    return f"waiting for Slurm job {job}: {states}"
 
 
 class _Refused(Exception):

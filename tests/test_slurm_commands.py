@@ -68,7 +68,7 @@ UNABLE = "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1"
     ],
 )
 def test_a_task_that_has_left_the_queue_has_ended_whatever_the_accounts_say(
-    squeue, tmp_path, monkeypatch, accounts, queue, state
+    squeue, tmp_path, monkeypatch, capsys, accounts, queue, state
 ):
     slurm = pytest.importorskip("submitit.slurm.slurm")
     monkeypatch.setattr(slurm.SlurmJob, "watcher", slurm.SlurmJob.watcher)
@@ -80,6 +80,8 @@ def test_a_task_that_has_left_the_queue_has_ended_whatever_the_accounts_say(
     watcher.register_job("12_1")
     assert watcher.is_done("12_1") == (state not in ("UNKNOWN", "PENDING"))
     assert watcher.get_state("12_1") == state
+    waits = "waiting for Slurm job 12: 1 pending\n"  # once, though it was asked about twice
+    assert capsys.readouterr().out == (waits if queue.startswith("echo 12") and state != "COMPLETED" else "")
 
 
 def test_without_slurm_the_commands_say_so(tmp_path, monkeypatch, capsys):
