@@ -37,6 +37,7 @@ from rbp_lab.interrupts import CODES, end_on_signals
 from rbp_lab.outcomes import JobOutcome, count, leave, left_in
 from rbp_lab.own_places import WRITING, Place, own_places
 from rbp_lab.slurm import array_of, check_slurm, job_failure, wait_for, watch_queue
+from rbp_lab.store.layout import check_root
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -166,6 +167,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
             if name and chosen.job.num in places:
                 composed |= places[chosen.job.num].change
             store = composed["store"] if isinstance(composed.get("store"), str) else None
+            check_root(store or ".")
             ended = importlib.import_module(f"rbp_lab.commands.{command}").run(composed) or "done"
             failures.ended[ended] += 1
         except BrokenPipeError:

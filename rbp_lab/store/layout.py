@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -216,6 +217,15 @@ class AnalysisFiles:
 
     def law(self, name: str) -> Path:
         return self.directory / f"law_{file_name(name, 'the name of a law')}.csv"
+
+
+def check_root(root: str | Path) -> None:
+    """LabError when a store cannot be a directory, because it is a file or lies below one."""
+    path = Path(root).absolute()
+    with suppress(OSError):  # of what cannot be looked at, using it says why
+        there = next(d for d in (path, *path.parents) if d.exists())
+        if not there.is_dir():
+            raise LabError(f"store={root}: {there} is a file, and a store is a directory; name another one")
 
 
 @dataclass(frozen=True)
