@@ -145,6 +145,14 @@ def test_names_that_an_analysis_shows_can_be_filtered_by(store, tmp_path):
         selected(store, family="a, float16")
 
 
+def test_runs_of_one_precision_are_said_to_have_nothing_to_compare(store):
+    def notes(**filters):
+        chosen = Selection(str(store), KSpec([1]), compare="precision", filters=Filters(**filters))
+        return [note for note in gather(chosen).notes if "nothing to compare" in note]
+
+    assert notes() == notes(family="a") == [] and len(notes(dtype="bfloat16")) == len(notes(dataset="other")) == 1
+
+
 def test_families_of_one_precision_are_pooled(store):
     found = selected(store, dtype="bfloat16")
     assert set(found.points["family"]) == {"a"} and not found.notes

@@ -14,12 +14,15 @@ from rbp_lab.analysis.run import analyze
 from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.config.schemas import FitChoices, KSpec
 from rbp_lab.errors import LabError
+from rbp_lab.fits.power import fit_power
+from rbp_lab.fits.result import FitPoints, Label
 from rbp_lab.fits.tokens import evaluate
 from rbp_lab.laws import surface
 from rbp_lab.laws.base import Inputs
 from rbp_lab.laws.trajectories import checkpoints, fit_along, training_of
 from rbp_lab.points import longest_trained, points_from_records, validate
 from rbp_lab.records import ParamCounts
+from rbp_lab.report.terminal import notes
 from tests.fits_data import synthetic_record
 from tests.test_fits_tokens import SIZES, TOKENS
 
@@ -204,3 +207,14 @@ def test_published_points_may_carry_tokens_and_operations(tmp_path):
 def test_an_axis_that_is_none_is_refused(tmp_path):
     with pytest.raises(LabError, match=r"axis must be one of size, tokens, size\+tokens; got 'token'; did you"):
         gather(Selection(store=str(tmp_path), k=KSpec([1]), axis="token"))
+
+
+def test_trainings_of_one_checkpoint_are_refused_in_one_line_that_says_what_to_measure():
+    one = FitPoints(np.array([1e6]), np.array([3.0]), ("a",), axis="D")
+    fits = [fit_power(one, Label("f", "d", "ce", training=name)) for name in ("a-1", "a-2", "a-3")]
+    (line,) = notes(fits, "d")
+    assert line == (
+        "no fit for CE of a-1, a-2, a-3: an exponent with an interval needs at least 3 checkpoints; got 1; "
+        "model.checkpoints=8 measures eight of a training"
+    )
+    assert notes(fits[:1], "d")[0].startswith("no fit for a-1 CE: an exponent")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,8 @@ class LoadedRun:
 class Selection:
     """Which points an analysis takes. source: one of ``SOURCES``, or several joined by +; the rest as analyze.yaml.
 
-    Laws in tokens also take −log p_{N,k}, of runs whose tables are there, for the N of ``k.windows``.
+    Laws in tokens also take −log p_{N,k}, of runs whose tables are there, for the N of ``k.windows``. compare: what the
+    runs are expected to differ in, which is noted where they do not.
     """
 
     store: str
@@ -77,6 +79,7 @@ class Selection:
     entity: str | None = None
     size: str = "non_embedding_params"
     axis: str = "size"
+    compare: Literal["precision"] | None = None
     filters: Filters = field(default_factory=Filters)
     tracking: Tracking = NO_TRACKING
 
@@ -129,6 +132,11 @@ def gather(selection: Selection) -> AnalysisInputs:
     if not found and notes:
         raise LabError("; ".join(["there is no run that can be analysed", *notes]))
     runs = sorted(_apart(deduplicated(found, notes), notes), key=lambda run: run.header.order)
+    if selection.compare and not any(one.precision for one in told_apart([run.header for run in runs]).values()):
+        notes.append(
+            "no data set was measured at two precisions, so there is nothing to compare; "
+            "rbp-lab measure -m 'model=glob(ladder-*)' precision=fp32,bf16 measures the ladder at two"
+        )
     records = [run.record for run in runs if run.record is not None]
     remote = [run.remote for run in runs if run.record is None and run.remote is not None]
     ks = selection.k.thresholds

@@ -25,7 +25,8 @@ def why_not(points: FitPoints, minimum: int = 3) -> str | None:
     """
     n, (what, kind) = len(points), AXES[points.axis]
     if n < minimum:
-        return f"an exponent with an interval needs at least {minimum} {kind}s; got {n}"
+        more = "; model.checkpoints=8 measures eight of a training" if points.axis == "D" else ""
+        return f"an exponent with an interval needs at least {minimum} {kind}s; got {n}{more}"
     if np.ptp(points.x) == 0:
         same = f"the same {what} = {significant(points.x[0], 6)}"
         return f"all {n} {kind}s have {same}: a slope against {points.axis} needs two that differ"

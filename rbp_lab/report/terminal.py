@@ -138,11 +138,14 @@ def notes(fits: Sequence[FitResult], dataset: str) -> list[str]:
     for f, about in zip(mine, of, strict=True):
         if not f.ok:
             reasons.setdefault((about, f.message), []).append(f.label.quantity)
-    lines = []
+    shared: dict[tuple[str, str], list[str]] = {}  # by what could not be fitted and why, of whom
     for (about, why), names in reasons.items():
         every = len(names) == of.count(about) > 4
-        what = f"any law of {about}" if every else f"{about} {', '.join(names)}"
-        lines.append(f"no fit for {what}: {why}")
+        shared.setdefault(("any law" if every else ", ".join(names), why), []).append(about)
+    lines = []
+    for (what, why), whom in shared.items():
+        named = f"{what} of {', '.join(whom)}" if what == "any law" or len(whom) > 1 else f"{whom[0]} {what}"
+        lines.append(f"no fit for {named}: {why}")
     codes = sorted({code for f in mine for code in f.warnings})
     return lines + [f"{code}: {WARNINGS[code]}" for code in codes]
 
