@@ -132,6 +132,18 @@ def test_text_files_are_documents_or_are_parted_by_lines(tmp_path):
     assert kept.texts == ("= one =\nfirst", "= two =", "= three =\r\nthird")
 
 
+def test_a_separator_that_parts_nothing_is_noted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rbp_lab.errors._noted", set())
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text("one\n=== 1 ===\ntwo\n")
+    noted = {}
+    for separator in ("===", "=+ . =+", None):
+        LocalText(files=str(tmp_path / "*.txt"), separator=separator, **WHOLE).corpus()
+        noted[separator] = capsys.readouterr().err
+    assert noted.pop("===").startswith("note: dataset.separator '===' matches no whole line of dataset local")
+    assert set(noted.values()) == {""}
+
+
 REFUSALS = {
     "no file": ({}, {"files": "none/*.jsonl"}, "no file none/"),
     "directory": ({"d/x.jsonl": "{}"}, {"files": "{tmp}/d"}, "is a directory; name its files"),

@@ -17,7 +17,7 @@ from rbp_lab.data.readers import read_rows
 from rbp_lab.data.rows import RowReader, as_cells, flat, row_text
 from rbp_lab.data.tables import corpus_from_tables, picked
 from rbp_lab.data.windows import Windowing
-from rbp_lab.errors import LabError, shown
+from rbp_lab.errors import LabError, note_once, shown
 
 FORMATS = {
     "text": (".txt", ".text", ".md"),
@@ -81,8 +81,9 @@ class LocalText:
             if self.field or self.template or self.where:
                 raise LabError("dataset.field, template and where are for rows with fields; text files have none")
             info |= {"separator": self.separator, "keep_separator": self.keep_separator}
-            texts = [TextFile(path, label, self.separator, self.keep_separator) for path, label in named]
-            return corpus_from_tables(texts, selection, info)
+            parted: set[Path] = set()
+            texts = [TextFile(path, label, self.separator, self.keep_separator, parted) for path, label in named]
+            return corpus_from_tables(texts, selection, info, check=lambda: self._check_parted(parted))
         if self.separator is not None:
             raise LabError(f"dataset.separator is for text files; these are {kind}, where each row is a document")
         info |= {"field": self.field, "template": self.template, "where": self.where}
@@ -93,15 +94,27 @@ class LocalText:
         tables = [RowFile(path, label, kind, f"dataset {self.name!r}, {label}", reader) for path, label in named]
         return corpus_from_tables(tables, selection, info, check=reader.check)
 
+    def _check_parted(self, parted: set[Path]) -> None:
+        """Note a separator that parts no file, which is rarely what was meant. parted: files of which it parts some."""
+        if self.separator is not None and not parted:
+            note_once(
+                f"dataset.separator {self.separator!r} matches no whole line of dataset {self.name}, so each file is "
+                "one document; it is a regular expression for a line, such as '=== .*'"
+            )
+
 
 @dataclass(frozen=True)
 class TextFile:
-    """The documents of a text file: the whole file, or what stands between lines that match separator."""
+    """The documents of a text file: the whole file, or what stands between lines that match separator.
+
+    parted: a set to which the file is added when one does.
+    """
 
     path: Path
     label: str
     separator: str | None
     keep_separator: bool
+    parted: set[Path]
     length: int | None = None
 
     @property
@@ -118,6 +131,7 @@ class TextFile:
             if separator.fullmatch(line.rstrip("\r\n")) is None:
                 document.append(line)
                 continue
+            self.parted.add(self.path)
             yield from _not_blank(document)
             document = [line] if self.keep_separator else []
         yield from _not_blank(document)
