@@ -111,6 +111,44 @@ def corpora_named_apart(headers: Sequence[RunHeader]) -> list[RunHeader]:
     return named
 
 
+def apart_beside_names(headers: Iterable[RunHeader]) -> dict[str, str]:
+    """By key, what beside dtype and rounding tells a run from others of its model's and data set's name, in words.
+
+    "" where nothing does: documents, protocol, the k and N of the tables, or fingerprints of texts and weights.
+    """
+    groups: dict[tuple[str, str], list[RunHeader]] = defaultdict(list)
+    for header in headers:
+        groups[header.model.name, header.dataset.name].append(header)
+    words = {}
+    for mine in groups.values():
+        names = _differing(map(_choices, mine))
+        if "documents" in names and "texts" in names:
+            names.remove("texts")
+        words |= {header.key: _words(_choices(header), names) for header in mine}
+    return words
+
+
+def _choices(header: RunHeader) -> dict[str, str]:
+    """What may differ between runs whose names, dtype and rounding are shown."""
+    of, spec = header.dataset, header.scoring
+    return {
+        "documents": f"{of.num_documents} documents",
+        "texts": f"texts {of.fingerprint[:8]}",
+        "weights": f"weights {header.model.fingerprint[:8]}",
+        **protocol_of(header),
+        **{name: word for name, word in precision_of(header).items() if name in ("tf32", "logits")},
+        "k": _listed("k", spec.thresholds),
+        "N": _listed("N", spec.window_lengths),
+    }
+
+
+def _listed(what: str, values: Sequence[int]) -> str:
+    """ "k = 1, 10, 100", or of more than four "22 k from 1 to 30000"."""
+    if len(values) > 4:
+        return f"{len(values)} {what} from {values[0]} to {values[-1]}"
+    return f"{what} = {', '.join(map(str, values))}"
+
+
 def with_dimension(name: str, word: str) -> str:
     """A name that says its precision, protocol or corpus, before a checkpoint's step: "pythia-14m, int8@step512"."""
     first, at, step = name.partition("@")

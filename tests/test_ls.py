@@ -1,8 +1,11 @@
 """What ``rbp-lab ls`` prints of a store."""
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
+from rbp_lab.records import record_key
 from rbp_lab.report.listing import print_runs
 from rbp_lab.store.records import write_record
 from tests.test_store_records import make_record
@@ -42,3 +45,22 @@ def test_a_narrow_terminal_cuts_no_cell(tmp_path, capsys):
     assert key in narrow and "float32" in narrow
     first = "".join(line.split("│")[1].strip() for line in narrow.splitlines() if line.startswith("│"))
     assert first == name * 2  # broken into lines, and all of it above the columns of both tables
+
+
+def test_runs_of_the_same_names_say_what_they_differ_in(tmp_path, listed):
+    def record(name="a", thresholds=(1, 10), **dataset):
+        plain = make_record(name, thresholds=thresholds)
+        of = replace(plain.dataset, **dataset)
+        key = record_key(plain.model, of, plain.scoring)
+        return replace(plain, header=replace(plain.header, key=key, dataset=of))
+
+    write_record(tmp_path, record())
+    write_record(tmp_path, record("b"))
+    assert "differs in" not in listed(tmp_path)
+    write_record(tmp_path, record(thresholds=(1, 2, 3, 5, 50)))
+    write_record(tmp_path, record(num_documents=70, fingerprint="other"))
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in listed(tmp_path).splitlines() if "│" in line]
+    assert sorted((row[0], row[8]) for row in cells) == [
+        ("a", "6 documents, 5 k from 1 to 50"), ("a", "6 documents, k = 1, 10"), ("a", "70 documents, k = 1, 10"),
+        ("b", "–"),
+    ]  # fmt: skip

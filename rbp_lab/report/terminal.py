@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rbp_lab.dimensions import apart_beside_names
 from rbp_lab.fits.result import WARNINGS, FitResult, family_name
 from rbp_lab.quantities import CE, RBP
 from rbp_lab.report.fitting import print_table
 from rbp_lab.store.clean import Unfinished
+from rbp_lab.store.header import run_header
 from rbp_lab.store.lease import STALE
 from rbp_lab.store.shards import read_plan
 from rbp_lab.text import DASH, bracket, count, number, one_line, percent, visible
@@ -34,14 +36,16 @@ def print_line(console: Console, line: str) -> None:
 def runs_table(headers: Sequence[Mapping[str, Any]]) -> Table:
     """One row per finished run: names, S, CE (nats), RBP_1, scored tokens, dtype, rounding, time (UTC), key.
 
-    headers: record.json.
+    headers: record.json. Where runs have the same names, also what else tells them apart.
     """
+    apart = apart_beside_names(map(run_header, headers))
+    several = any(apart.values())
     table = Table(title="finished", title_justify="left")
     for name in ("model", "dataset"):
         table.add_column(name)
     for name in ("S", "CE", "RBP_1", "tokens", "dtype"):
         table.add_column(name, justify="right")
-    for name in ("weights", "finished (UTC)", "key"):
+    for name in ("weights", *(["differs in"] if several else []), "finished (UTC)", "key"):
         table.add_column(name)
     for h in headers:
         summary = h["summary"]
@@ -50,6 +54,7 @@ def runs_table(headers: Sequence[Mapping[str, Any]]) -> Table:
             Text(h["model"]["name"]), Text(h["dataset"]["name"]), count(h["model"]["non_embedding_params"]),
             number(summary["cross_entropy"]), DASH if rbp_1 is None else number(rbp_1[0]), count(summary["num_tokens"]),
             h["scoring"]["dtype"], h["model"].get("quantisation") or DASH,
+            *([Text(apart[h["key"]] or DASH)] if several else []),
             h["provenance"].get("finished", DASH)[:16].replace("T", " "), h["key"],
         )  # fmt: skip
     return table
