@@ -59,6 +59,10 @@ class Browser:
         """Whether pages that are opened from now on may run their own scripts; ``run`` always may."""
         self._call("Emulation.setScriptExecutionDisabled", value=not yes)
 
+    def as_printed(self, yes: bool) -> None:
+        """Whether pages are laid out as for paper."""
+        self._call("Emulation.setEmulatedMedia", media="print" if yes else "")
+
     def run(self, script: str) -> Any:
         """The JSON value of an expression; AssertionError when it throws."""
         found = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)

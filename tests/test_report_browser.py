@@ -123,6 +123,31 @@ def test_a_long_table_is_laid_out_as_it_is_read(tmp_path):
         assert len(tab.run("csvOf(document.querySelector('.table'))").splitlines()) == 2501
 
 
+def test_on_paper_a_table_is_whole_and_what_is_for_the_screen_is_not_there(tmp_path):
+    frame = pd.DataFrame({"row": range(1100), "text": "x" * 20})
+    figure = ReportFigure("f", None, "cap", {name: partial(drawing, name) for name in ("1", "2")})
+    path = tmp_path / "long.html"
+    section = Section("a", "A", "lead", (figure,), (ReportTable("long", frame),))
+    path.write_text(page("t", [section]), encoding="utf-8")
+    with Browser() as tab:
+        tab.open(path)
+        seen = {}
+        for printed in (False, True):
+            tab.as_printed(printed)
+            seen[printed] = tab.run("""(() => {
+                const box = document.querySelector(".scroll"), is = (what) => getComputedStyle(what);
+                return {
+                    whole: box.clientHeight >= box.querySelector("table").offsetHeight,
+                    rows: [...box.querySelectorAll("tbody tr")].filter((r) => r.offsetHeight > 0).length,
+                    links: [...document.querySelectorAll("nav, .csv")].filter((e) => e.offsetHeight > 0).length,
+                    choices: [...document.querySelectorAll(".choices label")].filter((e) => e.offsetHeight > 0).length,
+                    breaks: [is(document.querySelector("figure")).breakInside, is(box.querySelector("tr")).breakInside],
+                };
+            })()""")
+    assert seen[False] == {"whole": False, "rows": 1000, "links": 2, "choices": 2, "breaks": ["auto", "auto"]}
+    assert seen[True] == {"whole": True, "rows": 1100, "links": 0, "choices": 1, "breaks": ["avoid", "avoid"]}
+
+
 def test_a_figure_is_made_when_it_is_chosen(browser):
     panels = "[...document.querySelectorAll('.panel')]"
     shown = f"{panels}.map((panel) => [panel.querySelectorAll('svg').length, panel.checkVisibility()])"
