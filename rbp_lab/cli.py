@@ -24,9 +24,9 @@ from rbp_lab.composition import (
     explain,
     plain,
     refuse_hidden_files,
+    register_resolvers,
     shown_jobs,
     users_first,
-    writable,
 )
 from rbp_lab.config.arguments import Arguments, WrongUsage, parse
 from rbp_lab.config.directory import CONF
@@ -142,7 +142,6 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import OmegaConf
 
     from rbp_lab.sweeps import BASIC, SLURM, SweepStart, compose_once, composed_jobs, jobs_of, launcher_of
 
@@ -199,7 +198,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     if command not in DRAWING:
         look_seldom()
     # Hydra would print its own shortened report and exit; asked for full errors it lets exceptions through to us.
-    OmegaConf.register_new_resolver("writable", writable, replace=True, use_cache=True)
+    register_resolvers(command, COMMANDS[command.partition("_")[0]])
     asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     argv, sys.argv = sys.argv, [f"rbp-lab {command}", *arguments.flags, *arguments.overrides]

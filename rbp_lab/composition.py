@@ -22,6 +22,7 @@ from rbp_lab.config.arguments import Arguments, WrongUsage
 from rbp_lab.config.directory import CONF
 from rbp_lab.errors import LabError, no_such
 from rbp_lab.store.atomic import may_be_written
+from rbp_lab.subcommand_help import help_template
 from rbp_lab.text import one_line
 
 if TYPE_CHECKING:
@@ -62,6 +63,17 @@ def job_overrides(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
 def writable(directory: object) -> str:
     """``directory``, or a temporary one when it is read-only or no text: Hydra keeps files of its own for each job."""
     return directory if isinstance(directory, str) and may_be_written(directory) else _temporary()
+
+
+def register_resolvers(command: str, about: str) -> None:
+    """What ``conf/output/store.yaml`` asks for. about: what the command is for."""
+    from omegaconf import OmegaConf
+
+    def template() -> str:
+        return help_template(command.partition("_")[0], about, _groups_of(command), choices)
+
+    OmegaConf.register_new_resolver("writable", writable, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("help_template", template, replace=True)
 
 
 @cache
@@ -138,14 +150,17 @@ def _for_the_shell(word: str) -> str:
     return "$'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in escaped) + "'"
 
 
+def choices(group: str) -> list[str]:
+    """The names of a group's YAML files, packaged and the user's own."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    return sorted(GlobalHydra.instance().config_loader().get_group_options(group))
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
     """The composed configuration as nested mappings, lists and scalars; LabError on a missing or unresolvable value."""
-    from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
-
-    def choices(group: str) -> list[str]:
-        return sorted(GlobalHydra.instance().config_loader().get_group_options(group))
 
     def nodes(group: str, patterns: Any) -> dict[str, Any]:
         """Every choice of a group whose name matches, composed; those that lack a value are left out."""

@@ -1,5 +1,7 @@
 """What holds of every subcommand: what it says of itself, and of a store that cannot be one."""
 
+import re
+
 import pytest
 
 from rbp_lab.cli import COMMANDS, main
@@ -29,3 +31,26 @@ def test_a_store_that_is_a_file_is_named_as_one(run, tmp_path, command):
         said = f"store={store}: {tmp_path / 'notes.txt'} is a file, and a store is a directory"
         assert (code, out) == (1, "") and err.startswith(f"error: {said}") and err.count("\n") == 1
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "compare_models"])
+def test_help_names_the_command_and_the_groups_that_it_takes_alone(run, command):
+    words = command.partition("_")[0], *COMPARES.get(command, ())
+    code, out, err = run(*words, "--help")
+    assert (code, err) == (0, "") and out.startswith(f"rbp-lab {words[0]}: {COMMANDS[words[0]]}\n")
+    assert "powered by" not in out and "\nstore: multirun\n" in out
+    groups = re.findall(r"^  (\S.*?): ", out.partition("Keys, written")[0], re.MULTILINE)
+    taken = {
+        "ls": ["dataset", "precision"], "compare": ["tracking"], "sync": ["tracking"], "clean": [],
+        "analyze": ["k", "fit", "tracking", "experiment"],
+        "measure": ["model", "dataset", "k", "precision", "callbacks", "tracking"],
+        "compare_models": ["model@a, model@b", "precision@a, precision@b", "dataset", "k", "tracking"],
+    }  # fmt: skip
+    assert groups == taken.get(command, groups)
+
+
+def test_help_lists_groups_with_a_users_own_choices(run, tmp_path):
+    (tmp_path / "mine" / "precision").mkdir(parents=True)
+    (tmp_path / "mine" / "precision" / "ours.yaml").write_text("dtype: float32\n")
+    out = run("measure", "--config-dir", "mine", "--help")[1]
+    assert "  precision: bf16, fp16, fp32, fp8, int4, int8, ours, tf32\n" in out
