@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import optimize, stats
@@ -57,6 +59,28 @@ def test_ends_are_where_the_profile_crosses_its_limit():
     for name, ends in (("a", (low, high)), ("E", (most,))):
         for end in ends:
             assert least(points, name, end) == pytest.approx(limit, rel=2e-2), (name, end)
+
+
+def test_the_floor_has_the_unit_of_the_values():
+    points = bent()
+    small = replace(points, value=1e-4 * points.value)
+    most, least_most = (fit_surface(one).intervals["E"][1] for one in (points, small))
+    assert 1e4 * least_most == pytest.approx(most, rel=1e-3)
+
+
+@pytest.mark.parametrize("error", [0, 1e-8, 1e-6, 1e-4])
+def test_points_almost_without_errors_have_intervals(error):
+    sizes, tokens = np.geomspace(1e6, 1e9, 4), np.geomspace(1e7, 1e9, 5)
+    size, token = (grid.ravel() for grid in np.meshgrid(sizes, tokens, indexing="ij"))
+    value = evaluate({"E": 0.0, "A": 4.0, "a": 0.2, "B": 6.0, "b": 0.03}, size, token)
+    for seed in range(8):
+        found = fit_surface(
+            SurfacePoints(
+                size, token, value * np.exp(error * np.random.default_rng(seed).normal(size=20)), np.repeat(range(4), 5)
+            )
+        )
+        low, high = found.intervals["a"]
+        assert low <= found.params["a"] <= high
 
 
 def test_documents_that_move_all_trainings_alike_widen_both_halves():

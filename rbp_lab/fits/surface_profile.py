@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EXPONENTS = (1e-3, 5.0)  # bounds of a and b, as in the fit
 _TINY = 1e-6  # of the least value: a floor below counts as 0
-_PRECISION = 1e-4  # of an end of an interval
+_PRECISION = 1e-4  # of an end of an interval: of E, of the least value
 
 
 def intervals_at_bound(
@@ -39,18 +39,20 @@ def intervals_at_bound(
     residual = profile.residual(params)
     runs = len(points.runs)
     of_runs = sum(residual[points.run == run].mean() ** 2 * (points.run == run).sum() for run in points.runs)
-    limit = float(residual @ residual) + max(of_runs / (runs - 2), 1e-24) * fdtri(1, runs - 2, confidence)
+    more = max(of_runs / (runs - 2), 1e-24) * fdtri(1, runs - 2, confidence)
+    most = float(points.value.min())
 
-    def end(name: str, outside: float) -> float | None:
+    def end(name: str, outside: float, precision: float = _PRECISION) -> float | None:
+        # The profile fits points without errors less well than the fit: its floor is above 0, and its steps are others.
+        limit = max(float(residual @ residual), profile.least(name, params[name])) + more
         if profile.least(name, outside) <= limit:
             return None
         return float(optimize.brentq(
-            lambda value: profile.least(name, value) - limit, params[name], outside, xtol=_PRECISION
+            lambda value: profile.least(name, value) - limit, params[name], outside, xtol=precision
         ))  # fmt: skip
 
     low, high = end("a", EXPONENTS[0]), end("a", EXPONENTS[1])
-    most = float(points.value.min())
-    floor = end("E", (1 - 1e-6) * most)
+    floor = end("E", (1 - 1e-6) * most, _PRECISION * most)
     a = params["a"]
     return {
         "E": (0.0, most if floor is None else floor),
