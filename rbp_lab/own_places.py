@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +27,7 @@ class Place:
 
 def analysis_name(config: Mapping[str, Any]) -> str:
     """What an analysis is called: its name, without one "default", or of laws in tokens what their axis is called."""
-    return config["name"] or ("default" if config["axis"] == "size" else str(config["axis"]))
+    return str(config["name"] or "") or ("default" if config["axis"] == "size" else str(config["axis"]))
 
 
 def own_places(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]]) -> dict[int, Place]:
@@ -37,7 +38,8 @@ def own_places(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any
     """
     sharing = defaultdict(list)
     for job, config in enumerate(configs):
-        sharing[str(config["store"]), config.get("out"), str(analysis_name(config))].append(job)
+        out = config.get("out")
+        sharing[str(config["store"]), None if out is None else str(out), analysis_name(config)].append(job)
     places = {}
     for (store, out, name), same in sharing.items():
         if len(same) < 2:
@@ -48,7 +50,8 @@ def own_places(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any
             words = [f"job{job}" for job in same]
         for job, word in zip(same, words, strict=True):
             if out is not None:
-                places[job] = Place(Path(str(out)) / word, {"out": str(Path(str(out)) / word)})
+                own = os.path.join(os.path.expanduser(out), word)
+                places[job] = Place(Path(own), {"out": own})
                 continue
             with suppress(LabError):  # of a name that no directory can have, which running the job says
                 places[job] = Place(Store(store).analysis(f"{name}-{word}").directory, {"name": f"{name}-{word}"})

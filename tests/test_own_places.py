@@ -29,6 +29,18 @@ def test_jobs_are_told_apart_by_what_differs():
     assert changes(jobs, *[config(out="mine")] * 2)[1] == {"out": "mine/filters.dtype-bfloat16"}
 
 
+def test_a_place_below_home_is_where_the_results_go():
+    jobs = [("size=a",), ("size=b",)]
+    place = own_places(jobs, [config(out="~/mine")] * 2)[0]
+    assert place.directory == Path.home() / "mine" / "size-a" and place.change == {"out": str(place.directory)}
+
+
+def test_what_is_no_name_is_left_to_the_job_to_refuse():
+    jobs = [("size=a",), ("size=b",)]
+    assert own_places(jobs, [config(out=["x"]), config(out=["y"])]) == {}
+    assert changes(jobs, *[config(name=2024)] * 2)[0] == {"name": "2024-size-a"}
+
+
 def test_names_that_would_be_equal_or_too_long_have_the_number_of_their_job():
     assert changes([("size=a*",), ("size=a?",)], config(), config())[1] == {"name": "default-job1"}
     long = [(f"filters.key=[{'x' * 200}]",), ("filters.key=[y]",)]
