@@ -13,10 +13,10 @@ def run() -> None:
     Once torch is imported the process ends without taking apart a million objects, which would take a second. What is
     registered with ``atexit`` is called before: the system calls last what was registered first.
     """
-    code = 1
+    code: int | str | None = 1
 
     def end() -> None:
-        if "torch" in sys.modules:
+        if "torch" in sys.modules and isinstance(code, int):  # not a sentence of a library, which Python prints
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             os._exit(code)

@@ -209,13 +209,16 @@ def main():
     atexit.register(print, "at exit")
     threading.Timer(0.1, print, ["a thread"]).start()
     print("done")
-    sys.exit(3)
+    sys.exit(CODE)
 
 rbp_lab.cli.main = main
 rbp_lab.__main__.run()
 """
 
 
-def test_a_process_ends_with_its_code_once_what_it_began_is_done_and_takes_nothing_apart():
-    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (3, "done\na thread\nat exit\n", "")
+@pytest.mark.parametrize(("said", "code", "out", "err"), [("3", 3, "", ""), ("'why'", 1, "taken apart\n", "why\n")])
+def test_a_process_ends_with_its_code_once_what_it_began_is_done_and_takes_nothing_apart(said, code, out, err):
+    """But with a sentence in place of a code, which is Python's to print."""
+    command = [sys.executable, "-c", ENDING.replace("CODE", said)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, f"done\na thread\nat exit\n{out}", err)

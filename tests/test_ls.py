@@ -1,12 +1,14 @@
 """What ``rbp-lab ls`` prints of a store."""
 
+import os
+import sys
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from rbp_lab.records import record_key
-from rbp_lab.report.listing import print_runs
+from rbp_lab.report.listing import print_names, print_runs
 from rbp_lab.store.records import write_record
 from tests.test_store_records import make_record
 
@@ -64,3 +66,13 @@ def test_runs_of_the_same_names_say_what_they_differ_in(tmp_path, listed):
         ("a", "6 documents, 5 k from 1 to 50"), ("a", "6 documents, k = 1, 10"), ("a", "70 documents, k = 1, 10"),
         ("b", "–"),
     ]  # fmt: skip
+
+
+def test_a_table_that_nobody_reads_ends_the_process_as_other_output_does(monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stdout, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stdout)
+        with pytest.raises(SystemExit) as end:
+            print_names("model=", ["one"])
+    assert end.value.code == 141

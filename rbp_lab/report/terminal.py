@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -23,9 +24,18 @@ from rbp_lab.store.shards import read_plan
 from rbp_lab.text import DASH, bracket, count, number, one_line, percent, visible
 
 
+class Terminal(Console):
+    """A console that ends a process whose output nobody reads with 141, as ``cli.main`` does; rich itself with 1."""
+
+    def on_broken_pipe(self) -> None:
+        with suppress(SystemExit):
+            super().on_broken_pipe()  # nothing is written from here on
+        raise SystemExit(141)
+
+
 def terminal() -> Console:
     """A console on stdout: as wide as the terminal, and wide enough for every table when written to a file or pipe."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    return Terminal() if sys.stdout.isatty() else Terminal(width=160)
 
 
 def print_line(console: Console, line: str) -> None:

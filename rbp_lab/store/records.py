@@ -212,7 +212,7 @@ def _compare(path: Path, header: Mapping[str, Any], found: str) -> None:
 
 
 def _names(table: Columns, num_documents: int) -> tuple[str, ...]:
-    names = [""] * max(num_documents, int(table["document_id"].max()) + 1 if len(table) else 0)
+    names = [""] * max(num_documents, int(table["document_id"].max(initial=-1)) + 1)
     for i, name in zip(table["document_id"], table["name"], strict=True):
         names[i] = name
     return tuple(names)
