@@ -39,7 +39,8 @@ def own_places(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any
     sharing = defaultdict(list)
     for job, config in enumerate(configs):
         out = config.get("out")
-        sharing[str(config["store"]), None if out is None else str(out), analysis_name(config)].append(job)
+        if not isinstance(out, (list, Mapping)):  # no path, which running the job says
+            sharing[str(config["store"]), None if out is None else str(out), analysis_name(config)].append(job)
     places = {}
     for (store, out, name), same in sharing.items():
         if len(same) < 2:

@@ -37,7 +37,7 @@ def test_a_place_below_home_is_where_the_results_go():
 
 def test_what_is_no_name_is_left_to_the_job_to_refuse():
     jobs = [("size=a",), ("size=b",)]
-    assert own_places(jobs, [config(out=["x"]), config(out=["y"])]) == {}
+    assert own_places(jobs, [config(out=["x"])] * 2) == {}
     assert changes(jobs, *[config(name=2024)] * 2)[0] == {"name": "2024-size-a"}
 
 

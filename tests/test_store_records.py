@@ -21,7 +21,7 @@ from rbp_lab.store.records import (
     list_records,
     read_record,
     record_path,
-    rename_record,
+    with_header,
     write_record,
 )
 from tests.test_store_atomic import file_size_limit
@@ -338,13 +338,13 @@ def test_a_renamed_record_keeps_its_numbers_and_its_other_names(tmp_path, old):
     else:
         path = write_record(tmp_path, make_record())
     before = read_record(path)
-    renamed = rename_record(tmp_path, before, "big", "mine", "corpus B")
+    renamed = with_header(tmp_path, before, before.header.named("big", "mine", "corpus B"))
     found = read_record(path)
     assert found == renamed and found.header.names == ("big", "mine", "corpus B")
     assert found.header.other_models == (before.header.names[:2],)
     assert found.header.other_datasets == (before.dataset.name,)
     assert found.stats == before.stats and found.documents == before.documents and found.key == before.key
-    back = rename_record(tmp_path, found, *before.header.names)
+    back = with_header(tmp_path, found, found.header.named(*before.header.names))
     assert back.header.names == before.header.names and back.header.other_datasets == ("corpus B",)
 
 

@@ -15,7 +15,7 @@ from rbp_lab.config.build import read
 from rbp_lab.config.schemas import Filters
 from rbp_lab.errors import LabError
 from rbp_lab.points import points_from_records
-from rbp_lab.store.records import list_records, rename_record, write_record
+from rbp_lab.store.records import list_records, with_header, write_record
 from rbp_lab.tracking.wandb.names import record_config
 from rbp_lab.tracking.wandb.pull import query
 from rbp_lab.tracking.wandb.remote_run import header_from_config
@@ -303,7 +303,7 @@ def test_names_inside_a_pulled_record_are_as_foreign_as_its_run(mirrored):
     server, local, elsewhere = mirrored
     for number, record in enumerate(list_records(local)[:2]):
         for name in ["a\x1b[2Jb", "fine"][: number + 1]:  # once as the present name, once as an earlier one
-            record = rename_record(local, record, name, record.model.family, record.dataset.name)
+            record = with_header(local, record, record.header.named(name, record.model.family, record.dataset.name))
     sync(local)
     for number, run in enumerate(server.lab.runs.values()):
         config = json.loads(run["config"])

@@ -92,14 +92,6 @@ def write_record(store: str | Path, record: RunRecord, parts: Iterable[DocumentT
     return target
 
 
-def rename_record(store: str | Path, record: RunRecord, model: str, family: str, dataset: str) -> RunRecord:
-    """The record under other names, in the store as well; its present names are kept as other names.
-
-    Raises LabError when the store may not be written.
-    """
-    return with_header(store, record, record.header.named(model, family, dataset))
-
-
 def with_header(store: str | Path, record: RunRecord, header: RunHeader) -> RunRecord:
     """The record with another header of the same key, in the store as well.
 
