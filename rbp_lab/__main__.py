@@ -22,6 +22,7 @@ def run() -> None:
             os._exit(code)
 
     atexit.register(end)
+    _open_streams()
     from rbp_lab.cli import main
 
     try:
@@ -29,6 +30,17 @@ def run() -> None:
     except SystemExit as ended:
         code = ended.code
         raise
+
+
+def _open_streams() -> None:
+    """Put nothing in the place of standard streams that are closed: a file of a store would get the number of one."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115 for as long as the process
 
 
 if __name__ == "__main__":

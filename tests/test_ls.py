@@ -1,6 +1,7 @@
 """What ``rbp-lab ls`` prints of a store."""
 
 import os
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rbp_lab.records import record_key
 from rbp_lab.report.listing import print_names, print_runs
 from rbp_lab.store.records import write_record
+from tests.kills import ROOT
 from tests.test_store_records import make_record
 
 
@@ -76,3 +78,11 @@ def test_a_table_that_nobody_reads_ends_the_process_as_other_output_does(monkeyp
         with pytest.raises(SystemExit) as end:
             print_names("model=", ["one"])
     assert end.value.code == 141
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_error(tmp_path, closed):
+    words = [sys.executable, "-P", "-m", "rbp_lab", "ls", "datasets", f"store={tmp_path}"]
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *words]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
