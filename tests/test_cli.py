@@ -319,7 +319,7 @@ def test_a_sweep_looks_at_all_of_its_models_before_the_first_job(run, family):
                "store=ahead", cwd=family)  # fmt: skip
     assert done.code == 1 and done.out.startswith("our-a on foxes: measured in")
     ahead, after = done.err.split("it goes on with the others")
-    assert "warning: lost: no model directory /nowhere" in ahead and "1 of 2 models of this sweep" in ahead
+    assert "\nlost: no model directory /nowhere" in ahead and "1 of 2 models of this sweep" in ahead
     assert "error: model=lost" in after and "1 of 2 jobs failed" in after
 
 

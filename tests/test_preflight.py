@@ -133,14 +133,14 @@ def test_a_sweep_says_at_first_which_of_its_models_cannot_be_measured(tiny_model
     look_ahead([*good, good[0], *wrong, job(tmp_path / "none", "gone"), job(tiny_model_dir, "long", max_tokens=200)])
     out, err = capsys.readouterr()
     assert out == "" and err.count("│ good") == 2
-    assert "warning: gone: no model directory" in err and "warning: long: it has 128 positions" in err
+    assert "\ngone: no model directory" in err and "\nlong: it has 128 positions" in err
     assert err.endswith("2 of 4 models of this sweep cannot be measured; it goes on with the others\n")
-    names = [f"a-model-whose-name-is-long-{i}" for i in range(3)]
+    names = [f"a-19-cells-name-{i}-b" for i in range(3)]
     look_ahead([job(tmp_path / name, name) for name in names])
     err = capsys.readouterr().err
     assert all(f"│ {name} │" in err for name in names)
     assert "┃ parameters ┃" in err
-    assert f"warning: {', '.join(names)}: no model directory" in err and err.endswith(" cannot be measured\n")
+    assert f"\n{', '.join(names)}: no model directory" in err and err.endswith(" cannot be measured\n")
 
 
 CHECK = """

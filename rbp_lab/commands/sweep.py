@@ -51,10 +51,8 @@ def look_ahead(configs: Iterable[Mapping[str, Any]]) -> None:
         return
     from rich.console import Console
 
-    from rbp_lab.report.listing import checks_table, problems  # and what tables of laws need, half a second
+    from rbp_lab.report.listing import print_checks  # and what tables of laws need, half a second
 
-    Console(stderr=True).print(checks_table(list(checks.values())))
-    for line in problems(failed):
-        warn(line)
+    print_checks(list(checks.values()), Console(stderr=True))
     rest = "; it goes on with the others" if len(failed) < len(checks) else ""
     warn(f"{len(failed)} of {len(checks)} models of this sweep cannot be measured{rest}")

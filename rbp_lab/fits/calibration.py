@@ -56,8 +56,6 @@ def calibration_trend(table: pd.DataFrame, dataset: str, family: str, confidence
     n = len(rows)
     if n < 3 or rows["size"].nunique() < 2:
         return CalibrationTrend(None, None, None, n, f"a trend needs three models at two sizes; got {n}")
-    x, gap = (values - values.mean() for values in (np.log10(rows["size"].to_numpy()), rows["gap"].to_numpy()))
-    slope = float(x @ gap / (x @ x))
-    rest = gap - slope * x
-    half = float(stdtrit(n - 2, 0.5 + confidence / 2) * math.sqrt(rest @ rest / (n - 2) / (x @ x)))
-    return CalibrationTrend(slope, slope - half, slope + half, n, "fitted")
+    (slope, _), covariance = np.polyfit(np.log10(rows["size"]), rows["gap"], 1, cov=True)
+    half = float(stdtrit(n - 2, 0.5 + confidence / 2) * math.sqrt(covariance[0, 0]))
+    return CalibrationTrend(float(slope), float(slope) - half, float(slope) + half, n, "fitted")

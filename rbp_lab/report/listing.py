@@ -80,9 +80,9 @@ def problems(checks: Sequence[Any]) -> list[str]:
 def checks_table(checks: Sequence[Any]) -> Table:
     """One row per ``models.preflight.Check``: parameters, bytes of memory and downloads, seconds at least, verdict."""
     table = Table()
-    table.add_column("model", no_wrap=True)
+    table.add_column("model")
     for name in ("parameters", "memory", "download", "s / 100k tokens", "can be measured"):
-        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
+        table.add_column(name, justify="right")
     for one in checks:
         table.add_row(
             Text(visible(one.name)), si(one.parameters), byte_size(one.memory), byte_size(one.download),
