@@ -31,6 +31,7 @@ real: .venv/.installed
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/lint-imports
 
 # The pinned constraints take a CPU build of torch where the package index offers one for this pin; on a machine with

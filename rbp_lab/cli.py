@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rbp_lab import __version__
-from rbp_lab.composition import (
+from rbp_lab.config.arguments import Arguments, WrongUsage, parse
+from rbp_lab.config.directory import CONF
+from rbp_lab.errors import LabError, no_such
+from rbp_lab.garbage import look_seldom
+from rbp_lab.interrupts import CODES, end_on_signals
+from rbp_lab.jobs.composition import (
     NO_JOB,
     check_override,
     explain,
@@ -28,15 +33,10 @@ from rbp_lab.composition import (
     shown_jobs,
     users_first,
 )
-from rbp_lab.config.arguments import Arguments, WrongUsage, parse
-from rbp_lab.config.directory import CONF
-from rbp_lab.errors import LabError, no_such
-from rbp_lab.failures import Failures, print_error, sentence
-from rbp_lab.garbage import look_seldom
-from rbp_lab.interrupts import CODES, end_on_signals
-from rbp_lab.outcomes import JobOutcome, count, leave, left_in
-from rbp_lab.own_places import WRITING, Place, own_places
-from rbp_lab.slurm import array_of, check_slurm, job_failure, wait_for, watch_queue
+from rbp_lab.jobs.failures import Failures, print_error, sentence
+from rbp_lab.jobs.outcomes import JobOutcome, count, leave, left_in
+from rbp_lab.jobs.own_places import WRITING, Place, own_places
+from rbp_lab.jobs.slurm import array_of, check_slurm, job_failure, wait_for, watch_queue
 from rbp_lab.store.layout import check_root
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from rbp_lab.sweeps import BASIC, SLURM, SweepStart, compose_once, composed_jobs, jobs_of, launcher_of
+    from rbp_lab.jobs.sweeps import BASIC, SLURM, SweepStart, compose_once, composed_jobs, jobs_of, launcher_of
 
     for override in arguments.overrides:
         check_override(override, arguments.multirun)

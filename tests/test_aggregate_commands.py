@@ -7,12 +7,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from rbp_lab.cli import main
-from rbp_lab.composition import plain
 from rbp_lab.config.build import build, locate
 from rbp_lab.config.directory import CONF
 from rbp_lab.data.corpus import build_corpus
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
+from rbp_lab.jobs.composition import plain
 from rbp_lab.ladder.aggregate.characters import CLASSES, NextCharacter
 from rbp_lab.ladder.aggregate.networks import Architecture
 from rbp_lab.ladder.aggregate.observations import Observation

@@ -8,11 +8,11 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from rbp_lab.commands.positions import of_positions
-from rbp_lab.composition import plain
 from rbp_lab.config.build import build
 from rbp_lab.config.directory import CONF
 from rbp_lab.data.stdlib import StdlibText
 from rbp_lab.errors import LabError
+from rbp_lab.jobs.composition import plain
 from rbp_lab.ladder.aggregate.hub_classes import HubClasses
 from rbp_lab.ladder.aggregate.networks import CNN, MLP
 from rbp_lab.ladder.aggregate.positions import GroupedPositions
@@ -51,6 +51,7 @@ def test_models_trained_before_there_were_groups_are_the_same():
 
 def test_an_objective_without_a_task_is_of_the_language_model():
     with initialize_config_dir(str(CONF), version_base="1.3"):
+
         def model(*words):
             config = plain(compose("train", ["task=next-token", "model=ladder-1", "store=s", *words]))
             return build(of_positions(config)["model"], "model")

@@ -11,10 +11,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rbp_lab.cli import COMMANDS
 from rbp_lab.commands.measure import job_from_config
-from rbp_lab.composition import plain
 from rbp_lab.config.build import build, locate
 from rbp_lab.config.directory import CONF
 from rbp_lab.errors import LabError
+from rbp_lab.jobs.composition import plain
 from rbp_lab.ladder.model import LADDER
 from rbp_lab.measurement.observers import Callback
 from rbp_lab.text import si

@@ -8,9 +8,9 @@ import shutil
 import pytest
 from huggingface_hub import constants
 
-from rbp_lab import hub_files
 from rbp_lab.errors import LabError
-from rbp_lab.hub_errors import explain
+from rbp_lab.hub import files as hub_files
+from rbp_lab.hub.errors import explain
 from tests import hub_server
 
 OPEN = """

@@ -100,7 +100,7 @@ def test_a_data_set_that_goes_wrong_is_a_sentence_and_leaves_no_half_copy(hub, t
 
 
 AWAY = """
-from rbp_lab.hub_files import cache_alone_when_unreachable
+from rbp_lab.hub.files import cache_alone_when_unreachable
 with cache_alone_when_unreachable():
     import datasets, huggingface_hub
     print(datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from rbp_lab.cli import main
-from rbp_lab.own_places import own_places
+from rbp_lab.jobs.own_places import own_places
 from rbp_lab.store.records import write_record
 from tests.fits_data import synthetic_record
 

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.commands import analyze
-from rbp_lab.composition import plain
 from rbp_lab.config.directory import CONF
 from rbp_lab.fits.against_k import TABLE1_KS, fit_against_k
 from rbp_lab.fits.decomposition import part_scalings
 from rbp_lab.fits.paired import exponent_difference
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import POOLED, FitPoints, Label
+from rbp_lab.jobs.composition import plain
 from rbp_lab.laws.base import Inputs
 from rbp_lab.laws.registry import compute
 from rbp_lab.papers.compare import (

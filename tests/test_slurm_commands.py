@@ -4,10 +4,10 @@ import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from rbp_lab.cli import main
-from rbp_lab.composition import explain
 from rbp_lab.config.arguments import parse
 from rbp_lab.errors import LabError
-from rbp_lab.slurm import array_of, job_failure, wait_for, watch_queue
+from rbp_lab.jobs.composition import explain
+from rbp_lab.jobs.slurm import array_of, job_failure, wait_for, watch_queue
 
 
 @pytest.fixture

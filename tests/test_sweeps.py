@@ -16,10 +16,10 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
 from rbp_lab.cli import main
-from rbp_lab.composition import writable
 from rbp_lab.config.directory import CONF
-from rbp_lab.outcomes import FILE, JobOutcome, leave, left_in
-from rbp_lab.sweeps import BASIC, compose_once, composed_jobs, jobs_of, launcher_of
+from rbp_lab.jobs.composition import writable
+from rbp_lab.jobs.outcomes import FILE, JobOutcome, leave, left_in
+from rbp_lab.jobs.sweeps import BASIC, compose_once, composed_jobs, jobs_of, launcher_of
 
 
 @pytest.fixture

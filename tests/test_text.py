@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from rbp_lab.errors import note_once
-from rbp_lab.failures import Failures
+from rbp_lab.jobs.failures import Failures
 from rbp_lab.text import (
     alike,
     between,

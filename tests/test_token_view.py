@@ -71,4 +71,3 @@ def test_a_browser_shows_the_first_document_and_makes_a_thousand_when_they_are_o
     assert 'class="tok up' in shown and 'class="tok down' in shown and "onerror" in shown and "<img src" not in (
         re.sub(r"<span[^>]*>.*?</span>", "", shown, flags=re.S)
     )  # fmt: skip
-

@@ -15,9 +15,9 @@ from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.config.build import read
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
-from rbp_lab.own_places import analysis_name
+from rbp_lab.jobs.own_places import analysis_name
+from rbp_lab.jobs.slurm import wait_for
 from rbp_lab.report.terminal import print_line, terminal
-from rbp_lab.slurm import wait_for
 from rbp_lab.store.atomic import may_be_written
 from rbp_lab.store.layout import Store
 from rbp_lab.tracking.wandb.analysis import mirror_analysis

@@ -51,6 +51,7 @@ def checked(request: ListRequest) -> None:
     """Print whether each model can be measured here, and why not. LabError when one cannot."""
     from rbp_lab.measurement.devices import choose_device
     from rbp_lab.models.preflight import check  # torch: not for lists of names
+
     if not request.sources:
         raise LabError(f"no model matches {request.pattern!r}; rbp-lab ls models lists what there is")
     device, protocol = choose_device(request.device), request.dataset.protocol

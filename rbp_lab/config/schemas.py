@@ -98,9 +98,7 @@ class Launch:
 def check_size(path: str, size: int | str) -> None:
     """LabError unless ``size`` is a number of bytes, or one with a unit; path: of the configuration."""
     if not re.fullmatch(r"\d+|\d+(\.\d+)?[KMG]i?B", str(size)):
-        raise LabError(
-            f"{path} must be a number of bytes, or one with KB, MB, GB, KiB, MiB or GiB; got {shown(size)}"
-        )
+        raise LabError(f"{path} must be a number of bytes, or one with KB, MB, GB, KiB, MiB or GiB; got {shown(size)}")
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from rbp_lab.data.spool import Spool
 from rbp_lab.data.tables import corpus_from_stream, corpus_from_tables
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError, note_once, shown
-from rbp_lab.hub_errors import explain, explained, quiet
-from rbp_lab.hub_files import cache_alone_when_unreachable, persistently, sound_files
+from rbp_lab.hub.errors import explain, explained, quiet
+from rbp_lab.hub.files import cache_alone_when_unreachable, persistently, sound_files
 
 READ_AT_ONCE = 1000  # rows decoded at a time while only their texts' lengths are needed
 

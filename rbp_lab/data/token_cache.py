@@ -11,7 +11,7 @@ import numpy as np
 
 from rbp_lab.data.windows import TokenizedCorpus
 from rbp_lab.errors import LabError, note
-from rbp_lab.hub_errors import first_line
+from rbp_lab.hub.errors import first_line
 from rbp_lab.store.atomic import AlreadyThere, remove_directory
 from rbp_lab.store.long_arrays import read_long_arrays, write_long_arrays
 

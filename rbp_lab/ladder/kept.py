@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rbp_lab.hub_errors import quiet
+from rbp_lab.hub.errors import quiet
 from rbp_lab.models.trajectory import log_spaced
 from rbp_lab.store.atomic import atomic_directory
 from rbp_lab.store.layout import TRAINING_FILE

@@ -33,9 +33,7 @@ def to_arrays(measurement: Measurement) -> dict[str, np.ndarray]:
     }
 
 
-def stats_from_arrays(
-    arrays: Mapping[str, np.ndarray], vocab_rows: int, window_lengths: tuple[int, ...]
-) -> RankStats:
+def stats_from_arrays(arrays: Mapping[str, np.ndarray], vocab_rows: int, window_lengths: tuple[int, ...]) -> RankStats:
     """The totals of what ``to_arrays`` was given. vocab_rows, window_lengths: as they were."""
     empty = RankStats.zeros(vocab_rows, window_lengths)
     for name in ("counts", "counts_optimistic", "nll_units"):

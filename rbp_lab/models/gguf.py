@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError, no_such
-from rbp_lab.hub_errors import explain, quiet
-from rbp_lab.hub_files import persistently
+from rbp_lab.hub.errors import explain, quiet
+from rbp_lab.hub.files import persistently
 from rbp_lab.models.description import describe
 from rbp_lab.models.files import ModelFiles, read_files
 from rbp_lab.models.gguf_file import Header, join, model_name, read_header, split_names

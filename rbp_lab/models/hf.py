@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbp_lab.errors import LabError, one_of
-from rbp_lab.hub_errors import quiet
+from rbp_lab.hub.errors import quiet
 from rbp_lab.models.description import Description, keep, kept
 from rbp_lab.models.files import ModelFiles, about_adapter, check_directory, loaded_files, read_files, weight_files
 from rbp_lab.models.hub_snapshot import fetch_weights

@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from rbp_lab.errors import LabError
-from rbp_lab.hub_files import persistently
+from rbp_lab.hub.files import persistently
 from rbp_lab.models.files import ALWAYS, WEIGHTS, named_in_config, weight_files
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError
-from rbp_lab.hub_errors import explained, first_line
-from rbp_lab.hub_files import cache_alone_when_unreachable, sound_files
+from rbp_lab.hub.errors import explained, first_line
+from rbp_lab.hub.files import cache_alone_when_unreachable, sound_files
 from rbp_lab.models.source import LoadedModel
 from rbp_lab.names import check_label, check_name, clean_name
 

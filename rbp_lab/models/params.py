@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError
-from rbp_lab.hub_errors import first_line, quiet
+from rbp_lab.hub.errors import first_line, quiet
 from rbp_lab.records import ParamCounts
 
 if TYPE_CHECKING:

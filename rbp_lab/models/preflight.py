@@ -9,7 +9,7 @@ from functools import cache
 
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
-from rbp_lab.hub_files import cache_alone_when_unreachable
+from rbp_lab.hub.files import cache_alone_when_unreachable
 from rbp_lab.measurement.devices import choose_device
 from rbp_lab.models.hub_snapshot import weights_of
 from rbp_lab.models.opening import HEAD

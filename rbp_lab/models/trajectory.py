@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rbp_lab.errors import LabError, shown
-from rbp_lab.hub_errors import explained, quiet
-from rbp_lab.hub_files import cache_alone_when_unreachable
+from rbp_lab.hub.errors import explained, quiet
+from rbp_lab.hub.files import cache_alone_when_unreachable
 from rbp_lab.models.opening import local_path
 from rbp_lab.names import clean_name
 

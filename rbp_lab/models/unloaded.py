@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rbp_lab.errors import LabError
-from rbp_lab.hub_errors import quiet
+from rbp_lab.hub.errors import quiet
 from rbp_lab.models.description import Description, describe
 from rbp_lab.models.files import about_adapter
 from rbp_lab.models.hub_snapshot import fetch_small_files

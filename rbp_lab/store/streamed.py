@@ -57,9 +57,7 @@ class StoredStats:
         stats, self._read, self._read_all = record.stats, read, read_all
         for name in self._LIGHT:
             setattr(self, name, getattr(stats, name))
-        self._hits = {
-            (k, ties): stats.hits(k, ties) for k in record.scoring.thresholds for ties in TIES
-        }
+        self._hits = {(k, ties): stats.hits(k, ties) for k in record.scoring.thresholds for ties in TIES}
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._read(), name)

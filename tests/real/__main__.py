@@ -18,11 +18,11 @@ from transformers import AutoTokenizer
 
 from rbp_lab.cli import main as command_line
 from rbp_lab.commands.measure import job_from_config
-from rbp_lab.composition import plain
 from rbp_lab.config.directory import CONF
 from rbp_lab.data.tokenize import tokenize
 from rbp_lab.data.windows import plan_windows
 from rbp_lab.interrupts import CODES
+from rbp_lab.jobs.composition import plain
 from tests.real.models import MODELS, fetch
 from tests.real.plain import Beside, beside_plain
 

@@ -22,8 +22,8 @@ from rbp_lab.comparison.job import PairJob
 from rbp_lab.comparison.run import floors, run_pair
 from rbp_lab.comparison.sums import PairSums, pair_sums
 from rbp_lab.comparison.work import load
-from rbp_lab.composition import plain
 from rbp_lab.config.directory import CONF
+from rbp_lab.jobs.composition import plain
 from rbp_lab.measurement.devices import Runtime
 from rbp_lab.measurement.prepare import plan_of
 from rbp_lab.text import byte_size, number, significant

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rbp_lab.errors import LabError
-from rbp_lab.hub_errors import explained, quiet
-from rbp_lab.hub_files import cache_alone_when_unreachable
+from rbp_lab.hub.errors import explained, quiet
+from rbp_lab.hub.files import cache_alone_when_unreachable
 from rbp_lab.ladder.aggregate.tasks import Split, with_noise
 from rbp_lab.names import check_name
 

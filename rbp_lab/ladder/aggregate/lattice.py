@@ -50,10 +50,7 @@ def _levels(m: int) -> tuple[_Level, ...]:
             [place[i + 1][tuple(sorted((*small, t)))] for t in free]
             for small, free in zip(subsets[i], rest, strict=True)
         ]
-        pairs = [
-            [(a, out[a][free.index(t)]) for a, free in enumerate(rest) if t in free]
-            for t in range(m)
-        ]
+        pairs = [[(a, out[a][free.index(t)]) for a, free in enumerate(rest) if t in free] for t in range(m)]
         tensors = [into, [list(s) for s in subsets[i + 1]], out, rest,
                    [[a for a, _ in p] for p in pairs], [[b for _, b in p] for p in pairs]]  # fmt: skip
         levels.append(_Level(*(torch.tensor(t, dtype=torch.int64) for t in tensors)))
@@ -132,9 +129,7 @@ def _count_lattice(slots: np.ndarray) -> list[_Steps]:
     order = np.argsort(level, kind="stable")
     ends = np.cumsum(np.bincount(level, minlength=m))[:-1]
     columns = [np.split(c[order], ends) for c in (number[source], number[target], group, label)]
-    return [
-        _Steps(int(states[i + 1]), *(torch.from_numpy(column[i]) for column in columns)) for i in range(m)
-    ]
+    return [_Steps(int(states[i + 1]), *(torch.from_numpy(column[i]) for column in columns)) for i in range(m)]
 
 
 def count_sums(logp: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:

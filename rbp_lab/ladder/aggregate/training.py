@@ -215,4 +215,3 @@ def residual_entropy(network: StackedNetwork, data: Groups, observation: Observa
 def member_mass(logp: torch.Tensor) -> np.ndarray:
     """Mean probability of each output, float64 [E, K], from log-posteriors [E, n, K]."""
     return logp.exp().mean(1).double().numpy()
-

@@ -21,8 +21,8 @@ import yaml
 from rbp_lab.config.arguments import Arguments, WrongUsage
 from rbp_lab.config.directory import CONF
 from rbp_lab.errors import LabError, no_such
+from rbp_lab.jobs.subcommand_help import help_template
 from rbp_lab.store.atomic import may_be_written
-from rbp_lab.subcommand_help import help_template
 from rbp_lab.text import one_line
 
 if TYPE_CHECKING:

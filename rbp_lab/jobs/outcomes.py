@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rbp_lab.failures import Failures, print_error
+from rbp_lab.jobs.failures import Failures, print_error
 from rbp_lab.store.atomic import atomic_path
 
 FILE = "outcome.json"

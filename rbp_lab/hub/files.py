@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rbp_lab.errors import LabError, note_once
-from rbp_lab.hub_errors import chain, is_about_the_hub
+from rbp_lab.hub.errors import chain, is_about_the_hub
 
 T = TypeVar("T")
 TRIES = 5

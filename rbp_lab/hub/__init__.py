@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: what its failures mean, and files that arrive whole or not at all."""
