@@ -63,6 +63,10 @@ class Browser:
         """Whether pages are laid out as for paper."""
         self._call("Emulation.setEmulatedMedia", media="print" if yes else "")
 
+    def as_wide(self, pixels: int) -> None:
+        """How wide the window is."""
+        self._call("Emulation.setDeviceMetricsOverride", width=pixels, height=900, deviceScaleFactor=1, mobile=False)
+
     def run(self, script: str) -> Any:
         """The JSON value of an expression; AssertionError when it throws."""
         found = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)

@@ -180,7 +180,8 @@ def test_every_law_of_runs_has_its_section(local, found, html):
     assert all(f'<section id="{anchor}">' in html and f'href="#{anchor}"' in html for anchor in anchors)
     ce = next(f for f in local.fits if f.label.metric == "ce")
     low, high = ce.intervals["alpha"]
-    assert f"{ce.params['alpha']:.4f}<br><small>[{low:.4f}, {high:.4f}]</small>" in html
+    ends = f'<span class="interval">[{low:.4f}, {high:.4f}]</span>'
+    assert f"{ce.params['alpha']:.4f}<br><small>{ends}</small>" in html
     assert "No fit for −log RBP<sub>512</sub> (ladder, stdlib): the value is 0 for every model" in html
     points = local.points[local.points["size"] < 3e5]
     few = overview.section(LawResult(inputs=Inputs(points, fit_all(points), shown=(1, 10))))

@@ -148,6 +148,23 @@ def test_on_paper_a_table_is_whole_and_what_is_for_the_screen_is_not_there(tmp_p
     assert seen[True] == {"whole": True, "rows": 1100, "links": 0, "choices": 1, "breaks": ["avoid", "avoid"]}
 
 
+@pytest.mark.parametrize(("width", "printed"), [(1280, False), (400, False), (680, True)])
+def test_an_interval_stays_on_one_line_and_the_window_as_wide(tmp_path, width, printed):
+    ends = ["[−0.0983, −0.0546]", "[3.36·10⁻⁵, 3.54·10⁻⁵]", "[1,036.44%, 1,045.38%]", "[−∞, 0]"]
+    texts = {"quantity": "cross-entropy of many tokens", "unit": "nats per token", "resampled documents": ends * 2,
+             "a with noise": "± 0.0001"}  # fmt: skip
+    frame = pd.DataFrame({f"{name} {i}": value for i in range(3) for name, value in texts.items()})
+    path, lead = tmp_path / "page.html", " and ".join(ends * 9)
+    path.write_text(page("t", [Section("a", "A", lead, (), (ReportTable("T", frame),))]), encoding="utf-8")
+    with Browser() as tab:
+        tab.as_wide(width)
+        tab.as_printed(printed)
+        tab.open(path)
+        lines, across = tab.run("""[[...document.querySelectorAll(".interval")].map((e) => e.getClientRects().length),
+            document.documentElement.scrollWidth <= innerWidth]""")
+    assert lines == [1] * (9 * 4 + 3 * 8) and (across or printed)
+
+
 def test_a_figure_is_made_when_it_is_chosen(browser):
     panels = "[...document.querySelectorAll('.panel')]"
     shown = f"{panels}.map((panel) => [panel.querySelectorAll('svg').length, panel.checkVisibility()])"

@@ -26,6 +26,8 @@ from rbp_lab.report.svg import colour_rules, style_rules
 from rbp_lab.store.atomic import atomic_path
 from rbp_lab.text import count, is_missing, number, significant, visible
 
+_END = r"−?[\d∞][\d.,·⁻⁰¹²³⁴⁵⁶⁷⁸⁹]*%?"
+INTERVAL = re.compile(rf"\[{_END}, {_END}\]")  # as ``text.bracket`` and ``text.between`` print it
 LONG = 26  # characters: columns of longer texts wrap
 SHARED_ROWS = 3  # from so many rows on, a text that all rows share stands above the table, once
 
@@ -201,8 +203,9 @@ def cell_text(value: object, how: Format | None = None) -> str:
 
 
 def prose(text: str) -> Markup:
-    """Escaped text in which RBP_k, p_{N,k}, α_CE and S^−α are set with subscripts and superscripts."""
-    safe = str(escape(visible(text)))
+    """Escaped text in which RBP_k, p_{N,k}, α_CE and S^−α are set with subscripts and superscripts, and intervals
+    ("[−0.2, 1.3]") do not break."""
+    safe = INTERVAL.sub(r'<span class="interval">\g<0></span>', str(escape(visible(text))))
     safe = re.sub(r"\b(RBP|α|p|q)_(\{[^}]*\}|[A-Za-z0-9]+)\b|\b(p)_(\{[^}]*\})", _lowered, safe)
     return Markup(re.sub(r"(?<=[A-Za-z>])\^(−?[A-Za-zαβ]+)", r"<sup>\1</sup>", safe))
 
