@@ -7,6 +7,9 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+MANY = 24  # of more choices only the NEAREST are named
+NEAREST = 5
+
 
 class LabError(Exception):
     """A mistake in configuration or input: the message says what was expected, what came and what to do.
@@ -54,12 +57,28 @@ def one_of(path: str, given: Any, choices: Iterable[str]) -> None:
         )
 
 
-def no_such(path: str, what: str, given: str, choices: Iterable[str]) -> str:
-    """The sentence for a name that is not among ``choices``, with the nearest one."""
+def no_such(path: str, what: str, given: str, choices: Iterable[str], listed: str = "") -> str:
+    """The sentence for a name that is not among ``choices``: the nearest one, and all of them where they are few.
+
+    Of more than ``MANY`` choices the nearest few are named. listed: the command that lists them all.
+    """
     choices = [c for c in choices if not c.startswith("_")]
     if not choices:
         return f"{path}: no such {what}; there is none to choose from"
-    return f"{path}: no such {what}; {_near(given, choices, '', ' ')}expected one of {', '.join(choices)}"
+    if len(choices) <= MANY:
+        return f"{path}: no such {what}; {_near(given, choices, '', ' ')}expected one of {', '.join(choices)}"
+    few = near(given, choices)
+    meant = f"did you mean {' or '.join(few)}? " if few else ""
+    listing = f", which {listed} lists" if listed else f", such as {', '.join(choices[:NEAREST])}"
+    return f"{path}: no such {what}; {meant}there are {len(choices)} to choose from{listing}"
+
+
+def near(given: str, choices: list[str]) -> list[str]:
+    """The few choices nearest to a name, best first: those that contain it, otherwise those with like letters."""
+    lower = {choice.lower(): choice for choice in choices}
+    given = given.lower()
+    within = sorted((name for name in lower if given in name), key=len) if len(given) > 1 else []
+    return [lower[name] for name in within[:NEAREST] or difflib.get_close_matches(given, lower, NEAREST, 0.7)]
 
 
 def shown(value: Any) -> str:

@@ -165,5 +165,5 @@ def test_the_packaged_study_goes_together():
     assert {("digits", "supervised"), ("characters", "proportions m=8 likelihood")} <= families
     assert len({c.classifier.name for c in study.configurations() if c.task.name == "characters"}) == 6
     config["study"]["runs"][0]["tasks"] = ["digitz"]
-    with pytest.raises(LabError, match=r"study.runs.0.tasks: no such task; did you mean digits"):
+    with pytest.raises(LabError, match=r"study.runs.0.tasks: no such task 'digitz'; did you mean digits"):
         read(Study, config["study"])

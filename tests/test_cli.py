@@ -164,7 +164,8 @@ def interrupted(n):
 @pytest.mark.parametrize(
     ("overrides", "starts", "contains"),
     [
-        (["model=pythia-12bb"], "model: no such model=pythia-12bb; did you mean pythia-12b?", "gpt2-xl"),
+        (["model=pythia-12bb"], "model: no such model=pythia-12bb; did you mean pythia-12b", "rbp-lab ls models lists"),
+        (["model=owner/tiny"], "model=owner/tiny: a path is no name of a model", "model=hf model.path=owner/tiny"),
         (["dataset.max_tokens=12"], "dataset.max_tokens: no such key;", "protocol"),
         (["+dataset.max_tokens=12"], "dataset.max_tokens: no such key;", "protocol"),
         (["+nothing=12"], "nothing: no such key;", "model"),

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from rbp_lab.cli import COMMANDS, main
+from rbp_lab.errors import MANY, no_such
 
 COMPARES = {"compare": ("a", "b"), "compare_models": ("model@a=ladder-1", "model@b=ladder-2")}
 
@@ -54,3 +55,14 @@ def test_help_lists_groups_with_a_users_own_choices(run, tmp_path):
     (tmp_path / "mine" / "precision" / "ours.yaml").write_text("dtype: float32\n")
     out = run("measure", "--config-dir", "mine", "--help")[1]
     assert "  precision: bf16, fp16, fp32, fp8, int4, int8, ours, tf32\n" in out
+
+
+def test_of_many_choices_the_nearest_few_are_named_and_how_to_list_them():
+    sizes = [f"pythia-{n}m" for n in range(10, 10 + MANY)]
+    nearest = "pythia-10m or pythia-11m or pythia-12m or pythia-13m or pythia-14m"
+    said = no_such("model", "model=Pythia-1", "Pythia-1", [*sizes, "gpt2-xl"], "rbp-lab ls models")
+    choose = f"there are {MANY + 1} to choose from"
+    assert said == f"model: no such model=Pythia-1; did you mean {nearest}? {choose}, which rbp-lab ls models lists"
+    assert "did you mean gpt2-xl? there are" in no_such("model", "model=gpt2xl", "gpt2xl", [*sizes, "gpt2-xl"])
+    assert no_such("x", "x", "zzz", [*sizes, "gpt2-xl"]).endswith(f"{choose}, such as {', '.join(sizes[:5])}")
+    assert all(size in no_such("x", "x", "zzz", sizes) for size in sizes)

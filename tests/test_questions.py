@@ -243,5 +243,5 @@ def test_an_analysis_fits_only_the_laws_that_are_named(runs, tmp_path):
     assert sorted(p.name for p in tmp_path.glob("law_*.csv")) == ["law_questions.csv"]
     table = pd.read_csv(tmp_path / "law_questions.csv")
     assert len(table) == 4 and table["answer"].notna().all()
-    with pytest.raises(LabError, match=r"fit\.only: no such law; did you mean questions"):
+    with pytest.raises(LabError, match=r"fit\.only: no such law 'question'; did you mean questions"):
         analyze(points, tmp_path / "other", FitChoices(only=["question"]), records=runs)

@@ -149,7 +149,7 @@ def _only(laws: Sequence[Law], names: Sequence[str]) -> list[Law]:
     there = [law.name for law in laws]
     for name in names:
         if name not in there:
-            raise LabError(no_such("fit.only", "law", name, there))
+            raise LabError(no_such("fit.only", f"law {name!r}", name, there))
     return [law for law in laws if not names or law.name in names]
 
 

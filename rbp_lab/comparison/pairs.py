@@ -71,7 +71,8 @@ def _named(name: str, text: str, headers: Sequence[RunHeader]) -> list[RunHeader
         found = found or [h for h, d in described if fnmatchcase(d["model"], text)]
     if not found:
         names = sorted({d["model"] for _, d in described})
-        raise LabError(f"{no_such(name, f'finished run {text!r}', text, names)}, a key, or filters as model=…,dtype=…")
+        said = no_such(name, f"finished run {text!r}", text, names, "rbp-lab ls runs")
+        raise LabError(f"{said}; a key or filters such as model=…,dtype=… are taken as well")
     return found
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
+ANY = {"model": "hf model.path", "dataset": "hub dataset.path"}  # the choice of a group that takes any path
 NO_JOB = "the sweep has no job: a glob() in it matches nothing; rbp-lab ls shows what there is"
 
 
@@ -218,7 +219,11 @@ def explain(error: Exception, command: str, arguments: Arguments) -> str:
         return f"hydra/launcher={name} needs a plugin of Hydra's: pip install 'rbp-lab[{extra}]'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, given = str(error.missing_cfg_file).rpartition("/")
-        return no_such(group, f"{group}={given}", given, list(error.options))
+        kind, _, inside = str(error.missing_cfg_file).partition("/")
+        if kind in ANY and "/" in inside and command != "compare_models":
+            any_path = "local dataset.files" if kind == "dataset" and Path(inside).suffix else ANY[kind]
+            return f"{kind}={inside}: a path is no name of a {kind}; it is given as {kind}={any_path}={inside}"
+        return no_such(group, f"{group}={given}", given, list(error.options), _lister(group, command))
     cause = error.__cause__
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
         return _composed_sentence(cause)
@@ -226,7 +231,7 @@ def explain(error: Exception, command: str, arguments: Arguments) -> str:
         return _composed_sentence(error)
     if found := re.match(r"Could not override '([^']+)'\. No match in the defaults list", str(error)):
         return no_such(found[1], f"group of rbp-lab {command.partition('_')[0]}", found[1], _groups_of(command))
-    if str(error).startswith("Config group override must be") and (no_name := _no_name(arguments.overrides)):
+    if str(error).startswith("Config group override must be") and (no_name := _no_name(arguments.overrides, command)):
         return no_name
     return f"{one_line(str(error))} (composing {' '.join([f'{command}.yaml', *arguments.overrides])})"
 
@@ -238,7 +243,7 @@ def _groups_of(command: str) -> list[str]:
     return [name.removesuffix(".model") for name in names if not name.startswith("override ")]  # model@a, as typed
 
 
-def _no_name(overrides: Sequence[str]) -> str | None:
+def _no_name(overrides: Sequence[str], command: str) -> str | None:
     """The sentence for a group that was given a number or the like in place of the name of one of its files."""
     for override in overrides:
         group, _, given = override.lstrip("+").partition("=")
@@ -246,5 +251,11 @@ def _no_name(overrides: Sequence[str]) -> str | None:
         for value in given.split(","):  # several in a sweep
             if files and re.fullmatch(r"[-+\d.e]+|true|false|null", value, re.IGNORECASE):
                 own = f"; thresholds of your own are {group}.thresholds=[{value}]" if group == "k" else ""
-                return no_such(group, f"{group}={value}", value, files) + own
+                return no_such(group, f"{group}={value}", value, files, _lister(group, command)) + own
     return None
+
+
+def _lister(group: str, command: str) -> str:
+    """The command that lists the choices of a group."""
+    kind = group.partition("@")[0]
+    return f"rbp-lab ls {kind}s" if kind in ("model", "dataset") else f"rbp-lab {command.partition('_')[0]} --help"

@@ -51,7 +51,7 @@ class Study:
             for kind, given, there in used:
                 for name in given:
                     if name not in there:
-                        raise LabError(no_such(f"study.runs.{i}.{kind}s", kind, name, there))
+                        raise LabError(no_such(f"study.runs.{i}.{kind}s", f"{kind} {name!r}", name, there))
 
     def configurations(self) -> list[Configuration]:
         """Every configuration, task by task in the order of ``tasks``. LabError when one does not go together."""
