@@ -20,6 +20,7 @@ from rbp_lab.models.row_probe import RowRules, probe_rows, row_lengths
 from rbp_lab.models.scorer import Scorer
 from rbp_lab.models.weights import coarsest_eps, product_eps
 from rbp_lab.scoring.reference import score_logits
+from rbp_lab.scoring.types import TokenScores
 from tests.conftest import _WIDTHS, TINY_MODELS, build_tiny_model, build_tiny_tokenizer
 from tests.sources import measure_config
 
@@ -153,6 +154,16 @@ def batched(model):
     return score
 
 
+def made_up(nll):
+    """A score of made-up numbers: ``nll`` gives one for each token of a batch but the first of its rows, [B,T-1]."""
+
+    def score(batch):
+        values = torch.from_numpy((batch.tokens[:, 1:] / 100 + nll(batch.tokens))[batch.scored]).float()
+        return TokenScores(values, *[torch.zeros_like(values)] * 3)
+
+    return score
+
+
 def make_plan(lengths=(9, 20, 33, 50, 61, 64, 64), max_tokens=64):
     """Documents of these many made-up tokens, one a row; token 0 is special and does not occur."""
     tokens = (1 + np.arange(sum(lengths)) * 7919 % 299).astype(np.int32)
@@ -226,10 +237,80 @@ def test_a_model_whose_rows_see_each_other_gets_them_one_at_a_time():
     assert probe_rows(make_plan((64, 64)), batched(neighbourly()), 1e-7) == RowRules(padded=True, together=False)
 
 
-@pytest.mark.parametrize(("effect", "eps"), [(0.01, 1e-7), (0.2, 2.0**-7)])
-def test_what_is_more_than_rounding_is_seen_in_each_format(effect, eps):
-    model = Wrapped(build_tiny_model("llama"), lambda ids, logits: logits * (1 + effect * (len(ids) - 1)))
-    assert probe_rows(make_plan(), batched(model), eps) == RowRules(padded=True, together=False)
+def unlike(tokens):
+    """Rows that are not the same see each other."""
+    return 0.2 * (tokens != tokens[:1]).any()
+
+
+def unpadded_and_long(tokens):
+    """Rows without padding see each other, and rows of more than 40 tokens have other scores."""
+    return 0.2 * (len(tokens) > 1 and tokens.all()) + 0.1 * (tokens.shape[1] > 40)
+
+
+@pytest.mark.parametrize(
+    "nll, lengths, rules",
+    [
+        (unlike, (9, 64, 64), RowRules(together=False)),
+        (lambda tokens: 0.2 * (len(tokens) > 1), (64,), RowRules(together=False)),
+        (unpadded_and_long, (9, 20, 64, 64), RowRules(padded=False, together=False)),
+        (lambda tokens: 1.5e-4 * (tokens.shape[1] == 20), (9, 20, 40, 64), RowRules(padded=False)),
+        (lambda tokens: 0.1 * (tokens.shape[1] > 40), (9, 30, 64), RowRules(padded=False)),
+        (lambda tokens: 0, (2, 2), RowRules()),
+        (lambda tokens: 0, (3,), RowRules()),
+    ],
+)
+def test_rows_are_tried_beside_another_row_and_as_short_as_they_are(nll, lengths, rules):
+    assert probe_rows(make_plan(lengths), made_up(nll), 1e-7) == rules
+
+
+@pytest.mark.parametrize(
+    ("effect", "eps", "tokens", "seen"),
+    [
+        (0.9e-4, 1e-7, 63, False),
+        (1.1e-4, 1e-7, 63, True),
+        (0.030, 2.0**-7, 63, False),
+        (0.033, 2.0**-7, 63, True),
+        (1e-3, 1e-7, 1, False),  # of one token, little in the mean over a row
+    ],
+)
+def test_what_is_more_than_rounding_is_seen_in_each_format(effect, eps, tokens, seen):
+    score = made_up(lambda ids: effect * (len(ids) - 1) * (np.arange(1, ids.shape[1]) <= tokens))
+    assert probe_rows(make_plan(), score, eps) == RowRules(padded=True, together=not seen)
+
+
+def test_a_model_whose_scores_are_random_is_refused():
+    noise = np.random.default_rng(0)
+    with pytest.raises(LabError, match="draws random numbers in its forward pass"):
+        probe_rows(make_plan(), made_up(lambda tokens: noise.random((len(tokens), 1))), 1e-7)
+
+
+@pytest.mark.parametrize(
+    "nll, rules",
+    [
+        (lambda tokens: 0, RowRules()),
+        (lambda tokens: np.nan, RowRules()),
+        (lambda tokens: np.where(tokens.all(), 0, np.nan), RowRules(padded=False, together=False)),
+    ],
+    ids=["numbers", "none is a number", "none where rows are padded"],
+)
+def test_a_model_is_left_as_it_was_loaded(nll, rules):
+    seen = []
+    assert probe_rows(make_plan(), made_up(lambda tokens: seen.append(1) or nll(tokens)), 1e-7, seen.clear) == rules
+    assert not seen
+
+
+@pytest.mark.parametrize(
+    "rules, sentence",
+    [
+        (RowRules(), ""),
+        (RowRules(together=False), "gives rows scores that depend on the rows beside them; they are computed one at a "
+                                   "time"),
+        (RowRules(False, False), "gives rows scores that depend on how far they are padded and on the rows beside "
+                                 "them; they are computed without padding, one at a time"),
+    ],
+)  # fmt: skip
+def test_what_is_restricted_is_said(rules, sentence):
+    assert rules.sentence() == sentence
 
 
 def test_rows_whose_padding_overflows_are_computed_by_themselves():

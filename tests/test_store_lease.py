@@ -28,14 +28,22 @@ def left_by(path, owner):
     path.write_text(json.dumps(vars(owner)))
 
 
-def test_one_process_has_it_until_it_is_given_back(tmp_path):
+@pytest.fixture
+def for_a_group():
+    before = os.umask(0o002)
+    yield
+    os.umask(before)
+
+
+def test_one_process_has_it_until_it_is_given_back(tmp_path, for_a_group):
     path = tmp_path / "a.lease"
     with Leases().take(path) as lease:
+        assert path.stat().st_mode & 0o777 == 0o664
         assert owner_of(path) == this_process() and Leases().take(path) is None
         assert Leases().is_alive(path)
         with pytest.raises(FileExistsError):
             Lease(path)
-    assert not path.exists() and not Leases().is_alive(path)
+    assert not path.exists() and owner_of(path) is None and not Leases().is_alive(path)
     lease.give_back()  # a second time is nothing
     assert Leases().take(path) is not None
 
@@ -90,6 +98,7 @@ def test_a_file_system_that_is_away_for_a_moment_does_not_end_a_lease(tmp_path, 
     with Lease(path, beat=0.01):
         with monkeypatch.context() as patched:
             patched.setattr(Path, "read_bytes", away)
+            patched.setattr(os, "utime", away)
             time.sleep(0.1)
         os.utime(path, (0, 0))
         wait_for(lambda: path.stat().st_mtime > 0)
@@ -106,17 +115,20 @@ def test_a_touched_one_stays_with_its_owner(tmp_path, monkeypatch):
             assert watching.take(path) is None  # it was touched since the last look
 
 
-def test_an_owner_that_was_stopped_does_not_remove_what_another_has_taken(tmp_path):
+def test_an_owner_that_was_stopped_does_not_touch_or_remove_what_another_has_taken(tmp_path):
     path = tmp_path / "a.lease"
-    stopped = Lease(path, beat=1000)
+    stopped = Lease(path, beat=0.01)
     path.unlink()
     with Leases().take(path):
+        os.utime(path, (0, 0))
+        time.sleep(0.1)
         stopped.give_back()
-        assert path.exists()
+        assert path.stat().st_mtime == 0
 
 
-def test_a_lease_made_while_a_stale_one_is_removed_is_put_back(tmp_path, monkeypatch):
-    """Two find it stale; the first takes it, and the second must not end with it as well."""
+@pytest.mark.parametrize("links", [True, False])
+def test_a_lease_made_while_a_stale_one_is_removed_is_put_back(tmp_path, monkeypatch, links):
+    """Two find it stale; the first takes it, and the second must not end with it as well, where files can be linked."""
     path, me = tmp_path / "a.lease", this_process()
     left_by(path, Owner(me.machine, me.pid, me.started - 100))
     first, second, held = Leases(), Leases(), []
@@ -128,11 +140,24 @@ def test_a_lease_made_while_a_stale_one_is_removed_is_put_back(tmp_path, monkeyp
             held.append(first.take(path))  # in between the look and the removal
         return stale
 
+    def refuse(old, new):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
     monkeypatch.setattr(Leases, "_is_stale", slow)
-    assert second.take(path) is None
-    assert held[0]._is_mine() and owner_of(path) == me
-    held[0].give_back()
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    taken = second.take(path)
+    assert (taken is None) == held[0]._is_mine() == links and owner_of(path) == me
+    (held[0] if links else taken).give_back()
     assert os.listdir(tmp_path) == []
+
+
+def test_one_that_is_given_back_while_it_is_looked_at_is_free(tmp_path, monkeypatch):
+    path = tmp_path / "a.lease"
+    lease = Leases().take(path)
+    monkeypatch.setattr(Leases, "_is_stale", lambda self, at, text: lease.give_back() or True)
+    with Leases().take(path) as taken:
+        assert taken._is_mine()
 
 
 def test_a_full_disk_leaves_no_empty_lease(tmp_path, monkeypatch):

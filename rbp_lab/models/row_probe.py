@@ -52,12 +52,20 @@ def probe_rows(
     model draws random numbers, or is changed by what it computes), and when later tokens change the scores of earlier
     ones.
     """
+    try:
+        return _rules(plan, score, max(FLOOR, ROUNDINGS * eps), reset)
+    finally:
+        reset()
+
+
+def _rules(
+    plan: WindowPlan, score: Callable[[TokenBatch], TokenScores], tolerance: float, reset: Callable[[], None]
+) -> RowRules:
     longest = int(np.argmax(plan.length))
     start, length, width = int(plan.start[longest]), int(plan.length[longest]), int(plan.width.max())
     lengths = row_lengths(plan)
     # Rows of one length may never be padded; a part of one still shows what later tokens do.
     cuts = lengths if len(lengths) > 1 else sorted({max(2, length // 2), length})
-    tolerance = max(FLOOR, ROUNDINGS * eps)
 
     def kept(starts: list[int], lengths: list[int], width: int) -> list[np.ndarray]:
         return _nll(score, _batch(plan, starts, lengths, width))
@@ -74,7 +82,6 @@ def probe_rows(
 
     own = alone(lengths)
     if not all(np.isfinite(nll).all() for nll in own):
-        reset()
         return RowRules()  # the loop names the document and the position
     # Shorter rows after the longest, then the longest after them.
     *shorter, last = [kept([start], [one], one)[0] for one in (*lengths[::-1], length)]
@@ -88,7 +95,6 @@ def probe_rows(
     if not padded or differ(scores([start] * len(cuts), cuts, width), _beginnings(own[-1], cuts)):
         within = alone(cuts, length)
         if not all(np.isfinite(nll).all() for nll in within):
-            reset()
             return RowRules(padded=False, together=False)  # what pads a row overflows; the row by itself does not
         if differ(within, _beginnings(within[-1], cuts)):
             raise LabError(
@@ -100,7 +106,6 @@ def probe_rows(
         shared = int(plan.length[second])
         beside = scores([start, int(plan.start[second])], [shared, shared], shared)[0]
         together = not differ(alone([shared]), [beside])
-    reset()
     return RowRules(padded, together)
 
 

@@ -17,7 +17,6 @@ import secrets
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -26,21 +25,12 @@ from rbp_lab.store.machine import Owner, mark, this_process
 BEAT, STALE = 5.0, 60.0  # seconds
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A lease file as it was when somebody looked: what it says, the time of its last touch, and when that was."""
-
-    text: bytes
-    touched: int
-    at: float
-
-
 class Leases:
     """The leases that one process takes and watches; keep it for as long as stale ones may have to be found."""
 
     def __init__(self, beat: float = BEAT, stale: float = STALE):
         self._beat, self._stale = beat, stale
-        self._seen: dict[Path, Seen] = {}
+        self._seen: dict[Path, tuple[int, float]] = {}  # the time of the last touch, and since when it is seen
 
     def take(self, path: Path) -> Lease | None:
         """The lease at ``path``, or None while another living process has it.
@@ -65,11 +55,12 @@ class Leases:
         owner = _owner(text)
         if owner is not None and owner.is_gone():
             return True
-        touched, now, before = path.stat().st_mtime_ns, time.monotonic(), self._seen.get(path)
-        if before is None or (before.text, before.touched) != (text, touched):
-            self._seen[path] = Seen(text, touched, now)
+        touched, now = path.stat().st_mtime_ns, time.monotonic()
+        before, since = self._seen.get(path, (None, now))
+        if touched != before:
+            self._seen[path] = touched, now
             return False
-        return now - before.at > self._stale
+        return now - since > self._stale
 
     def _remove_stale(self, path: Path) -> bool:
         """Remove a stale lease; False when it is alive. Of several that try, one removes it."""
