@@ -253,7 +253,7 @@ def unpadded_and_long(tokens):
         (unlike, (9, 64, 64), RowRules(together=False)),
         (lambda tokens: 0.2 * (len(tokens) > 1), (64,), RowRules(together=False)),
         (unpadded_and_long, (9, 20, 64, 64), RowRules(padded=False, together=False)),
-        (lambda tokens: 1.5e-4 * (tokens.shape[1] == 20), (9, 20, 40, 64), RowRules(padded=False)),
+        (lambda tokens: 1.5e-4 * (tokens.shape[1] == 40), (9, 40, 64), RowRules(padded=False)),
         (lambda tokens: 0.1 * (tokens.shape[1] > 40), (9, 30, 64), RowRules(padded=False)),
         (lambda tokens: 0, (2, 2), RowRules()),
         (lambda tokens: 0, (3,), RowRules()),
