@@ -107,6 +107,7 @@ def test_parts_of_a_split_model_are_read_as_one(files, tmp_path):
     join(headers, tmp_path / "hole", data=False)
     hole, joined = read_header(tmp_path / "hole"), read_header(tmp_path / "whole")
     assert hole.tensors == joined.tensors and hole.size == joined.size
+    assert not any((tmp_path / "hole").read_bytes()[hole.data :])
     assert {t.name for t in joined.tensors} == {t.name for t in read_header(files / "plain.gguf").tensors}
 
 
@@ -137,6 +138,59 @@ def test_a_header_is_read_as_the_gguf_package_reads_it(tmp_path):
     assert [(t.name, int(t.type), t.elements, ours.data + t.offset) for t in ours.tensors] == [
         (t.name, int(t.tensor_type), t.n_elements, t.data_offset) for t in theirs.tensors
     ]
+
+
+def of_bytes(path, *pairs, version=3, tensors=()):
+    """A file that ends with its last byte. pairs: (key, number of a type, bytes). tensors: (name, bytes)."""
+    out, at = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(pairs)), 0
+    for key, kind, value in pairs:
+        out += struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", kind) + value
+    for name, data in tensors:
+        out += struct.pack("<Q", len(name)) + name.encode() + struct.pack("<IQIQ", 1, len(data), 24, at)
+        at += len(data)
+    path.write_bytes(out + (bytes(-len(out) % 32) if tensors else b"") + b"".join(data for _, data in tensors))
+    return path
+
+
+def test_parts_whose_data_end_anywhere_are_joined_at_the_right_places(tmp_path):
+    data = {"a": b"abc", "b": b"de", "c": bytes(range(40)), "d": b"z"}
+    parts = [list(data.items())[:2], list(data.items())[2:3], list(data.items())[3:]]
+    headers = [read_header(of_bytes(tmp_path / f"{i}", tensors=some)) for i, some in enumerate(parts)]
+    join(headers, tmp_path / "joined")
+    joined, content = read_header(tmp_path / "joined"), (tmp_path / "joined").read_bytes()
+    found = {t.name: content[joined.data + t.offset :][: t.elements] for t in joined.tensors}
+    assert found == data and joined.size == len(content)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_file_may_end_with_its_header(tmp_path, version):
+    text = struct.pack("<Q", 2) + "é".encode()
+    header = read_header(of_bytes(tmp_path / "m", ("a", 8, text), ("b", 9, struct.pack("<IQ", 8, 1) + text),
+                                  version=version))  # fmt: skip
+    assert header.values == {"a": "é"} and (header.version, header.alignment, header.data % 32) == (version, 32, 0)
+
+
+@pytest.mark.parametrize(
+    "kind, value",
+    [
+        (4, b"12"),  # the file ends within a number
+        (8, struct.pack("<Q", 9) + b"8 letters"[:8]),
+        (9, struct.pack("<IQ", 0, 2**62)),
+        (13, b""),
+        (9, struct.pack("<IQ", 13, 1)),
+        (9, struct.pack("<IQ", 9, 1) * 5000),  # arrays of arrays of …
+    ],
+)
+def test_a_header_that_is_none_is_a_sentence(tmp_path, kind, value):
+    with pytest.raises(LabError, match="is damaged or incomplete: its header cannot be read"):
+        read_header(of_bytes(tmp_path / "m", ("a", kind, value)))
+
+
+@pytest.mark.parametrize("kind, value", [("I", 0), ("i", -32), ("f", float("inf"))])
+def test_an_alignment_that_is_none_is_a_sentence(tmp_path, kind, value):
+    pair = ("general.alignment", {"I": 4, "i": 5, "f": 6}[kind], struct.pack(f"<{kind}", value))
+    with pytest.raises(LabError, match="is damaged or incomplete: its header cannot be read"):
+        read_header(of_bytes(tmp_path / "m", pair))
 
 
 def test_how_weights_were_rounded_is_what_the_file_says_or_what_most_of_them_are(files):
@@ -263,8 +317,11 @@ def test_places_without_a_clear_file_are_sentences(files, tmp_path):
     with pytest.raises(LabError, match=r"model\.file='x\.gguf' is for a directory or a hub id, but .* is a file"):
         GGUFModel(path=str(files / "plain.gguf"), file="x.gguf").open()
     headers = [read_header(path) for path in sorted(files.glob("split-*.gguf"))]
-    with pytest.raises(LabError, match="were not written together: versions or alignments differ"):
-        join([headers[0], replace(headers[1], alignment=64)], tmp_path / "joined")
+    for other in ({"alignment": 64}, {"version": 2}):
+        with pytest.raises(LabError, match="were not written together: versions or alignments differ"):
+            join([headers[0], replace(headers[1], **other)], tmp_path / "joined")
+    with pytest.raises(LabError, match=r"cannot read .*: Is a directory"):
+        read_header(files)
     with pytest.raises(LabError, match=r"no GGUF file /nowhere/m\.gguf; check model\.path"):
         GGUFModel(path="/nowhere/m.gguf").open()
 

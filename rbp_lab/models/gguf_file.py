@@ -88,10 +88,7 @@ class _Cursor:
             self.skip(length * struct.calcsize(f"<{_SCALARS[kind]}"))
         else:
             for _ in range(length):
-                if kind == _STRING:
-                    self.skip(self.take("Q"))
-                else:
-                    self.value(kind)
+                self.value(kind)
         return None
 
 
@@ -105,7 +102,7 @@ def read_header(path: Path) -> Header:
                 return _header(path, data)
     except OSError as error:
         raise LabError(f"cannot read {path}: {error.strerror or error}") from error
-    except (struct.error, ValueError, KeyError, OverflowError) as error:
+    except (struct.error, ValueError, KeyError, OverflowError, RecursionError) as error:
         raise LabError(
             f"{path} is damaged or incomplete: its header cannot be read ({error}); copy or download it again"
         ) from error
@@ -131,6 +128,8 @@ def _header(path: Path, data: mmap.mmap) -> Header:
         kind, offset = cursor.take("I"), cursor.take("Q")
         tensors.append(Tensor(name, kind, elements, offset, start, cursor.at))
     alignment = int(values.get("general.alignment", 32))
+    if alignment < 1:
+        raise ValueError(f"an alignment of {alignment}")
     first = -(-cursor.at // alignment) * alignment
     return Header(path, version, num_pairs, values, tuple(tensors), alignment, (begin, end), first, len(data))
 
@@ -178,7 +177,7 @@ def join(headers: Sequence[Header], target: Path, data: bool = True) -> None:
                     shutil.copyfileobj(part, out, 1 << 24)
                 else:
                     out.seek(header.size - header.data, 1)
-            out.truncate(-(-out.tell() // first.alignment) * first.alignment)
+            out.truncate()
     finally:
         for part in parts:
             part.close()
