@@ -54,7 +54,7 @@ TINY_MODELS: dict[str, tuple[str, dict]] = {
     "cohere": ("cohere", {"logit_scale": 0.0625}),
     "granite": ("granite", {"logits_scaling": 8.0}),
     "phi": ("phi", {}),
-    "mamba": ("mamba", {"state_size": 8}),
+    "mamba": ("mamba", {"state_size": 8, "time_step_rank": 32}),
 }
 
 TINY_TEXTS = (

@@ -54,12 +54,13 @@ def test_low_precision_finds_the_same_transform(name, dtype):
     assert probe_head(model, IDS) == HeadPlan("head", SCALES.get(name, 1.0), CAPS.get(name))
 
 
-def test_an_odd_scale_and_cap_together_are_found_without_help_from_the_config():
+@pytest.mark.parametrize("cap", [7.3, 1.1])
+def test_an_odd_scale_and_cap_together_are_found_without_help_from_the_config(cap):
     model = build_tiny_model("llama")
-    plan = probe_head(Follow(model, lambda z: 7.3 * torch.tanh(0.37 * z / 7.3)), IDS)
+    plan = probe_head(Follow(model, lambda z: cap * torch.tanh(0.37 * z / cap)), IDS)
     assert plan.kind == "head", plan.reason
     assert plan.scale == pytest.approx(0.37, rel=1e-5)
-    assert plan.softcap == pytest.approx(7.3, rel=1e-5)
+    assert plan.softcap == pytest.approx(cap, rel=1e-5)
 
 
 def test_a_bias_takes_part():

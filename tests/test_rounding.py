@@ -13,7 +13,7 @@ from rbp_lab.commands.measure import measure
 from rbp_lab.errors import LabError
 from rbp_lab.models import HFModel
 from rbp_lab.models.opening import HEAD, ROUNDINGS
-from rbp_lab.models.rounding import GROUP, _plain, round_weights
+from rbp_lab.models.rounding import GROUP, _linear, _never_called, _plain, round_weights
 from tests.conftest import build_tiny_model
 from tests.sources import measure_config
 from tests.test_configs import composed
@@ -61,6 +61,14 @@ def test_what_cannot_be_rounded_is_a_sentence(monkeypatch):
         round_weights(copy.deepcopy(build_tiny_model("llama")), "int8", "model m")
 
 
+@pytest.mark.parametrize(("name", "expected"), [("mamba", ["mixer.dt_proj"] * 2), ("llama", []), ("gpt2", [])])
+def test_layers_whose_weights_the_model_takes_itself_are_found(name, expected):
+    network = build_tiny_model(name)
+    found = _never_called(network, _linear(network, network.get_output_embeddings()))
+    assert [one.split(".", 3)[-1] for one in found] == expected
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
 def scales(weight, kind):
     """Steps between neighbouring values near 0, one for each weight, by the definition of each format."""
     groups = weight.reshape(len(weight), -1, GROUP if kind == "int4" else weight.shape[1])
@@ -105,7 +113,7 @@ def test_a_transposed_layer_is_the_plain_one_in_its_place(name):
 
 @pytest.mark.peers
 @pytest.mark.parametrize("kind", ROUNDINGS)
-@pytest.mark.parametrize("name", ["llama", "gpt_neox", "opt", "phi", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "gpt_neox", "opt", "phi", "gpt2", "mamba"])
 def test_only_the_layers_are_rounded_and_by_no_more_than_half_a_step(kind, name):
     network, before = copy.deepcopy(build_tiny_model(name)), build_tiny_model(name)
     head = network.get_output_embeddings()
@@ -126,6 +134,7 @@ def test_only_the_layers_are_rounded_and_by_no_more_than_half_a_step(kind, name)
         assert ((rounded - original).abs() <= steps * 0.5001).all()
         changed += not torch.equal(rounded, original)
     assert changed >= 8, "nothing was rounded"
+    assert network(input_ids=torch.arange(12)[None]).logits.isfinite().all()
 
 
 @pytest.mark.peers

@@ -34,6 +34,7 @@ _REASONS = (
 # Errors that say more than the status of the answer they stand for; a file that is not there is a 404 as well.
 _SPECIFIC = frozenset({"GatedRepoError", "RevisionNotFoundError", "RepositoryNotFoundError", "DatasetNotFoundError",
                        "OfflineModeIsEnabled", "EntryNotFoundError"})  # fmt: skip
+_LOUD = ("huggingface_hub", "transformers", "datasets", "torchao", "torch.utils._pytree")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # What a status of the hub means, where no error of the hub's library says it better.
 _STATUS = {
@@ -139,11 +140,12 @@ def quiet(downloads: bool = False) -> Iterator[None]:
     """Silence the chatter and progress bars of the hub libraries; bars of downloads stay with downloads=True.
 
     Loading reports repeat what we check ourselves, and retries of an unreachable hub end in one sentence of ours.
-    Only libraries that are imported already are silenced, so import what you use first.
+    Only bars of libraries that are imported already are silenced, so import what you use first. transformers imports
+    torchao wherever it is installed, whose import has warnings for its developers.
     """
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "transformers", "datasets")]
+    loggers = [logging.getLogger(name) for name in _LOUD]
     levels = [one.level for one in loggers]
     bars = [(lambda: not are_progress_bars_disabled(), enable_progress_bars, disable_progress_bars)]
     if "transformers" in sys.modules:

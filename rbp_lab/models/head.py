@@ -7,6 +7,7 @@ never exist. Legend: B rows of a batch, T tokens, V vocabulary rows of the head,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -221,10 +222,13 @@ def _identify(x: torch.Tensor, y: torch.Tensor, eps: float, known: list[float]) 
     def fits(guess: torch.Tensor) -> bool:
         return bool(((guess - y).abs() <= 8 * eps * guess.abs()).all())
 
-    scale = snapped((y[x == 2**-6] / 2**-6)[0].item())
+    small = y[x == 2**-6][0].item()
+    scale = snapped(small / 2**-6)
     if fits(scale * x):
         return scale, None
     softcap = snapped(y.max().item())
+    if 0 < small < softcap:  # a cap near 1 bends the smallest logits too
+        scale = snapped(softcap * math.atanh(small / softcap) / 2**-6)
     if scale > 0 and softcap > 0 and fits(softcap * torch.tanh(scale * x / softcap)):
         return scale, softcap
     raise _Unknown("what follows the head is neither a scale nor a soft-cap")

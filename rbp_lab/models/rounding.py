@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from rbp_lab.errors import LabError
+from rbp_lab.hub.errors import quiet
 from rbp_lab.models.opening import HEAD
 from rbp_lab.text import count, number
 
@@ -26,7 +27,7 @@ def round_weights(network: nn.Module, kind: str, what: str) -> str:
     scale for each output. The scales and the rounding are torchao's; activations stay as they are. Embeddings, norms
     and layers that are not linear keep their format, and so does the output layer unless ``kind`` ends in HEAD. Then
     it has the rounded values in the format that it had, which is what the scores are computed from; embeddings that
-    share its weights keep theirs.
+    share its weights keep theirs. So do layers that the model never calls, because it takes their weights itself.
 
     LabError, beginning with ``what``, without torchao and when there is nothing to round.
     """
@@ -56,15 +57,19 @@ def round_weights(network: nn.Module, kind: str, what: str) -> str:
         )
     if find_spec("torchao") is None:
         raise LabError(f"{what}: rounding weights to {kind} needs torchao: pip install 'rbp-lab[torchao]'")
-    with _quiet():
+    never_called = _never_called(network, layers)
+    with quiet():
         from torchao.quantization import quantize_
 
         quantize_(network, _config(kind), filter_fn=lambda module, name: name in layers)
+        for layer in never_called.values():
+            _unpack(layer)
         if with_head:
             alone = nn.ModuleDict({"head": nn.Linear(*head.weight.shape[::-1], bias=False, device="meta")})
             alone["head"].weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
             quantize_(alone, _config(kind))
-            head.weight = nn.Parameter(alone["head"].weight.dequantize().to(head.weight.dtype), requires_grad=False)
+            _unpack(alone["head"])
+            head.weight = alone["head"].weight
     share = f"{number(100 * rounded / every, 0)}% of its {count(every)} weights"
     head_too = ", and the output layer," if with_head else ""
     return f"{share}{head_too} are rounded to {kind} by torchao {version('torchao')}"
@@ -73,6 +78,27 @@ def round_weights(network: nn.Module, kind: str, what: str) -> str:
 def _linear(network: nn.Module, head: nn.Module | None) -> dict[str, nn.Module]:
     """The linear layers but the output layer, by name; GPT-2's are Conv1D, with their weights transposed."""
     return {name: m for name, m in network.named_modules() if type(m) in (nn.Linear, Conv1D) and m is not head}
+
+
+def _never_called(network: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Those layers that a pass over two tokens does not call: Mamba multiplies by a layer's weights itself, for which
+    packed ones have no product. Experts that the two tokens do not reach are among them, which costs memory alone."""
+    called: set[str] = set()
+    hooks = [m.register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name, m in layers.items()]
+    try:
+        ids = torch.zeros((1, 2), dtype=torch.long, device=network.get_input_embeddings().weight.device)
+        with torch.inference_mode(), suppress(Exception):  # what does not run is refused when the head is probed
+            network(input_ids=ids, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: layer for name, layer in layers.items() if name not in called}
+
+
+def _unpack(layer: nn.Module) -> None:
+    """Give a rounded layer its values in the format that they had."""
+    weight = layer.weight
+    layer.weight = nn.Parameter(weight.dequantize().to(weight.dtype), requires_grad=False)
 
 
 def _plain(network: nn.Module) -> None:
@@ -87,7 +113,6 @@ def _plain(network: nn.Module) -> None:
 
 
 def _config(kind: str) -> Any:
-    import torch
     from torchao.quantization import Float8WeightOnlyConfig, IntxWeightOnlyConfig, PerAxis, PerGroup
 
     if kind == "fp8":
@@ -95,17 +120,3 @@ def _config(kind: str) -> Any:
     if kind == "int8":
         return IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))
     return IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torchao's warnings at its import about kernels for other machines, which are not used here."""
-    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
