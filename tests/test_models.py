@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 from rbp_lab.errors import LabError
 from rbp_lab.models import HFModel
 from rbp_lab.models.head import full_logits
+from rbp_lab.models.opening import checked_weights, is_local, listed, local_path, showing
 from tests import hub_server
 from tests.conftest import TINY_TEXTS, build_tiny_model, build_tiny_tokenizer, save_tiny_model
 
@@ -52,6 +54,7 @@ def test_the_generic_model_takes_every_field_and_names_itself():
         ("owner/model", "refs/pr/1", "model@refs-pr-1"),
         ("/some/where/my model/", None, "my-model"),
         ("..", None, Path("..").resolve().name),
+        (".", None, Path(".").resolve().name),
         ("/some/where/$(rm)[1]\x1b[0m", None, "rm-1-0m"),
         ("/some/where/" + "x" * 250, None, "x" * 120),
         ("/some/where/" + "模" * 80, None, "模" * 40),
@@ -68,6 +71,8 @@ def test_names_are_safe_for_directories(path, revision, name):
         ("pythia-14m", None, "pythia-14m"),
         ("pythia-14m-step1000", "step1000", "pythia-14m-step1000"),
         ("pythia-14m@step1000", "step1000", "pythia-14m@step1000"),
+        ("pythia_step1000_b", "step1000", "pythia_step1000_b"),
+        ("mine-v1x0", "v1.0", "mine-v1x0@v1.0"),
         ("pythia-step10000", "step1000", "pythia-step10000@step1000"),
         ("domain-7b", "main", "domain-7b@main"),
         ("mine", "refs/pr/1", "mine@refs-pr-1"),
@@ -101,6 +106,7 @@ def test_two_checkpoints_of_a_named_model_have_two_names():
         ({"path": "a/b", "name": 70}, "model.name must be text; got 70; quote it"),
         ({"path": "a/b", "revision": 1000}, "model.revision must be text; got 1000; quote it"),
         ({"path": None}, "model.path is empty"),
+        ({"path": 7}, "model.path must be text; got 7; quote it"),
         ({"path": "a/b", "family": "x$y"}, r"model.family is a label and may not contain '\$'"),
         ({"path": "a/b", "family": ""}, "model.family may not be empty"),
         ({"path": "a/b", "dtype": "fp32"}, "must be one of float32, bfloat16, float16, or null; got 'fp32'"),
@@ -110,6 +116,35 @@ def test_two_checkpoints_of_a_named_model_have_two_names():
 def test_bad_fields_are_sentences(arguments, message):
     with pytest.raises(LabError, match=message):
         HFModel(**arguments)
+
+
+def test_the_rounding_shows_in_a_name_once_whatever_its_case():
+    assert showing("m-INT8", "+", "int8", re.IGNORECASE) == "m-INT8" and showing("m-INT8", "@", "int8") == "m-INT8@int8"
+
+
+def test_a_list_is_cut_where_more_than_some_would_stand_in_it():
+    assert listed(list("abcde")) == "a, b, c, d, e" and listed(list("abcdefg")) == "a, b, c, d, e and 2 more"
+
+
+def test_what_loading_reports_is_refused_and_what_is_loaded_is_ready_to_measure():
+    report = {"missing_keys": [], "mismatched_keys": [], "error_msgs": [], "unexpected_keys": ["y", "x"]}
+    loaded = checked_weights(torch.nn.Linear(2, 2), report, "model m")
+    assert not loaded.network.training and not loaded.network.weight.requires_grad
+    assert loaded.notes == ("2 tensors of the checkpoint are used by no layer: x, y",)
+    for wrong, words in (
+        ({"error_msgs": ["size mismatch", "more"]}, "size mismatch"),
+        ({"missing_keys": ["b", "a"], "mismatched_keys": [("c", 1, 2)]}, "a, b, c"),
+    ):
+        with pytest.raises(LabError, match=rf"^model m lacks weights or has them in another shape \(.*{words}"):
+            checked_weights(torch.nn.Linear(2, 2), report | wrong, "model m")
+
+
+def test_paths_of_this_machine_are_told_from_hub_ids(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here").mkdir()
+    assert local_path("~/here") == tmp_path / "here"
+    for path, local in {"~/here": True, "a/" + "b" * 94: False, "a/" + "b" * 95: True, ".a/b": True}.items():
+        assert is_local(path) == local
 
 
 def test_info_of_a_directory(tiny_model_dir):

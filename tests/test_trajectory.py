@@ -27,7 +27,9 @@ from tests.test_models import compose
     [
         ("step512", 512, 5120),
         ("checkpoint-1000", 1000, 10_000),
-        ("global_step7", 7, 70),
+        ("globalstep7", 7, 70),
+        ("ckpt_3", 3, 30),
+        ("Iter-0000500", 500, 5000),
         ("stage1-step150-tokens1B", 150, 1500),
         ("main", None, None),
         ("v1.0", None, None),
@@ -42,6 +44,7 @@ def test_a_label_may_say_its_tokens():
     for unit, tokens in {"K": 1_000, "M": 1_000_000, "B": 1_000_000_000, "T": 1_000_000_000_000, "b": 10**9}.items():
         assert tokens_of(f"stage1-step150-tokens3{unit}", None) == 3 * tokens
     assert tokens_of("step150", None) is None and tokens_of("step1-tokens5Bx", None) is None
+    assert tokens_of("step1-notokens5B", None) is None
 
 
 def test_log_spaced_steps_end_at_the_last_and_never_repeat():
@@ -160,9 +163,12 @@ def test_a_directory_of_checkpoints_is_measured_and_is_one_size(run_directory, t
 
 def test_checkpoints_of_a_directory_are_its_directories_wherever_one_goes(run_directory, monkeypatch):
     (run_directory / "checkpoint-300").write_text("an archive, perhaps")
+    (run_directory / "my checkpoint-7").mkdir()
     monkeypatch.chdir(run_directory.parent)
     found = HFModel(path="run", checkpoints="checkpoint-*", tokens_per_step=1).members()
     assert [m.path for m in found] == [str(run_directory / name) for name in ("checkpoint-10", "checkpoint-200")]
+    (named,) = HFModel(path="run", checkpoints=["my checkpoint-7"], tokens_per_step=1).members()
+    assert (named.name, named.path) == ("run@my-checkpoint-7", str(run_directory / "my checkpoint-7"))
 
 
 def test_what_is_known_of_a_training_later_reaches_a_finished_record(run_directory, tmp_path, capsys):

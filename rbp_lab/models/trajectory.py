@@ -13,7 +13,7 @@ import numpy as np
 from rbp_lab.errors import LabError, shown
 from rbp_lab.hub.errors import explained, quiet
 from rbp_lab.hub.files import cache_alone_when_unreachable
-from rbp_lab.models.opening import local_path
+from rbp_lab.models.opening import listed, local_path
 from rbp_lab.names import clean_name
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ PUBLISHED = "published"
 # What may stand for model.checkpoints: so many, all that are published, a shell pattern, or names.
 Checkpoints = int | str | list[str]
 
-_STEP = re.compile(r"(?<![a-z])(?:global_?step|step|checkpoint|ckpt|iter)[-_]?(\d+)(?!\d)", re.IGNORECASE)
+_STEP = re.compile(r"(?<![a-z])(?:global_?step|step|checkpoint|ckpt|iter)[-_]?(\d+)", re.IGNORECASE)
 _TOKENS = re.compile(r"(?<![a-z])tokens[-_]?(\d+)([KMBT])(?![a-z0-9])", re.IGNORECASE)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\.\.(\d+)\}")
 _UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -80,7 +80,7 @@ def choose(wanted: Checkpoints, published: Sequence[str], there: Callable[[], Se
     if isinstance(wanted, str):
         found = [label for label in stepped if fnmatchcase(label, wanted)]
         if not found:
-            have = f"; there are {', '.join(stepped[:5])}{' …' if len(stepped) > 5 else ''}" if stepped else ""
+            have = f"; there are {listed(stepped)}" if stepped else ""
             raise LabError(f"model.checkpoints={wanted}: {where} has no such checkpoint with a step in its name{have}")
         _refuse_several_trainings(wanted, found, where)
         return found
@@ -98,10 +98,10 @@ def _refuse_several_trainings(wanted: Checkpoints, labels: Sequence[str], where:
     """LabError when labels differ in more than steps and tokens: a second stage begins its count anew."""
     trainings = sorted({_TOKENS.sub("", _STEP.sub("", label)).strip("-_.") for label in labels})
     if len(trainings) > 1:
-        named = ", ".join(shown(one) for one in trainings[:5]) + (" …" if len(trainings) > 5 else "")
         raise LabError(
-            f"model.checkpoints={wanted}: {where} has checkpoints of several trainings ({named}), whose steps are not "
-            "those of one; choose a pattern that fits one of them, or names"
+            f"model.checkpoints={wanted}: {where} has checkpoints of several trainings "
+            f"({listed([shown(one) for one in trainings])}), whose steps are not those of one; choose a pattern that "
+            "fits one of them, or names"
         )
 
 
