@@ -16,11 +16,11 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 @contextmanager
-def end_on_signals(patience: float = PATIENCE) -> Iterator[None]:
+def end_on_signals() -> Iterator[None]:
     """Inside it SIGINT raises KeyboardInterrupt, and SIGTERM raises SystemExit(143), in the main thread.
 
     Python does so between two of its own instructions, and one call into a library can take minutes: a process that has
-    not ended ``patience`` seconds after the first signal is ended with the signal's exit code. In another thread than
+    not ended PATIENCE seconds after the first signal is ended with the signal's exit code. In another thread than
     the main one, where signals cannot be handled, nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -31,7 +31,7 @@ def end_on_signals(patience: float = PATIENCE) -> Iterator[None]:
     told, watched = socket.socketpair()
     told.setblocking(False)
     wakeup = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=[watched, patience], daemon=True).start()
+    threading.Thread(target=_watch, args=[watched], daemon=True).start()
     try:
         yield
     finally:
@@ -45,14 +45,14 @@ def _terminated(*_: object) -> None:
     raise SystemExit(CODES[signal.SIGTERM])
 
 
-def _watch(signals: socket.socket, patience: float) -> None:
+def _watch(signals: socket.socket) -> None:
     """Wait for the number of a signal that ends the process, written at once by the system; then for the end."""
     with signals:
         while (number := signals.recv(1)) and number[0] not in CODES:
             pass
         if not number:
             return
-        end = time.monotonic() + patience
+        end = time.monotonic() + PATIENCE
         try:
             while (left := end - time.monotonic()) > 0:
                 signals.settimeout(left)

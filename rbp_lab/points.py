@@ -16,7 +16,7 @@ from rbp_lab.dimensions import told_apart
 from rbp_lab.errors import LabError
 from rbp_lab.fits.result import POOLED, FitPoints, Label
 from rbp_lab.quantities import QUANTITIES
-from rbp_lab.records import RunHeader, RunRecord
+from rbp_lab.records import SIZES, RunHeader, RunRecord
 
 # size: S. metric: a name in QUANTITIES. k: missing where the metric has none. window: N, 1 where it has none.
 # value: nats; +inf when RBP_k (p_{N,k}) was 0. se_log: standard error of ln value over documents, NaN when unknown.
@@ -31,7 +31,7 @@ COLUMNS = {
     "documents": "Int64", "warmup_tokens": "Int64", "flops": "float64", "precision": "str", "protocol": "str",
 }  # fmt: skip
 METRICS = tuple(QUANTITIES)
-SIZES = ("non_embedding_params", "total_params")
+
 IDENTITY = ["model", "dataset", "metric", "k", "window"]
 
 
@@ -40,14 +40,12 @@ def points_from_records(
     ks: Sequence[int],
     size: str = "non_embedding_params",
     windows: Sequence[int] = (),
-    ties: str = "pessimistic",
 ) -> pd.DataFrame:
     """Cross-entropy, −log RBP_k for every k, and −log p_{N,k} for every N > 1 in ``windows``, of finished runs.
 
     size: which parameter count is S, "non_embedding_params" (the paper's) or "total_params". se_log comes from
-    documents, never from tokens, and is given for the tie rule of the document table ("pessimistic").
-    Raises LabError on runs that must not share a table: other protocols or precisions on one data set, one name for
-    two corpora, a model measured twice.
+    documents, never from tokens. Raises LabError on runs that must not share a table: other protocols or precisions on
+    one data set, one name for two corpora, a model measured twice.
     """
     if size not in SIZES:
         raise LabError(f"size must be one of {', '.join(SIZES)}; got {size!r}")
@@ -55,35 +53,27 @@ def points_from_records(
         raise LabError("there is no finished run to analyse; measure some models first (rbp-lab measure)")
     check_comparable(records)
     told = told_apart(records)
-    rows = [row | vars(told[record.key]) for record in records for row in _record_rows(record, ks, size, windows, ties)]
+    rows = [row | vars(told[record.key]) for record in records for row in _record_rows(record, ks, size, windows)]
     return validate(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
-def size_of(record: RunRecord, size: str = "non_embedding_params") -> float:
-    """S of a run: the parameter count that ``size`` names."""
-    params = record.model.params
-    return float(params.non_embedding if size == "non_embedding_params" else params.total)
-
-
-def _record_rows(
-    record: RunRecord, ks: Sequence[int], size: str, windows: Sequence[int], ties: str
-) -> list[dict[str, object]]:
+def _record_rows(record: RunRecord, ks: Sequence[int], size: str, windows: Sequence[int]) -> list[dict[str, object]]:
     stats, documents = record.stats, record.documents
     base = {
         "model": record.model.name, "family": record.model.family, "dataset": record.dataset.name,
-        "size": size_of(record, size), "key": record.key, "training_tokens": record.model.training_tokens,
+        "size": record.model.params.size(size), "key": record.key, "training_tokens": record.model.training_tokens,
         "warmup_tokens": record.model.warmup_tokens,
     }  # fmt: skip
     rows = []
     for quantity in QUANTITIES.values():
         for window in [n for n in windows if n > 1] if quantity.of_windows else [1]:
             for k in ks if quantity.of_k else [None]:
-                value = quantity.value(stats, k, window, ties)
+                value = quantity.value(stats, k, window)
                 if value is None:
                     continue  # no document is that long: there is no window to speak of
                 n = int(documents.windows(window).sum()) if quantity.of_windows else stats.num_tokens
                 names = {"metric": quantity.name, "k": pd.NA if k is None else k, "window": window}
-                estimate = quantity.over_documents(documents, k, window, ties)
+                estimate = quantity.over_documents(documents, k, window)
                 known = {} if estimate is None else {"se_log": estimate.se_log, "documents": estimate.documents}
                 rows.append(base | names | {"value": value, "n": n} | known)
     return rows

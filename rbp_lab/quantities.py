@@ -17,7 +17,7 @@ from rbp_lab.stats import UNIT, DocumentTable, RankStats
 class Quantity:
     """A number of one run that is fitted against model size.
 
-    name: in tables. value: (statistics, k, N, tie rule) → number ≥ 0, +inf for the logarithm of 0, None where it does
+    name: in tables. value: (statistics, k, N) → number ≥ 0, +inf for the logarithm of 0, None where it does
     not exist. sums: (documents, k, N) → by document, the numerator and the denominator of the ratio of sums that it is
     (or is −log of), None where documents do not keep them. label, tex: in print and in TeX, with {k} and {N}. of_k,
     of_windows: whether it has a threshold k, a window length N. probability: the value is −log of one.
@@ -26,17 +26,15 @@ class Quantity:
     name: str
     label: str
     tex: str
-    value: Callable[[RankStats, int | None, int, str], float | None]
+    value: Callable[[RankStats, int | None, int], float | None]
     sums: Callable[[DocumentTable, int | None, int], tuple[np.ndarray, np.ndarray] | None]
     of_k: bool = False
     of_windows: bool = False
     probability: bool = False
 
-    def over_documents(
-        self, documents: DocumentTable, k: int | None, window: int, ties: str = "pessimistic"
-    ) -> Estimate | None:
-        """The value with its uncertainty over documents, None when unknown; these count one tie rule, pessimistic."""
-        sums = None if self.of_k and ties != "pessimistic" else self.sums(documents, k, window)
+    def over_documents(self, documents: DocumentTable, k: int | None, window: int) -> Estimate | None:
+        """The value with its uncertainty over documents, None when unknown."""
+        sums = self.sums(documents, k, window)
         return None if sums is None else metrics.ratio_estimate(*sums, scale=self._scale)
 
     def influence(self, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray | None:
@@ -47,11 +45,11 @@ class Quantity:
     def _scale(self) -> str:
         return "neg_log" if self.probability else "log"
 
-    def printed(self, k: int | None = None, window: int = 1) -> str:
+    def printed(self, k: int | None, window: int = 1) -> str:
         """The quantity in print: "−log RBP_10"."""
         return self.label.format(k=k, N=window)
 
-    def in_tex(self, k: int | None = None, window: int = 1) -> str:
+    def in_tex(self, k: int | None, window: int) -> str:
         """The quantity in TeX, without dollars."""
         return self.tex.format(k=k, N=window)
 
@@ -69,17 +67,17 @@ def _windows(documents: DocumentTable, k: int | None, window: int) -> tuple[np.n
 
 CE = Quantity(
     "ce", "CE", r"\mathrm{{CE}}",
-    value=lambda stats, k, window, ties: metrics.cross_entropy(stats),
+    value=lambda stats, k, window: metrics.cross_entropy(stats),
     sums=lambda documents, k, window: (documents.nll_units * UNIT, documents.num_scored),
 )  # fmt: skip
 RBP = Quantity(
     "neg_log_rbp", "−log RBP_{k}", r"-\log\,\mathrm{{RBP}}_{{{k}}}", of_k=True, probability=True,
-    value=lambda stats, k, window, ties: neg_log(metrics.rbp(stats, k, ties)),
+    value=lambda stats, k, window: neg_log(metrics.rbp(stats, k)),
     sums=lambda documents, k, window: (documents.hits(k), documents.num_scored),
 )  # fmt: skip
 WINDOW_RBP = Quantity(
     "neg_log_p", "−log p_{{{N},{k}}}", r"-\log\,p_{{{N},{k}}}", of_k=True, of_windows=True, probability=True,
-    value=lambda stats, k, window, ties: neg_log(metrics.window_rbp(stats, window, k)),
+    value=lambda stats, k, window: neg_log(metrics.window_rbp(stats, window, k)),
     sums=_windows,
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ from rbp_lab.stats import DocumentTable, RankStats
 
 # Raised whenever the meaning of a stored number changes, so that old records are measured anew rather than misread.
 RECORD_VERSION = 1
+SIZES = ("non_embedding_params", "total_params")  # what S may be, the paper's choice first
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class ParamCounts:
     @property
     def non_embedding(self) -> int:
         return self.total - self.embedding - self.head
+
+    def size(self, which: str) -> float:
+        """S: the count that one of SIZES names."""
+        return float(self.non_embedding if which == "non_embedding_params" else self.total)
 
 
 @dataclass(frozen=True)

@@ -126,10 +126,10 @@ def shortened(name: object, most: int = 48) -> str:
     return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
 
 
-def alike(said: Iterable[tuple[str, str]], several: int = 3) -> list[tuple[tuple[str, ...], str]]:
+def alike(said: Iterable[tuple[str, str]]) -> list[tuple[tuple[str, ...], str]]:
     """Names and what is said of them, (name, sentence), so that a sentence is read once: ((name, …), sentence).
 
-    Sentences of ``several`` names or more that differ in the name alone are one, with "…" in the name's place.
+    Sentences of three names or more that differ in the name alone are one, with "…" in the name's place.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
     for name, sentence in said:
@@ -137,7 +137,7 @@ def alike(said: Iterable[tuple[str, str]], several: int = 3) -> list[tuple[tuple
         groups.setdefault(shared, []).append((name, sentence))
     found: list[tuple[tuple[str, ...], str]] = []
     for sentence, members in groups.items():
-        if len(members) < several:
+        if len(members) < 3:
             found += [((name,), own) for name, own in members]
         else:
             found.append((tuple(name for name, _ in members), sentence))

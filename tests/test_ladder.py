@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from rbp_lab.commands.train import train
 from rbp_lab.data.corpus import build_corpus
 from rbp_lab.errors import LabError
-from rbp_lab.ladder.model import LADDER
 from rbp_lab.ladder.rules import depth_rule, kind_of, non_embedding_parameters, rate_rule
 from rbp_lab.ladder.tokenizer import END_OF_TEXT, bpe_tokenizer
 from rbp_lab.ladder.training import Schedule, batch_rows, train_loop
@@ -28,6 +27,7 @@ from tests.sources import MadeUpText, tiny_ladder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONF = Path(__file__).parents[1] / "conf" / "model"
+LADDER = tuple(f"ladder-{i}" for i in range(1, 7))
 # The widths of the shipped ladder, in the order of their names.
 WIDTHS = tuple(yaml.safe_load((CONF / f"{name}.yaml").read_text())["width"] for name in LADDER)
 

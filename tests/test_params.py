@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from rbp_lab.errors import LabError
-from rbp_lab.models.params import count_parameters, count_params, empty_model
+from rbp_lab.models.params import count_parameters, empty_model
 from tests.conftest import TINY_MODELS, build_tiny_model
 from tests.published_models import MODELS, TOTALS
 
@@ -26,9 +26,13 @@ def config_of(kind, settings):
     return AutoConfig.for_model(kind, **settings)
 
 
+def counted(config):
+    return count_parameters(empty_model(config))
+
+
 @cache
 def counts(name):
-    return count_params(config_of(MODELS[name].kind, MODELS[name].settings))
+    return counted(config_of(MODELS[name].kind, MODELS[name].settings))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -94,7 +98,7 @@ def test_gpt2_total_is_published_and_its_tied_head_counts_once():
 
 
 def test_untied_head_is_counted_apart_with_its_bias():
-    phi = count_params(build_tiny_model("phi").config)
+    phi = counted(build_tiny_model("phi").config)
     assert phi.head == 384 * 32 + 384
     assert phi.embedding == 384 * 32
 
@@ -123,23 +127,23 @@ WITH_OTHER_SENSES = {
 def test_only_the_text_model_counts(kind):
     settings, (text_kind, text_settings) = WITH_OTHER_SENSES[kind]
     model = empty_model(config_of(kind, settings))
-    counted, text = count_parameters(model), count_params(config_of(text_kind, text_settings))
-    assert counted.non_embedding == text.non_embedding > 0
-    assert (counted.embedding, counted.head) == (text.embedding, text.head)
-    assert counted.total < sum(one.numel() for one in model.parameters()), "there is nothing to leave out"
+    found, text = count_parameters(model), counted(config_of(text_kind, text_settings))
+    assert found.non_embedding == text.non_embedding > 0
+    assert (found.embedding, found.head) == (text.embedding, text.head)
+    assert found.total < sum(one.numel() for one in model.parameters()), "there is nothing to leave out"
 
 
 def test_a_picture_encoder_inside_a_flat_text_model_does_not_count():
     git = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
            "vocab_size": 384, "max_position_embeddings": 40}  # fmt: skip
-    sizes = {count_params(config_of("git", git | {"vision_config": _SIGHT | {"hidden_size": d}})) for d in (16, 48)}
+    sizes = {counted(config_of("git", git | {"vision_config": _SIGHT | {"hidden_size": d}})) for d in (16, 48)}
     assert len(sizes) == 1
 
 
 @pytest.mark.parametrize("name", sorted(TINY_MODELS))
 def test_counts_from_the_config_equal_counts_of_the_built_model(name):
     model = build_tiny_model(name)
-    from_config = count_params(model.config)
+    from_config = counted(model.config)
     assert from_config == count_parameters(model)
     shared_once = {weight.data_ptr(): weight.numel() for weight in model.parameters()}
     assert from_config.total == sum(shared_once.values())
@@ -153,4 +157,4 @@ def test_the_empty_model_holds_no_memory():
 
 def test_a_config_that_is_no_causal_lm_is_a_sentence():
     with pytest.raises(LabError, match="no causal LM from this 'vit' config"):
-        count_params(config_of("vit", {}))
+        counted(config_of("vit", {}))

@@ -12,7 +12,7 @@ HOSTILE = ["", ".", "..", "../x", "a/b", "a\\b", "/etc", ".hidden", "a\0b", "a\n
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_that_is_no_file_name_is_refused(tmp_path, name):
     store = Store(tmp_path)
-    for path in (lambda: store.analysis(name), lambda: store.mirrored(name), lambda: store.benchmark("now", name)):
+    for path in (lambda: store.analysis(name), lambda: store.mirrored(name)):
         with pytest.raises(LabError, match="becomes a file name"):
             path()
 

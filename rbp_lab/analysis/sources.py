@@ -19,16 +19,8 @@ from rbp_lab.config.schemas import Filters, KSpec
 from rbp_lab.dimensions import corpora_named_apart, named_apart, told_apart
 from rbp_lab.errors import LabError, one_of, shown
 from rbp_lab.laws.registry import AXES
-from rbp_lab.points import (
-    COLUMNS,
-    SIZES,
-    check_comparable,
-    matches,
-    points_from_records,
-    select,
-    validate,
-)
-from rbp_lab.records import RunHeader, RunRecord
+from rbp_lab.points import COLUMNS, check_comparable, matches, points_from_records, select, validate
+from rbp_lab.records import SIZES, RunHeader, RunRecord
 from rbp_lab.report.sections import some
 from rbp_lab.store.layout import Store
 from rbp_lab.store.streamed import stream_records

@@ -31,10 +31,8 @@ AHEAD = 10.0  # how far beyond the largest model the fan is drawn
 
 
 @styled
-def forecast_figure(
-    laws: Sequence[FitResult], title: str, styles: dict[str, FamilyStyle] | None = None, ahead: float = AHEAD
-) -> Figure:
-    """Each law with its prediction interval for one new model, up to ``ahead`` times the largest: a panel per quantity.
+def forecast_figure(laws: Sequence[FitResult], title: str, styles: dict[str, FamilyStyle] | None = None) -> Figure:
+    """Each law with its prediction interval for one new model, up to AHEAD times the largest: a panel per quantity.
 
     laws: power laws of one data set; refused ones are left out. Solid inside the sizes measured, dashed beyond.
     """
@@ -51,7 +49,7 @@ def forecast_figure(
         reach: list[float] = []
         for law in group:
             style, points = styles[law.label.family], law.points
-            span = np.geomspace(points.x.min(), points.x.max() * ahead, 80)
+            span = np.geomspace(points.x.min(), points.x.max() * AHEAD, 80)
             reach += [span[0], span[-1]]
             fan = forecast(law, span)
             inside = span <= points.x.max()

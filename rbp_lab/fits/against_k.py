@@ -17,17 +17,15 @@ REACH = math.log(1000.0)  # how far outside the models, in ln S, a curve of equa
 TABLE1_KS = (1, 2, 3, 5, 7, 10, 18, 30, 50, 78, 100)
 
 
-def fit_against_k(
-    points: pd.DataFrame, model: str, dataset: str, ks: Sequence[int] = TABLE1_KS, confidence: float = 0.95
-) -> FitResult:
-    """Exponent of −log RBP_k ∝ k^−α for one model, over the measured k of ``ks`` ([RBP] appendix B).
+def fit_against_k(points: pd.DataFrame, model: str, dataset: str, confidence: float = 0.95) -> FitResult:
+    """Exponent of −log RBP_k ∝ k^−α for one model, over those of TABLE1_KS that were measured ([RBP] appendix B).
 
     points: the tidy table. Returns a power law in k: alpha is minus the slope of Table 1, and the "models" of the
     result are the k. Its residuals are a smooth curve, not noise, so the interval speaks of the scatter around the
     line, not of documents. Refused with fewer than three k.
     """
     rows = points[(points["model"] == model) & (points["dataset"] == dataset) & (points["metric"] == "neg_log_rbp")]
-    rows = rows[rows["k"].isin(list(ks)) & (rows["value"] > 0)]
+    rows = rows[rows["k"].isin(TABLE1_KS) & (rows["value"] > 0)]
     k = rows["k"].to_numpy(float)
     data = FitPoints(k, rows["value"].to_numpy(), tuple(f"k={int(v)}" for v in k), axis="k")
     return fit_power(data, Label(model, dataset, "−log RBP against k"), confidence)
@@ -57,10 +55,6 @@ class TradeOff:
     high: float
     k: int
     size: float
-
-    def size_factor(self, k_factor: float) -> float:
-        """Factor on S that keeps RBP when k is multiplied by ``k_factor``: below 1 for a larger k."""
-        return k_factor**-self.exponent
 
 
 def trade_off(against_size: FitResult, against_k: FitResult, size: float) -> TradeOff:

@@ -22,11 +22,12 @@ from scipy import special
 from rbp_lab.fits.result import FitResult
 
 SIMULATIONS = 4000
+SEED = 0
 _MOST_FREEDOM = 20  # the factor hardly depends on more
 _COLUMNS = ["k", "alpha", "low", "high", "simultaneous_low", "simultaneous_high"]
 
 
-def simultaneous_band(fits: Sequence[FitResult], seed: int = 0) -> pd.DataFrame:
+def simultaneous_band(fits: Sequence[FitResult]) -> pd.DataFrame:
     """Exponents over k with a band that holds for all k at once: columns k, alpha, low, high, simultaneous_low/high.
 
     fits: power laws of one family over the same models, one per k. The band is each k's own interval times its
@@ -37,16 +38,16 @@ def simultaneous_band(fits: Sequence[FitResult], seed: int = 0) -> pd.DataFrame:
     if len(usable) < 2:
         return pd.DataFrame(columns=_COLUMNS)
     rows = []
-    for f, factor in zip(usable, simultaneous_factors(usable, seed), strict=True):
+    for f, factor in zip(usable, simultaneous_factors(usable), strict=True):
         alpha, (low, high) = f.params["alpha"], f.intervals["alpha"]
         half = factor * (high - low) / 2
         rows.append((f.label.k, alpha, low, high, alpha - half, alpha + half))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def simultaneous_factors(fits: Sequence[FitResult], seed: int = 0) -> np.ndarray:
+def simultaneous_factors(fits: Sequence[FitResult]) -> np.ndarray:
     """By how much the interval of each fit grows to hold for all at once, at the fits' confidence [K]; at least 1."""
-    rng, confidence = np.random.default_rng(seed), fits[0].confidence
+    rng, confidence = np.random.default_rng(SEED), fits[0].confidence
     x = np.log(fits[0].points.x)
     dx = x - x.mean()
     design = np.column_stack([np.ones(len(x)), dx])

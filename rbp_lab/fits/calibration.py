@@ -23,7 +23,7 @@ def calibration_table(
     """
     rows = []
     for record in records:
-        table, params = record.documents, record.model.params
+        table, model = record.documents, record.model
         keep = table.num_scored > 0
         n = table.num_scored[keep].astype(np.float64)
         x = (table.entropy_units[keep] - table.nll_units[keep]) * UNIT
@@ -32,10 +32,8 @@ def calibration_table(
         if len(n) > 1:
             variance = len(n) / (len(n) - 1) * float(((x - gap * n) ** 2).sum()) / n.sum() ** 2
             half = stdtrit(len(n) - 1, 0.5 + confidence / 2) * math.sqrt(variance)
-        s = params.non_embedding if size == "non_embedding_params" else params.total
-        rows.append(
-            (record.model.name, record.model.family, record.dataset.name, float(s), gap, gap - half, gap + half)
-        )
+        about = (model.name, model.family, record.dataset.name, model.params.size(size))
+        rows.append((*about, gap, gap - half, gap + half))
     return pd.DataFrame(rows, columns=["model", "family", "dataset", "size", "gap", "low", "high"])
 
 

@@ -1,8 +1,8 @@
 """Exponents from counts, for large k and rare events: binomial, complementary log-log, with scatter between models.
 
-With q = P(rank > k), −log RBP_k = a·S^−α reads cloglog(q) = log(−log(1 − q)) = log a − α·log S; p_{N,k} is the same
-with q = P(a window fails). Counts go in, so a model with no miss is legal: it is never clipped. What is written by
-hand here (REML scatter, document error common to the models, a binomial working response) no library offers together.
+With q = P(rank > k), −log RBP_k = a·S^−α reads cloglog(q) = log(−log(1 − q)) = log a − α·log S. Counts go in, so a
+model with no miss is legal: it is never clipped. What is written by hand here (REML scatter, document error common to
+the models, a binomial working response) no library offers together.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ MIN_INFORMATIVE = 3
 
 @dataclass(frozen=True, eq=False)
 class CountPoints:
-    """Counts of one family at one k (and window), sorted by size.
+    """Counts of one family at one k, sorted by size.
 
-    size: S [n]. misses, total: tokens (windows) beyond k and in all [n]. design_effect: variance over that of
+    size: S [n]. misses, total: tokens beyond k and in all [n]. design_effect: variance over that of
     independent tokens [n], ≥ 1; effective counts are counts divided by it. names: of the models. errors: of documents
     in the share of misses, None when unknown.
     """
@@ -67,18 +67,14 @@ class CountPoints:
         return np.minimum(self.misses, self.total - self.misses) / self.design_effect >= MIN_EVENTS
 
 
-def counts_from_records(
-    records: Sequence[RunRecord], k: int, window: int = 1, size: str = "non_embedding_params"
-) -> CountPoints:
-    """Misses of rank ≤ k (of whole windows within k) per model, with the design effect of documents.
+def counts_from_records(records: Sequence[RunRecord], k: int, size: str = "non_embedding_params") -> CountPoints:
+    """Misses of rank ≤ k per model, with the design effect of documents.
 
     A model without a miss or without a hit shows no design effect; it takes the largest among the others.
     """
     misses, total, effect, moved = [], [], [], []
     for record in records:
-        documents = record.documents
-        tried = documents.num_scored if window == 1 else documents.windows(window)
-        hit = documents.hits(k) if window == 1 else documents.window_hits(window, k)
+        tried, hit = record.documents.num_scored, record.documents.hits(k)
         estimate = metrics.ratio_estimate(hit, tried, scale="neg_log")
         moved.append((record, metrics.ratio_deviation(tried - hit, tried), tried))
         misses.append(int(tried.sum() - hit.sum()))
@@ -86,8 +82,7 @@ def counts_from_records(
         effect.append(math.nan if estimate is None else max(1.0, estimate.design_effect))
     known = [e for e in effect if math.isfinite(e)]
     design = [e if math.isfinite(e) else max(known, default=1.0) for e in effect]
-    params = [record.model.params for record in records]
-    sizes = [p.non_embedding if size == "non_embedding_params" else p.total for p in params]
+    sizes = [record.model.params.size(size) for record in records]
     return CountPoints(
         np.array(sizes), np.array(misses), np.array(total), np.array(design), tuple(r.model.name for r in records),
         None if any(deviation is None for _, deviation, _ in moved) else DocumentEffects(records).rows(moved),
@@ -134,13 +129,13 @@ def fit_cloglog(counts: CountPoints, label: Label = NO_LABEL, confidence: float 
     )  # fmt: skip
 
 
-def _fit(design: np.ndarray, counts: CountPoints, rounds: int = 100) -> tuple[np.ndarray, LineError, bool]:
+def _fit(design: np.ndarray, counts: CountPoints) -> tuple[np.ndarray, LineError, bool]:
     """(β, its error, converged): iterate working response and weighted line with REML scatter until β settles."""
     q = counts.misses / counts.total
     n_eff = counts.total / counts.design_effect
     start = np.clip((q * n_eff + 0.5) / (n_eff + 1), 1e-9, 1 - 1e-9)
     beta, tau2, change = np.linalg.lstsq(design, np.log(-np.log1p(-start)), rcond=None)[0], 0.0, math.inf
-    for _ in range(rounds):
+    for _ in range(100):
         eta = np.clip(design @ beta, -40.0, 3.5)
         rate = np.exp(eta)
         mu = np.clip(-np.expm1(-rate), 1e-15, 1 - 1e-15)

@@ -84,13 +84,13 @@ def decomposition_table(
     """
     rows = []
     for record in records:
-        split, params = metrics.decomposition(record.stats), record.model.params
+        split = metrics.decomposition(record.stats)
         ce = metrics.cross_entropy(record.stats)
         corrected, low, high = corrected_error_entropy(record, confidence)
         parts = abs(split.error_entropy) + abs(split.self_alignment) + abs(split.confidence)
         rows.append({
             "model": record.model.name, "family": record.model.family, "dataset": record.dataset.name,
-            "size": float(params.non_embedding if size == "non_embedding_params" else params.total),
+            "size": record.model.params.size(size),
             "training_tokens": record.model.training_tokens, "tokens": record.stats.num_tokens, "cross_entropy": ce,
             "error_entropy": split.error_entropy, "self_alignment": split.self_alignment,
             "confidence": split.confidence, "identity_error": abs(split.cross_entropy - ce),

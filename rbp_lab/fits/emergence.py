@@ -45,8 +45,7 @@ def emergence_table(
     """
     rows = []
     for record in records:
-        table, params = record.documents, record.model.params
-        s = params.non_embedding if size == "non_embedding_params" else params.total
+        table, model = record.documents, record.model
         for k in table.thresholds if ks is None else ks:
             if k not in table.thresholds:
                 have = ", ".join(map(str, table.thresholds))
@@ -56,7 +55,7 @@ def emergence_table(
                 tried, hit = table.windows(length), table.window_hits(length, k)
                 if not tried.sum():
                     continue
-                base = (record.model.name, record.model.family, float(s), record.dataset.name, k, length)
+                base = (model.name, model.family, model.params.size(size), record.dataset.name, k, length)
                 rows.append((*base, *_measured(hit, tried, rbp, length, confidence)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -47,17 +47,17 @@ def forecast(law: FitResult, sizes: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(FORECAST_COLUMNS))
 
 
-def backtest(law: FitResult, held: Sequence[int] | None = None) -> pd.DataFrame:
-    """How forecasts of the largest models did: ``law`` fitted without the ``held`` largest, against their values.
+def backtest(law: FitResult) -> pd.DataFrame:
+    """How forecasts of the largest models did: ``law`` fitted without them, against their values.
 
-    held: how many models are left out; by default 1, 2, 3 and the larger half of them.
-    One row per held-out model: held, model, size, actual, forecast, low, high, error_percent (positive: forecast too
-    high), inside (the interval at the law's confidence held it), beyond. Cuts that leave fewer than three models are
-    left out; the table is empty when none is left.
+    Left out are the largest, the two and the three largest, and the larger half. One row per held-out model: held (how
+    many were left out), model, size, actual, forecast, low, high, error_percent (positive: forecast too high), inside
+    (the interval at the law's confidence held it), beyond. Cuts that leave fewer than three models are not made; the
+    table is empty when none is left.
     """
     rows = []
     points = law.points
-    for count in sorted({1, 2, 3, len(points) // 2} - {0}) if held is None else held:
+    for count in sorted({1, 2, 3, len(points) // 2} - {0}):
         rest = fit_power(points.without_largest(count), law.label, law.confidence)
         if not rest.ok or (points.value[-count:] <= 0).any():
             continue

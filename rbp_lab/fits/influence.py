@@ -30,7 +30,7 @@ def document_influence(records: Sequence[RunRecord], k: int, size: str = "non_em
         share = np.concatenate([[hit.sum() / n.sum()], (hit.sum() - hit[row]) / (n.sum() - n[row])])
         with np.errstate(divide="ignore", invalid="ignore"):
             y.append(np.log(-np.log(share)))
-    x = np.log(_sizes(records, size))
+    x = np.log([record.model.params.size(size) for record in records])
     dx = x - x.mean()
     with np.errstate(invalid="ignore"):
         alpha = -(dx @ np.array(y)) / float(dx @ dx)
@@ -39,11 +39,6 @@ def document_influence(records: Sequence[RunRecord], k: int, size: str = "non_em
     table = pd.DataFrame({"document": names, "shift": shift})
     order = table["shift"].abs().fillna(np.inf).sort_values(ascending=False, kind="stable").index
     return table.loc[order].reset_index(drop=True)
-
-
-def _sizes(records: Sequence[RunRecord], size: str) -> np.ndarray:
-    params = [record.model.params for record in records]
-    return np.array([p.non_embedding if size == "non_embedding_params" else p.total for p in params], np.float64)
 
 
 def few_documents(records: Sequence[RunRecord]) -> bool:
@@ -69,7 +64,8 @@ def sensitivity_warnings(
     low, high = law.intervals["alpha"]
     rbp = np.array([metrics.rbp(record.stats, law.label.k, "optimistic") for record in records])
     with np.errstate(divide="ignore"):
-        optimistic = fit_power(FitPoints(_sizes(records, size), np.abs(np.log(rbp))))
+        sizes = np.array([record.model.params.size(size) for record in records])
+        optimistic = fit_power(FitPoints(sizes, np.abs(np.log(rbp))))
     if not optimistic.ok or abs(optimistic.params["alpha"] - law.params["alpha"]) > 0.1 * (high - low):
         found.append("tie_sensitive")
     low, high = law.least_squares["alpha"]  # the full interval holds what single documents do

@@ -99,13 +99,13 @@ def of_values(values: Sequence[float], confidence: float, unit: str) -> Answer:
     return answer(float(x.mean()), error, (1,), confidence, len(x), unit=unit)
 
 
-def forecast_errors(points: FitPoints, least: int = 3) -> dict[str, float]:
-    """|ln forecast − ln value| of each model from the line through all smaller ones, at least ``least``; by model."""
+def forecast_errors(points: FitPoints) -> dict[str, float]:
+    """|ln forecast − ln value| of each model from the line through all smaller ones, at least three; by model."""
     order = np.argsort(points.x, kind="stable")
     x, y = np.log(points.x[order]), np.log(points.value[order])
     names = [points.names[i] for i in order]
     errors = {}
-    for i in range(least, len(x)):
+    for i in range(3, len(x)):
         if x[i] > x[i - 1] and np.ptp(x[:i]) > 0:
             _, level = np.polyfit(x[:i] - x[i], y[:i], 1)
             errors[names[i]] = abs(level - y[i])

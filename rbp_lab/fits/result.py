@@ -38,7 +38,6 @@ WARNINGS = {
     "not_reproduced": "few of the starting points agree on the optimum",
     NOT_FALLING: "α ≤ 0, or its interval holds 0: these points do not show that the value falls",
     "earlier_checkpoints": "of the checkpoints of one size only the longest trained takes part",
-    "extrapolates": "the prediction lies outside the sizes the fit has seen",
 }
 
 FEW_MODELS = 7

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from rbp_lab.ladder.hooks import StepHook
     from rbp_lab.records import ModelInfo
 
-# The six models of the demo, smallest first: conf/model/<name>.yaml.
-LADDER = ("ladder-1", "ladder-2", "ladder-3", "ladder-4", "ladder-5", "ladder-6")
 # Raised whenever the same settings would give another model, so that an old directory is trained anew.
 RECIPE_VERSION = 1
 # Fields that say nothing of how a model is trained.

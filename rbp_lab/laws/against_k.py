@@ -12,7 +12,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.figures.against_k import curves_figure, iso_figure
 from rbp_lab.fits.against_k import fit_against_k, iso_rbp, table1, trade_off
 from rbp_lab.fits.result import FitResult
-from rbp_lab.laws.base import Inputs, LawResult, by_family, draw, join
+from rbp_lab.laws.base import Inputs, LawResult, by_family, join
 from rbp_lab.quantities import RBP
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import interval, si, significant
@@ -69,10 +69,10 @@ def section(result: AgainstK) -> Section | None:
         laws: dict[str, list[tuple[float, FitResult]]] = {}
         for r in rows.itertuples():
             laws.setdefault(r.family, []).append((r.size, result.laws[r.model, dataset]))
-        draw(curves, dataset, partial(curves_figure, laws, f"RBP against k on {dataset}"))
+        curves[dataset] = partial(curves_figure, laws, f"RBP against k on {dataset}")
         lines = equal[equal["dataset"] == dataset] if len(equal) else equal
         if len(lines):
-            draw(iso, dataset, partial(iso_figure, lines, f"Equal RBP on {dataset}", result.inputs.styles))
+            iso[dataset] = partial(iso_figure, lines, f"Equal RBP on {dataset}", result.inputs.styles)
     lead = (
         "For one model, −log RBP_k is close to a power of k on 1 ≤ k ≤ 100 ([RBP] appendix B). Both laws together tell "
         "what k is worth in size: ΔS/S ≈ −(α_k/α_S)·Δk/k, taken at the (k, S) that each row names. The intervals speak "

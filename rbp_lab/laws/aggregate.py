@@ -13,7 +13,7 @@ from rbp_lab.fits.equivalent import equivalent, geometric_mean_interval, mean_in
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitPoints, FitResult, Label
 from rbp_lab.laws.aggregate_runs import SETTING, SUPERVISED, beside, classifier_runs, is_reference
-from rbp_lab.laws.base import Inputs, LawResult, draw
+from rbp_lab.laws.base import Inputs, LawResult
 from rbp_lab.quantities import CE, RBP
 from rbp_lab.report.sections import Drawing, ReportFigure, ReportTable, Section, exponent, switched
 from rbp_lab.text import bracket, interval, number, percent
@@ -171,10 +171,10 @@ def section(result: Aggregate) -> Section | None:
     accuracy, worth = result.tables["aggregate_accuracy"], result.tables.get("aggregate_equivalent", pd.DataFrame())
     equal: dict[str, Drawing] = {}
     for task, rows in worth.groupby("task") if len(worth) else ():
-        draw(equal, task, partial(equivalent_figure, rows, f"What groups are worth on {task}"))
+        equal[task] = partial(equivalent_figure, rows, f"What groups are worth on {task}")
     beside_supervised: dict[str, Drawing] = {}
     for task, rows in accuracy.groupby("task"):
-        draw(beside_supervised, task, partial(difference_figure, rows, f"Groups against labels on {task}"))
+        beside_supervised[task] = partial(difference_figure, rows, f"Groups against labels on {task}")
     level = percent(result.inputs.confidence)
     figures: list[ReportFigure] = [
         *switched("aggregate_equivalent", equal, "Share of the instances, labelled, that reaches the same RBP_1 at the "

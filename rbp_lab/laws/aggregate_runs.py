@@ -13,15 +13,14 @@ from rbp_lab.records import RunRecord
 
 # Of runs that differ in the objective alone; the seed decides split, groups and first weights.
 SETTING = ["task", "classifier", "size", "instances"]
-SUPERVISED, LIKELIHOOD = "supervised", "likelihood"
+SUPERVISED = "supervised"
 
 
 def classifier_runs(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row per run of a classifier; no row for language models.
 
     task, classifier: names. size: S. instances: trained on. family: what was observed, loss and weights. kind: of the
-    objective. observation, m, loss, noise, seed. reference: how the supervised runs to compare with are called (same
-    setting and noise, cross-entropy). likelihood: the same for the likelihood of the same groups. classes: K. rbp:
+    objective. observation, m, loss, noise, seed. groups: the same for runs that see the same groups. classes: K. rbp:
     RBP_k by k. ce: nats. value: −log RBP_1, nats. entropy: residual label entropy, nats. key: of the record.
     """
     rows = []

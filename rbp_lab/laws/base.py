@@ -21,9 +21,9 @@ from rbp_lab.fits.documents import DocumentEffects, effects_by_dataset
 from rbp_lab.fits.fit import Comparison, compare
 from rbp_lab.fits.influence import few_documents
 from rbp_lab.fits.result import FitResult, Label
-from rbp_lab.points import longest_trained, size_of
+from rbp_lab.points import longest_trained
 from rbp_lab.records import RunRecord
-from rbp_lab.report.sections import Drawing, Section
+from rbp_lab.report.sections import Section
 
 Styles = dict[str, FamilyStyle]
 
@@ -116,7 +116,7 @@ class Inputs:
 
     def size_of(self, record: RunRecord) -> float:
         """S of a run."""
-        return size_of(record, self.size)
+        return record.model.params.size(self.size)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -176,8 +176,3 @@ def join(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """One table of all that have rows; an empty one when none has."""
     filled = [frame.astype(object) for frame in frames if len(frame)]
     return pd.concat(filled, ignore_index=True).convert_dtypes() if filled else pd.DataFrame()
-
-
-def draw(into: dict[str, Drawing], name: str, drawing: Drawing) -> None:
-    """Add one choice of a switch; it is drawn when it is needed, and left out when it has nothing to show."""
-    into[name] = drawing

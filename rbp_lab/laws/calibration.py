@@ -9,7 +9,7 @@ import pandas as pd
 
 from rbp_lab.figures.calibration import calibration_figure
 from rbp_lab.fits.calibration import CalibrationTrend, calibration_table, calibration_trend
-from rbp_lab.laws.base import Inputs, LawResult, draw, families
+from rbp_lab.laws.base import Inputs, LawResult, families
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import interval
 
@@ -39,7 +39,7 @@ def section(result: Calibration) -> Section:
     figures: dict[str, Drawing] = {}
     for dataset, rows in result.tables["calibration"].groupby("dataset"):
         title = f"Calibration on {dataset}"
-        draw(figures, dataset, partial(calibration_figure, rows, title, result.inputs.styles))
+        figures[dataset] = partial(calibration_figure, rows, title, result.inputs.styles)
     trends = pd.DataFrame([
         {"data set": dataset, "family": family, "models": t.models,
          "nats per decade of S": interval(t.per_decade, t.low, t.high), "result": t.message}

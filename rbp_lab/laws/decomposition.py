@@ -10,7 +10,7 @@ import pandas as pd
 from rbp_lab.figures.decomposition import checkpoints_figure, error_curves_figure, parts_figure, shares_figure
 from rbp_lab.fits.decomposition import PartScaling, checkpoints, decomposition_table, error_curves, part_scalings
 from rbp_lab.fits.result import POOLED, family_name
-from rbp_lab.laws.base import Inputs, LawResult, draw, families, join
+from rbp_lab.laws.base import Inputs, LawResult, families, join
 from rbp_lab.points import longest_trained, may_be_pooled
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import interval, si, significant
@@ -48,18 +48,19 @@ def section(result: Decomposition) -> Section:
     along: dict[str, Drawing] = {}
     for dataset, rows in table.groupby("dataset"):
         mine = [found for (d, family), found in result.parts.items() if d == dataset and family is not POOLED]
-        draw(parts, dataset, partial(parts_figure, mine, f"Parts of cross-entropy on {dataset}"))
+        parts[dataset] = partial(parts_figure, mine, f"Parts of cross-entropy on {dataset}")
         title = f"Share of error entropy on {dataset}"
-        draw(shares, dataset, partial(shares_figure, rows, title, inputs.styles))
+        shares[dataset] = partial(shares_figure, rows, title, inputs.styles)
     steps = checkpoints(table)
     for dataset, family, mine in families(inputs.records):
         where = f"{dataset}: {family}"
-        draw(curves, f"{dataset}, {family}", partial(
+        curves[f"{dataset}, {family}"] = partial(
             error_curves_figure,
-            [(r.model.name, inputs.size_of(r), error_curves(r.stats)) for r in mine], f"Errors by rank on {where}",
-        ))  # fmt: skip
+            [(r.model.name, inputs.size_of(r), error_curves(r.stats)) for r in mine],
+            f"Errors by rank on {where}",
+        )
         at = steps[(steps["dataset"] == dataset) & (steps["family"] == family)]
-        draw(along, f"{dataset}, {family}", partial(checkpoints_figure, at, f"Along training on {where}"))
+        along[f"{dataset}, {family}"] = partial(checkpoints_figure, at, f"Along training on {where}")
     lead = (
         "Cross-entropy = error entropy + self-alignment − confidence, exactly, when tokens are grouped by their "
         "optimistic rank ([EE] arXiv 2510.04067). A part scales like cross-entropy when its R² is high and its "

@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 from rbp_lab.figures.emergence import FIGURE7_KS, emergence_figure
 from rbp_lab.fits.emergence import COLUMNS, EmergenceFit, emergence_table, fit_emergence
 from rbp_lab.fits.levels import SizeAtLevel, size_at_level
-from rbp_lab.laws.base import Inputs, LawResult, draw, join
+from rbp_lab.laws.base import Inputs, LawResult, join
 from rbp_lab.points import longest_trained
 from rbp_lab.quantities import RBP, WINDOW_RBP
 from rbp_lab.report.sections import Drawing, ReportFigure, ReportTable, Section, unique_stems, warning_note
@@ -125,7 +125,7 @@ def _figures(result: Emergence) -> list[ReportFigure]:
         panels: dict[str, Drawing] = {}
         for fit in _drawn(fits, result.inputs):
             where = f"Emergence on {dataset}: {family}"
-            draw(panels, str(fit.k), partial(emergence_figure, rows, [fit], where))
+            panels[str(fit.k)] = partial(emergence_figure, rows, [fit], where)
         if panels:
             figures.append(ReportFigure(
                 f"emergence_{stem}", None,

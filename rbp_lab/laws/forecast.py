@@ -12,7 +12,7 @@ from rbp_lab.figures.forecast import backtest_figure, forecast_figure
 from rbp_lab.fits.forecast import backtest
 from rbp_lab.fits.forms import FORMS
 from rbp_lab.fits.result import FitResult, Label
-from rbp_lab.laws.base import Inputs, LawResult, by_dataset, draw, join
+from rbp_lab.laws.base import Inputs, LawResult, by_dataset, join
 from rbp_lab.report.sections import Drawing, ReportTable, Section, some, switched
 from rbp_lab.text import interval, number, percent, si, significant
 
@@ -64,10 +64,10 @@ def section(result: Forecast) -> Section | None:
     for dataset, mine in by_dataset(f for f in inputs.fits if f.label in shown).items():
         extended = [f for f in mine if f.ok and f.label not in result.withheld]
         if extended:
-            draw(ahead, dataset, partial(forecast_figure, extended, f"Forecasts on {dataset}", inputs.styles))
+            ahead[dataset] = partial(forecast_figure, extended, f"Forecasts on {dataset}", inputs.styles)
         rows = table[table["dataset"] == dataset] if len(table) else table
         if len(rows):
-            draw(back, dataset, partial(backtest_figure, rows, f"Backtest on {dataset}", inputs.styles))
+            back[dataset] = partial(backtest_figure, rows, f"Backtest on {dataset}", inputs.styles)
     lead = (
         "What the laws say of a model ten times larger than the largest, with an interval for one new model of the "
         "family: it counts the uncertainty of the line and the scatter between models, and holds only if the law does. "

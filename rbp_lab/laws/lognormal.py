@@ -10,7 +10,7 @@ import pandas as pd
 
 from rbp_lab.figures.lognormal import implied_figure, parameters_figure, rank_figure
 from rbp_lab.fits.lognormal import LognormalFit, fit_lognormal, neg_log_p1, rank_bins, rank_entropy, rank_pairs
-from rbp_lab.laws.base import Inputs, LawResult, draw, families, join
+from rbp_lab.laws.base import Inputs, LawResult, families, join
 from rbp_lab.metrics import cross_entropy
 from rbp_lab.records import RunRecord
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
@@ -69,14 +69,14 @@ def section(result: Lognormal) -> Section:
             (r.model.name, inputs.size_of(r), r.stats.vocab_rows, rank_bins(r.stats.counts, rounded[id(r)]))
             for r in mine
         ]  # fmt: skip
-        draw(ranks, f"{dataset}, {family}", partial(rank_figure, runs, f"Ranks on {dataset}: {family}"))
+        ranks[f"{dataset}, {family}"] = partial(rank_figure, runs, f"Ranks on {dataset}: {family}")
     parameters: dict[str, Drawing] = {}
     implied: dict[str, Drawing] = {}
     for dataset, rows in table.groupby("dataset"):
         title = f"Lognormal of ranks on {dataset}"
-        draw(parameters, dataset, partial(parameters_figure, rows, title, inputs.styles))
+        parameters[dataset] = partial(parameters_figure, rows, title, inputs.styles)
         title = f"What it implies on {dataset}"
-        draw(implied, dataset, partial(implied_figure, rows, title, inputs.styles))
+        implied[dataset] = partial(implied_figure, rows, title, inputs.styles)
     notes = tuple(f"{r.model.name}, {law.model}: {law.message}." for r, law in result.fits if law.status != "ok")
     lead = (
         "The paper finds ranks close to lognormal ([RBP] section 5.2). Two laws share the name: the rounded continuous "

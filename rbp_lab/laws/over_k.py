@@ -12,7 +12,7 @@ from rbp_lab.figures.over_k import over_k_figure
 from rbp_lab.fits.band import simultaneous_band
 from rbp_lab.fits.cloglog import counts_from_records, fit_cloglog
 from rbp_lab.fits.result import FitResult, Label, fits_to_frame
-from rbp_lab.laws.base import Inputs, LawResult, by_dataset, by_family, draw, families, join
+from rbp_lab.laws.base import Inputs, LawResult, by_dataset, by_family, families, join
 from rbp_lab.quantities import CE, RBP
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import interval, number
@@ -58,9 +58,7 @@ def section(result: OverK) -> Section | None:
         if len({f.label.k for f in mine if f.ok and f.label.k is not None}) < 2:
             continue
         joint = bands[bands["dataset"] == dataset] if len(bands) else None
-        draw(figures, dataset, partial(
-            over_k_figure, mine, f"The law against k on {dataset}", inputs.styles, joint
-        ))  # fmt: skip
+        figures[dataset] = partial(over_k_figure, mine, f"The law against k on {dataset}", inputs.styles, joint)
     if not figures:
         return None
     caption = (

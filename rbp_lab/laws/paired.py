@@ -10,7 +10,7 @@ import pandas as pd
 from rbp_lab.figures.paired import differences_figure
 from rbp_lab.fits.paired import ExponentDifference, exponent_difference
 from rbp_lab.fits.result import FitResult
-from rbp_lab.laws.base import Inputs, LawResult, by_family, draw, join
+from rbp_lab.laws.base import Inputs, LawResult, by_family, join
 from rbp_lab.quantities import CE, RBP
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.text import interval, number
@@ -54,9 +54,9 @@ def section(result: Paired) -> Section | None:
         k = min(inputs.shown) if inputs.shown else int(rows["k"].min())
         here = [(ce, law) for ce, law, _ in result.pairs if law.label.dataset == dataset and law.label.k == k]
         pairs = {law.label.family: (ce, law) for ce, law in here}
-        draw(figures, dataset, partial(
+        figures[dataset] = partial(
             differences_figure, pairs, rows, f"Cross-entropy and −log RBP on {dataset}", inputs.styles
-        ))  # fmt: skip
+        )
     rows = [
         {"data set": law.label.dataset, "family": law.label.family, "k": law.label.k, "models": d.models,
          "α_CE − α_k": interval(d.difference, d.low, d.high),

@@ -23,7 +23,7 @@ from rbp_lab.comparison.summary import Floor, distances_of, floor_of
 from rbp_lab.dimensions import Dimension, told_apart, without_dimension
 from rbp_lab.errors import LabError
 from rbp_lab.figures.precision import precision_figure
-from rbp_lab.laws.base import Inputs, LawResult, draw
+from rbp_lab.laws.base import Inputs, LawResult
 from rbp_lab.records import RunRecord
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
 from rbp_lab.stats import UNIT, DocumentTable
@@ -173,7 +173,7 @@ def section(result: LawResult) -> Section | None:
     table, level = result.tables["precision"], percent(result.inputs.confidence)
     figures: dict[str, Drawing] = {}
     for dataset, rows in table.groupby("dataset"):
-        draw(figures, dataset, partial(precision_figure, rows, f"What precision costs on {dataset}"))
+        figures[dataset] = partial(precision_figure, rows, f"What precision costs on {dataset}")
     rows = [
         {"data set": r.dataset, "model": r.model, "S": r.size, "bits": r.bits, "beside": r.finest,
          "quantity": r.quantity, "finest": r.value_finest, "coarser": r.value,

@@ -15,9 +15,8 @@ from rbp_lab.fits.questions import Answer, answer, families_differ, forecast_err
 from rbp_lab.fits.result import FitPoints, FitResult
 from rbp_lab.laws import emergence, paired
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, families
-from rbp_lab.points import size_of
 from rbp_lab.quantities import RBP
-from rbp_lab.records import RunRecord
+from rbp_lab.records import SIZES, RunRecord
 from rbp_lab.report.sections import ReportTable, Section
 from rbp_lab.text import bracket, number, percent, significant
 
@@ -78,7 +77,7 @@ def _entropy(inputs: Inputs) -> Iterator[Answered]:
     for dataset, family, mine in families(inputs.runs if inputs.records else ()):
         errors = []
         for value in (metrics.cross_entropy, lambda stats: metrics.decomposition(stats).error_entropy):
-            errors.append(forecast_errors(_points(inputs, mine, [value(r.stats) for r in mine])))
+            errors.append(forecast_errors(_points(inputs.size, mine, [value(r.stats) for r in mine])))
         found = paired_errors(*errors, inputs.confidence, "forecasts")
         yield Answered(ENTROPY, dataset, family, found, _sentence(
             found, "cross-entropy's miss less error entropy's",
@@ -123,10 +122,7 @@ def _axis(inputs: Inputs) -> Iterator[Answered]:
     """|error of the forecast| with S minus that with the total, of cross-entropy, from the smaller models."""
     for dataset, family, mine in families(inputs.runs if inputs.records else ()):
         values = [metrics.cross_entropy(r.stats) for r in mine]
-        by_axis = [
-            FitPoints(np.array([size_of(r, axis) for r in mine]), np.array(values), tuple(r.model.name for r in mine))
-            for axis in ("non_embedding_params", "total_params")
-        ]  # fmt: skip
+        by_axis = [_points(axis, mine, values) for axis in SIZES]
         if why := next((why for why in map(why_not, by_axis) if why), None):
             given = Answer(units=len(mine), message=why)
         else:
@@ -151,10 +147,9 @@ def _shared(inputs: Inputs) -> Iterator[Answered]:
             ))  # fmt: skip
 
 
-def _points(inputs: Inputs, records: list[RunRecord], values: list[float]) -> FitPoints:
-    return FitPoints(
-        np.array([inputs.size_of(r) for r in records]), np.array(values), tuple(r.model.name for r in records)
-    )
+def _points(size: str, records: list[RunRecord], values: list[float]) -> FitPoints:
+    sizes = [r.model.params.size(size) for r in records]
+    return FitPoints(np.array(sizes), np.array(values), tuple(r.model.name for r in records))
 
 
 def _documents(*fits: FitResult) -> int:

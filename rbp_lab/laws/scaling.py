@@ -12,7 +12,7 @@ from rbp_lab.figures.scaling import scaling_figure
 from rbp_lab.fits.fit import Comparison
 from rbp_lab.fits.floor import Floor
 from rbp_lab.fits.result import FitResult, Label, family_name
-from rbp_lab.laws.base import Inputs, LawResult, by_dataset, draw, join
+from rbp_lab.laws.base import Inputs, LawResult, by_dataset, join
 from rbp_lab.quantities import PER_TOKEN, QUANTITIES
 from rbp_lab.report.sections import Drawing, ReportFigure, ReportTable, Section, refusal_notes, switched
 from rbp_lab.text import bracket, interval, number
@@ -56,11 +56,11 @@ def section(result: Scaling) -> Section:
     for dataset, mine in by_dataset(_per_token(inputs.fits)).items():
         chosen = [f for f in mine if f.label.k is None or f.label.k in inputs.shown]
         title = f"Scaling laws on {dataset}"
-        draw(figures, dataset, partial(scaling_figure, chosen, title, inputs.styles, inputs.size_name))
+        figures[dataset] = partial(scaling_figure, chosen, title, inputs.styles, inputs.size_name)
     for k in sorted({f.label.k for f in _per_token(inputs.fits)} - {None}) if inputs.every_figure else ():
         at = [f for f in _per_token(inputs.fits) if f.label.k == k]
         title = "One k at a time"
-        draw(every, str(k), partial(scaling_figure, at, title, inputs.styles, inputs.size_name))
+        every[str(k)] = partial(scaling_figure, at, title, inputs.styles, inputs.size_name)
     each = "−log RBP_k against S at one k at a time; lines, bars and numbers as above."
     one = (ReportFigure("each_k", None, each, every, files=False),) if len(every) > 1 else ()
     caption = (

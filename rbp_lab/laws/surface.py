@@ -14,7 +14,7 @@ from rbp_lab.fits.compute import Optimum, best_for, optimum
 from rbp_lab.fits.documents import effects_by_dataset
 from rbp_lab.fits.result import Label
 from rbp_lab.fits.tokens import FORMS, FULL, Surface, SurfacePoints, fit_surface
-from rbp_lab.laws.base import Inputs, LawResult, draw
+from rbp_lab.laws.base import Inputs, LawResult
 from rbp_lab.laws.trajectories import checkpoints, order, quantities
 from rbp_lab.quantities import CE
 from rbp_lab.report.sections import Drawing, ReportTable, Section, some, switched
@@ -121,8 +121,8 @@ def section(result: SurfaceLaw) -> Section | None:
     for place in dict.fromkeys((at.dataset, at.family) for at in shown):
         mine = {at: found[FULL] for at, found in shown.items() if (at.dataset, at.family) == place}
         title = f"Size and tokens on {place[0]}: {place[1]}"
-        draw(contours, ", ".join(place), partial(surface_figure, mine, title))
-        draw(curves, ", ".join(place), partial(curves_figure, mine, title))
+        contours[", ".join(place)] = partial(surface_figure, mine, title)
+        curves[", ".join(place)] = partial(curves_figure, mine, title)
     if not result.surfaces and not result.refused:
         return None
     pinned = inputs.choices.E

@@ -12,7 +12,7 @@ from rbp_lab.figures.tokens import tokens_figure
 from rbp_lab.fits.fit import Comparison, compare
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import FitResult, Label
-from rbp_lab.laws.base import Inputs, LawResult, by_dataset, draw, join
+from rbp_lab.laws.base import Inputs, LawResult, by_dataset, join
 from rbp_lab.laws.trajectories import checkpoints, shown_of
 from rbp_lab.report.sections import Drawing, ReportTable, Section, refusal_notes, switched, warning_notes
 from rbp_lab.text import interval, number, percent, si
@@ -66,7 +66,7 @@ def section(result: Tokens) -> Section:
         out = result.left_out[(result.left_out["left_out"] != "") & (result.left_out["dataset"] == dataset)]
         rows = inputs.points.merge(out[["dataset", "model", "training"]], on=["dataset", "model"])
         size = dict(zip(result.left_out["training"], result.left_out["size"], strict=True))
-        draw(figures, dataset, partial(tokens_figure, mine, size, rows, f"Tokens on {dataset}"))
+        figures[dataset] = partial(tokens_figure, mine, size, rows, f"Tokens on {dataset}")
     lead = (
         "Cross-entropy and −log RBP_k of the checkpoints of each training against the tokens they had seen, with power "
         "laws value = a·D^−β. A single size keeps an error that no further tokens take away, so the line must bend in "

@@ -63,8 +63,3 @@ def _text_parameters(model: nn.Module) -> dict[int, nn.Parameter]:
     parts = (decoder, model.get_input_embeddings(), model.get_output_embeddings())
     text = {id(one) for part in parts if part is not None for one in part.parameters()}
     return {key: one for key, one in everything.items() if key in text}
-
-
-def count_params(config: Any, trust_remote_code: bool = False) -> ParamCounts:
-    """Parameter counts of the causal LM that a transformers config describes, without its weights."""
-    return count_parameters(empty_model(config, trust_remote_code))

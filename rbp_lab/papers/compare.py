@@ -118,10 +118,6 @@ class Comparison:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return values | {"difference": self.difference, "sentence": self.sentence}
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row with every field, the difference and the sentence."""
-        return comparisons_to_frame([self])
-
 
 def comparisons_to_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """One row per comparison; the columns are there without one too."""

@@ -20,9 +20,9 @@ from rbp_lab.store.records import list_headers
 from rbp_lab.text import DASH, alike, byte_size, si, significant, visible
 
 
-def print_names(title: str, names: Sequence[str], console: Console | None = None) -> None:
+def print_names(title: str, names: Sequence[str]) -> None:
     """Print names in columns below a title."""
-    console = console or terminal()
+    console = terminal()
     console.print(f"[bold]{title}[/bold]")
     console.print(Columns(sorted(names), padding=(0, 2)))
 
@@ -43,13 +43,8 @@ def print_runs(store: str | Path, console: Console | None = None) -> None:
     print_table(console, runs_table(headers), names=2)
 
 
-def print_models(sources: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the table of model sources."""
-    (console or terminal()).print(models_table(sources))
-
-
-def models_table(sources: Mapping[str, Any]) -> Table:
-    """One row per model source: name, family, number of parameters, licence, where it is from."""
+def print_models(sources: Mapping[str, Any]) -> None:
+    """Print one row per model source: name, family, number of parameters, licence, where it is from."""
     table = Table()
     for name in ("model=", "family", "parameters", "licence", "path"):
         justify = "right" if name == "parameters" else "left"
@@ -57,7 +52,7 @@ def models_table(sources: Mapping[str, Any]) -> Table:
     for name, source in sources.items():
         about = [getattr(source, what, "") for what in ("display_size", "licence", "path")]
         table.add_row(name, source.family, *(visible(one) or DASH for one in about))
-    return table
+    terminal().print(table)
 
 
 def print_checks(checks: Sequence[Any], console: Console | None = None) -> int:

@@ -37,7 +37,6 @@ def write_report(
     title: str,
     sections: Sequence[Section],
     provenance: pd.DataFrame,
-    subtitle: str = "",
     drawer: Drawer | None = None,
 ) -> list[Path]:
     """Write the report to ``path``, complete or not at all, and its figures beside it; the paths, the report's last.
@@ -60,18 +59,13 @@ def write_report(
         files.extend(file for panel in panels for file in panel.files)
         return panels
 
-    html = page(title, [*sections, where], subtitle, draw)
+    html = page(title, [*sections, where], draw)
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return [*files, path]
 
 
-def page(
-    title: str,
-    sections: Sequence[Section],
-    subtitle: str = "",
-    draw: Callable[[ReportFigure], list[Panel]] = draw_panels,
-) -> str:
+def page(title: str, sections: Sequence[Section], draw: Callable[[ReportFigure], list[Panel]] = draw_panels) -> str:
     """The whole HTML document. draw: makes the panels of a figure; one without any is left out."""
     for what, names in (
         ("anchor", [s.anchor for s in sections]),
@@ -88,9 +82,8 @@ def page(
         "base-uri 'none'; form-action 'none'"
     )
     return _template().render(
-        title=visible(title), subtitle=visible(subtitle), sections=shown, policy=policy, style=Markup(style),
-        script=Markup(script),
-    )  # fmt: skip
+        title=visible(title), sections=shown, policy=policy, style=Markup(style), script=Markup(script)
+    )
 
 
 def _template():

@@ -39,7 +39,7 @@ def panel_drawings(
     shown: ReportFigure, directory: Path | None = None, formats: Sequence[str] = ()
 ) -> list[Callable[[], Panel | None]]:
     """How each choice of a figure is drawn; a call gives None for one that has nothing to show. As ``draw_panels``."""
-    place, alt = directory if shown.files else None, shown.alt or shown.caption
+    place, alt = directory if shown.files else None, shown.caption
     return [
         partial(_panel, drawing, stem, choice, f"{shown.switch} = {choice}. {alt}" if choice else alt, place, formats)
         for stem, choice, drawing in shown.choices()

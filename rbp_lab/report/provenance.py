@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from rbp_lab.points import size_of
 from rbp_lab.records import RunRecord
 from rbp_lab.text import count
 
@@ -26,7 +25,7 @@ def provenance(
         {
             "model": r.model.name,
             "family": r.model.family,
-            "S": count(size_of(r, size)),
+            "S": count(r.model.params.size(size)),
             "weights": r.model.revision or r.model.fingerprint[:12],
             "key": r.key,
             "data set": r.dataset.name,

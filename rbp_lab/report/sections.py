@@ -29,15 +29,14 @@ class ReportFigure:
 
     name: file stem, unique in an analysis. figure: draws it. by_k: choices of a switch, by the text of its button, in
     order; then figure is None. A choice that has nothing to show is left out when it is drawn. caption: one or two
-    sentences, with what bars and bands mean. alt: what a reader who does not see it should know; the caption by
-    default. switch: what the buttons choose. files: False for a figure that is of use in the report alone.
+    sentences, with what bars and bands mean, also for a reader who does not see it. switch: what the buttons choose.
+    files: False for a figure that is of use in the report alone.
     """
 
     name: str
     figure: Drawing | None
     caption: str
     by_k: dict[str, Drawing] = field(default_factory=dict)
-    alt: str = ""
     switch: str = "k"
     files: bool = True
 

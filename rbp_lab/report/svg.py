@@ -77,12 +77,12 @@ def colour_rules(html: str) -> tuple[str, str]:
     return light, "".join(f"--h{c}:{lifted('#' + c, least[c])};" for c in used)
 
 
-def lifted(colour: str, contrast: float = TEXT_CONTRAST, paper: str = DARK_PAPER) -> str:
-    """The colour, mixed with as little white as gives it that contrast with a dark paper."""
+def lifted(colour: str, contrast: float = TEXT_CONTRAST) -> str:
+    """The colour, mixed with as little white as gives it that contrast with a dark page."""
     rgb = _rgb(colour)
     for step in range(21):
         mixed = tuple(round(c + (255 - c) * step / 20) for c in rgb)
-        if (_luminance(mixed) + 0.05) / (_luminance(_rgb(paper)) + 0.05) >= contrast:
+        if (_luminance(mixed) + 0.05) / (_luminance(_rgb(DARK_PAPER)) + 0.05) >= contrast:
             break
     return "#{:02x}{:02x}{:02x}".format(*mixed)
 

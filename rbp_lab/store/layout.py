@@ -14,7 +14,6 @@
     cache/               token ids, tokenizers, what models are, records pulled from W&B; safe to delete
     mirrored/            what W&B has of this store
     wandb/               offline W&B runs
-    bench/               timings
     errors/              tracebacks of unexpected errors
 """
 
@@ -346,10 +345,6 @@ class Store:
     def errors(self) -> Path:
         """Where tracebacks of unexpected errors go."""
         return self.root / "errors"
-
-    def benchmark(self, stamp: str, name: str) -> Path:
-        """The timings of one benchmark."""
-        return self.root / "bench" / f"{stamp}-{file_name(name, 'the name of a benchmark')}.json"
 
 
 def _hexadecimal(digest: str) -> str:

@@ -18,7 +18,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.measurement.devices import choose_device
 from rbp_lab.report.terminal import terminal
 from rbp_lab.store.atomic import atomic_path
-from rbp_lab.store.layout import Store
+from rbp_lab.store.layout import file_name
 from tests.benchmarks.machine import describe_machine, machine_line
 from tests.benchmarks.memory import load_source, measure_memory
 from tests.benchmarks.rounds import spread
@@ -212,7 +212,7 @@ def _check_length(model: Any, tokens: int, name: str) -> None:
 
 def _write(store: str, record: Mapping[str, Any]) -> Path:
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
-    path = Store(store).benchmark(stamp, record["name"])
+    path = Path(store) / "bench" / f"{stamp}-{file_name(record['name'], 'the name of a benchmark')}.json"
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path

@@ -13,15 +13,15 @@ import torch
 IMPOSSIBLE = -math.inf
 
 
-def log_sum(logs: torch.Tensor, dim: int = -1) -> torch.Tensor:
-    """log Σ exp along ``dim``; −∞ with a gradient of 0 where every term is −∞."""
-    if logs.shape[dim] == 0:
-        return logs.sum(dim) + IMPOSSIBLE
-    top = logs.detach().amax(dim, keepdim=True)
+def log_sum(logs: torch.Tensor) -> torch.Tensor:
+    """log Σ exp along the last axis; −∞ with a gradient of 0 where every term is −∞."""
+    if logs.shape[-1] == 0:
+        return logs.sum(-1) + IMPOSSIBLE
+    top = logs.detach().amax(-1, keepdim=True)
     top = torch.where(torch.isfinite(top), top, 0.0)
-    total = (logs - top).exp().sum(dim)
+    total = (logs - top).exp().sum(-1)
     nothing = total == 0
-    return torch.where(nothing, IMPOSSIBLE, torch.where(nothing, 1.0, total).log() + top.squeeze(dim))
+    return torch.where(nothing, IMPOSSIBLE, torch.where(nothing, 1.0, total).log() + top.squeeze(-1))
 
 
 def log_others(logs: torch.Tensor) -> torch.Tensor:

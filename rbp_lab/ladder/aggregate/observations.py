@@ -65,9 +65,9 @@ def weights(observation: Observation, logp: torch.Tensor, z: torch.Tensor) -> tu
     return torch.softmax(joint, -1), impossible
 
 
-def _group_size(m: int, least: int = 1) -> None:
-    if m < least:
-        raise LabError(f"observation.m must be at least {least}; got {m}")
+def _group_size(m: int) -> None:
+    if m < 1:
+        raise LabError(f"observation.m must be at least 1; got {m}")
 
 
 def _fixed_size(m: int, size: int, name: str) -> None:

@@ -112,9 +112,9 @@ def with_noise(labels: np.ndarray, share: float, classes: int, seed: int) -> np.
 
 def array_split(
     name: str, inputs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], seed: int,
-    positive: int | None, label_noise: float, info: dict[str, Any], test: np.ndarray | None = None,
+    positive: int | None, label_noise: float, info: dict[str, Any],
 ) -> Split:  # fmt: skip
-    """The split of instances in memory: by ``seed``, 70 to 30 within each class, or as ``test`` [N], indices, says.
+    """The split of instances in memory by ``seed``, 70 to 30 within each class.
 
     positive: None, or the class that is told from all others. Every test instance is a document of its own.
     """
@@ -123,17 +123,12 @@ def array_split(
             raise LabError(f"task.positive must be a class from 0 to {len(classes) - 1}; got {positive}")
         labels, classes = (labels == positive).astype(np.int64), (f"not {classes[positive]}", classes[positive])
         name = f"{name}-{classes[1]}"
-    info = {**info, "set": name}
-    if test is None:
-        train, test = stratified(labels, TEST_SHARE, seed)
-        name = f"{name}-split{seed}"
-        info = {**info, "split_seed": seed, "test_share": TEST_SHARE}
-    else:
-        train = np.setdiff1d(np.arange(len(labels)), test)
+    train, test = stratified(labels, TEST_SHARE, seed)
     noisy = with_noise(labels[train], label_noise, len(classes), seed)
     return Split(
-        name, inputs[train], noisy, inputs[test], labels[test], np.arange(len(test)),
-        tuple(f"instance {i}" for i in test), classes, info={**info, "positive": positive},
+        f"{name}-split{seed}", inputs[train], noisy, inputs[test], labels[test], np.arange(len(test)),
+        tuple(f"instance {i}" for i in test), classes,
+        info={**info, "set": name, "split_seed": seed, "test_share": TEST_SHARE, "positive": positive},
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from rbp_lab.ladder.aggregate.recipe import Recipe
 # on_step(step, steps, risk): step from 1, risk averaged over members.
 StepHook = Callable[[int, int, float], None]
 CHUNK = 8192  # instances of a forward pass without gradients
+LOOKED_AT = 20_000  # instances
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,13 +195,13 @@ def group_log_likelihood(network: StackedNetwork, data: Groups, observation: Obs
     return torch.stack(per_member).double().mean(1).numpy()
 
 
-def residual_entropy(network: StackedNetwork, data: Groups, observation: Observation, most: int = 20_000) -> np.ndarray:
+def residual_entropy(network: StackedNetwork, data: Groups, observation: Observation) -> np.ndarray:
     """Mean entropy of an instance's label given its group's observation, nats, float64 [E].
 
-    −Σ_j w_ij log w_ij under the posteriors of the trained members: what the observation leaves open. most: instances
-    that are looked at.
+    −Σ_j w_ij log w_ij under the posteriors of the trained members: what the observation leaves open, over the groups of
+    the first LOOKED_AT instances.
     """
-    few = data.part(slice(0, max(1, most // data.groups.shape[2])))
+    few = data.part(slice(0, max(1, LOOKED_AT // data.groups.shape[2])))
     found = []
     with torch.no_grad():
         for e in range(len(few.groups)):

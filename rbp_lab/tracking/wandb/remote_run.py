@@ -164,10 +164,9 @@ def numbers_from_summary(summary: Mapping[str, Any]) -> dict[str, float]:
 def summary_rows(run: RemoteRun, ks: Sequence[int], size: str) -> list[dict[str, Any]]:
     """The points in a run's summary: cross-entropy, and −log RBP_k for the k of ``ks`` that it has."""
     header, numbers = run.header, run.numbers
-    params = header.model.params
     base = {
         "model": header.model.name, "family": header.model.family, "dataset": header.dataset.name, "window": 1,
-        "size": float(params.non_embedding if size == "non_embedding_params" else params.total),
+        "size": header.model.params.size(size),
         "n": int(numbers[STEP]), "key": header.key, "documents": int(numbers.get("documents", 0)) or pd.NA,
         "training_tokens": header.model.training_tokens, "warmup_tokens": header.model.warmup_tokens,
     }  # fmt: skip
