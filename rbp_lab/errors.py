@@ -28,6 +28,11 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """The first non-empty line of an error's message, or its type when it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def note(message: str) -> None:
     """Print to stderr what the user should know of a run that goes on."""
     print(f"note: {message}", file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ class Composed:
 
 @pytest.fixture(autouse=True)
 def nothing_noted_yet(monkeypatch):
-    monkeypatch.setattr(old_names, "_noted", set())
+    monkeypatch.setattr("rbp_lab.errors._noted", set())
     monkeypatch.delenv("RANK", raising=False)
 
 

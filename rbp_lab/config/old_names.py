@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from rbp_lab.errors import note
+from rbp_lab.errors import note_once
 
 # Of classes.
 TARGETS = {
@@ -21,15 +21,12 @@ TARGETS = {
 
 IMPLEMENTATIONS = {"tiled": "torch", "native": "numba", "chunked": "triton-chunked", "fused": "triton-fused"}
 
-_noted: set[tuple[str, str]] = set()
-
 
 def current_name(path: str, value: Any) -> Any:
     """The value at a config path under its present name; a former one is noted once."""
     former = TARGETS if path.endswith("._target_") else IMPLEMENTATIONS if path == "scoring.implementation" else {}
     if not isinstance(value, str) or value not in former:
         return value
-    if (path, value) not in _noted and "RANK" not in os.environ:  # the process that launches others has noted it
-        _noted.add((path, value))
-        note(f"{path}={value} is called {former[value]} now")
+    if "RANK" not in os.environ:  # the process that launches others notes it
+        note_once(f"{path}={value} is called {former[value]} now")
     return former[value]

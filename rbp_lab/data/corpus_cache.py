@@ -11,8 +11,7 @@ import numpy as np
 
 from rbp_lab.data.corpus import Corpus
 from rbp_lab.data.spool import SpooledTexts
-from rbp_lab.errors import LabError, note
-from rbp_lab.hub.errors import first_line
+from rbp_lab.errors import LabError, first_line, note
 from rbp_lab.store.atomic import remove_directory
 from rbp_lab.store.long_arrays import read_long_arrays, write_long_arrays
 

@@ -12,8 +12,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from rbp_lab.errors import LabError
-from rbp_lab.hub.errors import first_line
+from rbp_lab.errors import LabError, first_line
 
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 CHUNK = 2**16  # characters read at a time where lines do not matter

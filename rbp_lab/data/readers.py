@@ -13,8 +13,7 @@ from typing import Any
 
 from rbp_lab.data.decoding import COMPRESSED, opened, read_pieces
 from rbp_lab.data.json_rows import json_rows
-from rbp_lab.errors import LabError
-from rbp_lab.hub.errors import first_line
+from rbp_lab.errors import LabError, first_line
 
 ROWS = 256  # rows of parquet decoded at a time
 

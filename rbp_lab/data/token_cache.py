@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rbp_lab.data.windows import TokenizedCorpus
-from rbp_lab.errors import LabError, note
-from rbp_lab.hub.errors import first_line
+from rbp_lab.errors import LabError, first_line, note
 from rbp_lab.store.atomic import AlreadyThere, remove_directory
 from rbp_lab.store.long_arrays import read_long_arrays, write_long_arrays
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rbp_lab.errors import LabError, out_of_memory
+from rbp_lab.errors import LabError, first_line, out_of_memory
 
 # First match along the chain of causes wins, so the specific names stand before the general ones.
 _REASONS = (
@@ -115,11 +115,6 @@ def _full() -> str:
         f"the disk is full; make room, or choose another place for the hub's cache (HF_HOME, now {constants.HF_HOME}) "
         f"or for temporary files (TMPDIR, now {tempfile.gettempdir()})"
     )
-
-
-def first_line(error: BaseException) -> str:
-    """The first non-empty line of an error's message, or its type when it has none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import yaml
 
 from rbp_lab.config.arguments import Arguments, WrongUsage
 from rbp_lab.config.directory import CONF
-from rbp_lab.errors import LabError, no_such
+from rbp_lab.errors import LabError, first_line, no_such
 from rbp_lab.jobs.subcommand_help import help_template
 from rbp_lab.store.atomic import may_be_written
 from rbp_lab.text import one_line
@@ -129,7 +129,7 @@ def check_override(text: str, multirun: bool) -> None:
             return
         reason = "several values are a sweep, which takes -m"
     except (HydraException, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise WrongUsage(f"an override is key=value; got {text!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -32,13 +31,11 @@ ODD = {
 }
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Influence(LawResult):
-    """Tables alone: leave_one_out, excluded; of runs documents_of_alpha, documents_of_p; without runs odd_values."""
+def compute(inputs: Inputs) -> LawResult:
+    """Leave out each model, and of runs each document; look for values that stand out.
 
-
-def compute(inputs: Inputs) -> Influence:
-    """Leave out each model, and of runs each document; look for values that stand out."""
+    Tables: leave_one_out, excluded; of runs documents_of_alpha, documents_of_p; without runs odd_values.
+    """
     laws = [f for f in inputs.fits if f.label.family is not None]
     tables = {
         "leave_one_out": join(_labelled(leave_one_out(law), law.label) for law in laws),
@@ -49,7 +46,7 @@ def compute(inputs: Inputs) -> Influence:
         tables["odd_values"] = join(odd)
     else:
         tables |= {"documents_of_alpha": _documents_of_alpha(inputs), "documents_of_p": _documents_of_p(inputs)}
-    return Influence(inputs=inputs, tables=tables)
+    return LawResult(inputs=inputs, tables=tables)
 
 
 def _labelled(table: pd.DataFrame, at: Label) -> pd.DataFrame:
@@ -98,7 +95,7 @@ def _documents_of_p(inputs: Inputs) -> pd.DataFrame:
     return join(rows)
 
 
-def section(result: Influence) -> Section | None:
+def section(result: LawResult) -> Section | None:
     """Leave-one-out at the k shown, values that stand out, documents, and the points left out; None without a law."""
     tables, shown = result.tables, result.inputs.shown
     left = tables["leave_one_out"]
@@ -131,7 +128,7 @@ def section(result: Influence) -> Section | None:
     return Section("influence", "What the exponents hang on", lead, tables=tuple(shown_tables), notes=notes)
 
 
-def _odd(result: Influence) -> ReportTable | None:
+def _odd(result: LawResult) -> ReportTable | None:
     odd = result.tables.get("odd_values", pd.DataFrame())
     if not len(odd):
         return None
@@ -143,7 +140,7 @@ def _odd(result: Influence) -> ReportTable | None:
     return ReportTable("Values that stand out", pd.DataFrame(rows))
 
 
-def _documents(result: Influence) -> list[ReportTable]:
+def _documents(result: LawResult) -> list[ReportTable]:
     found = []
     alpha = result.tables.get("documents_of_alpha", pd.DataFrame())
     if len(alpha):
@@ -167,7 +164,7 @@ def _documents(result: Influence) -> list[ReportTable]:
     return found
 
 
-def _left_out(result: Influence) -> ReportTable | None:
+def _left_out(result: LawResult) -> ReportTable | None:
     table = result.tables["excluded"]
     if not len(table):
         return None

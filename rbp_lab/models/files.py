@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, first_line
 from rbp_lab.text import count
 
 # Only what changes ids or logits is hashed: logs, read-me and generation settings beside a model leave it the same.
@@ -195,7 +195,7 @@ def _check_header(path: Path) -> None:
     except (SafetensorError, OSError) as error:
         raise LabError(
             f"{path} is damaged or incomplete: its {count(path.stat().st_size)} bytes do not agree with its own header "
-            f"({str(error).splitlines()[0]}); copy or download it again"
+            f"({first_line(error)}); copy or download it again"
         ) from error
 
 

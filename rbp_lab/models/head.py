@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rbp_lab.errors import LabError, out_of_memory
-from rbp_lab.hub.errors import first_line
+from rbp_lab.errors import LabError, first_line, out_of_memory
 from rbp_lab.models.weights import coarsest_eps
 from rbp_lab.scoring.types import LMHead
 from rbp_lab.text import significant

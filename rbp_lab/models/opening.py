@@ -10,8 +10,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rbp_lab.errors import LabError
-from rbp_lab.hub.errors import explained, first_line
+from rbp_lab.errors import LabError, first_line
+from rbp_lab.hub.errors import explained
 from rbp_lab.hub.files import cache_alone_when_unreachable, sound_files
 from rbp_lab.models.source import LoadedModel
 from rbp_lab.names import check_label, check_name, clean_name

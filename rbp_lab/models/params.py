@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from rbp_lab.errors import LabError
-from rbp_lab.hub.errors import first_line, quiet
+from rbp_lab.errors import LabError, first_line
+from rbp_lab.hub.errors import quiet
 from rbp_lab.records import ParamCounts
 
 if TYPE_CHECKING:

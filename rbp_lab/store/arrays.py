@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, first_line
 from rbp_lab.store.atomic import atomic_path
 
 
@@ -45,8 +45,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     except MemoryError:
         raise
     except Exception as error:  # whatever damage provokes in the reader
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise LabError(lines[0]) from error
+        raise LabError(first_line(error)) from error
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], about: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rbp_lab.hub.errors import first_line
+from rbp_lab.errors import first_line
 from tests.benchmarks.case import Call, Case, judge
 from tests.benchmarks.contenders import Contender
 from tests.benchmarks.rounds import DIRTY, CpuMeter, Round, chosen, ratios, run_rounds, spread

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rbp_lab.errors import LabError
-from rbp_lab.ladder.aggregate.tasks import TEST_SHARE, Bags, Split, stratified
+from rbp_lab.ladder.aggregate.tasks import TEST_SHARE, Bags, Split, standardised, stratified
 from rbp_lab.names import check_name
 
 PACKAGED = "mil:"  # a set of the package mil, which carries the classical ones
@@ -45,10 +45,7 @@ class BagFile:
             )
         rows, groups = _of_bags(bag, train)
         test_rows, test_groups = _of_bags(bag, test)
-        inputs, test_inputs = table[rows, 2:], table[test_rows, 2:]
-        mean, scale = inputs.mean(0), inputs.std(0)
-        scale[scale == 0] = 1
-        inputs, test_inputs = (((x - mean) / scale).astype(np.float32) for x in (inputs, test_inputs))
+        inputs, test_inputs = standardised(table[rows, 2:], table[test_rows, 2:])
         return Split(
             f"{self.name}-split{seed}", inputs, labels[bag[rows]], test_inputs, labels[test], np.arange(len(test)),
             tuple(f"bag {ids[i]:.15g}" for i in test), ("negative", "positive"),

@@ -10,7 +10,7 @@ import numpy as np
 from rbp_lab.errors import LabError
 from rbp_lab.hub.errors import explained, quiet
 from rbp_lab.hub.files import cache_alone_when_unreachable
-from rbp_lab.ladder.aggregate.tasks import Split, with_noise
+from rbp_lab.ladder.aggregate.tasks import Split, standardised, with_noise
 from rbp_lab.names import check_name
 
 READ_AT_ONCE = 1000
@@ -61,9 +61,7 @@ class HubClasses:
                 f"{self.test} {list(test_inputs.shape[1:])}"
             )
         if self.features:
-            mean, scale = inputs.mean(0), inputs.std(0)
-            scale[scale == 0] = 1
-            inputs, test_inputs = (((x - mean) / scale).astype(np.float32) for x in (inputs, test_inputs))
+            inputs, test_inputs = standardised(inputs, test_inputs)
         if self.instances is not None:
             if self.instances > len(labels):
                 raise LabError(f"task.instances={self.instances}, but split {self.train} has only {len(labels)} rows")

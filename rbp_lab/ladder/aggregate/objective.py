@@ -8,7 +8,7 @@ from typing import Literal
 
 from rbp_lab.errors import LabError, one_of, shown
 from rbp_lab.ladder.aggregate.losses import CustomLoss, Loss, find_loss
-from rbp_lab.ladder.aggregate.observations import PERMUTATION, Observation
+from rbp_lab.ladder.aggregate.observations import PERMUTATION, Bag, Observation
 
 KINDS = ("supervised", "aggregate", "likelihood")
 SOURCES = ("current", "stored", "mixture")
@@ -99,7 +99,7 @@ class Objective:
             return epochs // 4 if loss.bounded else 0
         if observation.identifies == PERMUTATION:
             return epochs * 3 // 4
-        if type(observation).__name__ == "Bag":
+        if isinstance(observation, Bag):
             return epochs // 2
         if loss.bounded or self.refreshed == "never":
             return epochs // 4

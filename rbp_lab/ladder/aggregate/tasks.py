@@ -110,6 +110,13 @@ def with_noise(labels: np.ndarray, share: float, classes: int, seed: int) -> np.
     return noisy
 
 
+def standardised(inputs: np.ndarray, test_inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features [n, d] and [N, d] scaled to mean 0 and variance 1 over the first, float32; constant ones become 0."""
+    mean, scale = inputs.mean(0), inputs.std(0)
+    scale[scale == 0] = 1
+    return ((inputs - mean) / scale).astype(np.float32), ((test_inputs - mean) / scale).astype(np.float32)
+
+
 def array_split(
     name: str, inputs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], seed: int,
     positive: int | None, label_noise: float, info: dict[str, Any],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, first_line
 from rbp_lab.store.atomic import atomic_path
 from rbp_lab.store.layout import Store
 from rbp_lab.tracking.settings import Destination, Tracking
@@ -62,8 +62,7 @@ def save_dashboard(
         }
         workspace.save()
     except (wandb.errors.Error, OSError, ValueError, KeyError, TypeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise LabError(f"W&B at {where.server} did not take the dashboard: {first}") from error
+        raise LabError(f"W&B at {where.server} did not take the dashboard: {first_line(error)}") from error
     with atomic_path(notes) as path:
         path.write_text(json.dumps(_read(notes) | {key: workspace.url}, indent=1) + "\n")
     return workspace.url, new
