@@ -14,22 +14,20 @@ from rbp_lab.fits.result import FitPoints
 from tests.fits_data import PYTHIA_K1, fit_points
 
 SIZES = np.geomspace(1e6, 1e10, 14)
-TOKENS = np.geomspace(1e9, 1e11, 14)[np.random.default_rng(3).permutation(14)]
+
 TRUTH = {
     "power": {"alpha": 0.3, "log_a": 1.0},
     "log_linear": {"level": 5.0, "slope": 0.2},
     "power_constant": {"alpha": 0.4, "log_a": 5.0, "E": 0.2},
     "rectified": {"beta": 0.5, "log_D": 8.0, "log_b": 8.5, "E": 0.1},
     "broken": {"c0": 0.1, "c1": 0.3, "log_d": math.log(1e8), "f": 0.3, "log_b": 2.0, "E": 0.01},
-    "two_term": {"alpha": 0.34, "beta": 0.28, "log_a": math.log(406.0), "log_b": math.log(410.0), "E": 1.69},
 }
 # NIST StRD, DanWood (Daniel and Wood 1980): y = b1·x^b2; certified values below.
 DANWOOD = np.array([[2.138, 1.309], [3.421, 1.471], [3.597, 1.490], [4.340, 1.565], [4.882, 1.611], [5.660, 1.680]])
 
 
 def exact(name):
-    form = FORMS[name]
-    return FitPoints(SIZES, form.evaluate(TRUTH[name], SIZES, TOKENS), tokens=TOKENS)
+    return FitPoints(SIZES, FORMS[name].evaluate(TRUTH[name], SIZES))
 
 
 def test_every_form_has_a_truth_to_recover():
@@ -48,7 +46,7 @@ def test_a_form_recovers_its_own_parameters(name):
     tolerance = 1e-2 if name == "broken" else 1e-4
     for parameter, value in TRUTH[name].items():
         assert result.params[parameter] == pytest.approx(value, rel=tolerance), parameter
-    assert predict(result, SIZES, TOKENS) == pytest.approx(exact(name).value, rel=1e-5)
+    assert predict(result, SIZES) == pytest.approx(exact(name).value, rel=1e-5)
     assert result.agree * 2 >= result.starts
 
 
@@ -58,7 +56,7 @@ def test_intervals_hold_the_truth_and_grow_with_noise(name):
     noise = np.random.default_rng(11).standard_normal(14)
     widths = []
     for scale in (1e-4, 2e-4):
-        noisy = FitPoints(SIZES, clean.value * np.exp(scale * noise), tokens=TOKENS)
+        noisy = FitPoints(SIZES, clean.value * np.exp(scale * noise))
         result = fit(name, noisy, confidence=0.999)
         widths.append(np.array([high - low for low, high in result.intervals.values()]))
         for parameter, (low, high) in result.intervals.items():
@@ -140,15 +138,10 @@ def test_what_cannot_be_told_is_said():
 def test_refusals_and_mistakes():
     points = fit_points(dict(list(PYTHIA_K1.items())[:3]))
     assert "at least 4 models; got 3" in fit("power_constant", points).message
-    assert "needs the training tokens" in fit("two_term", fit_points(PYTHIA_K1)).message
-    alike = FitPoints(SIZES, exact("two_term").value, tokens=np.full(14, 1e9))
-    assert "same number of training tokens" in fit("two_term", alike).message
     with pytest.raises(LabError, match="unknown form 'cubic'; the forms are power"):
         fit("cubic", points)
     with pytest.raises(LabError, match="loss must be one of"):
         fit("power", points, loss="huber")
-    with pytest.raises(LabError, match="needs the training tokens beside"):
-        predict(fit("two_term", exact("two_term")), 1e6)
 
 
 def test_leave_largest_out_predicts_the_largest():
@@ -219,7 +212,7 @@ def test_every_form_that_contains_the_power_law_is_judged_by_its_own_parameters(
     nested = {name for name in FORMS if is_nested("power", name)}
     assert nested == set(FORMS) - {"power", "log_linear"}
     noisy = exact("power").value * np.exp(0.01 * np.random.default_rng(5).standard_normal(14))
-    law = fit_power(FitPoints(SIZES, noisy, tokens=TOKENS))
+    law = fit_power(FitPoints(SIZES, noisy))
     result = compare(law, tuple(FORMS))
     assert set(result.p_value) == nested and set(result.delta_aicc) == {"log_linear"}
     assert all(0 <= p <= 1 for p in result.p_value.values()) and "no support for rectified" in result.verdict

@@ -47,22 +47,11 @@ def fit(
         raise LabError(f"loss must be one of {', '.join(LOSSES)}; got {loss!r}")
     if form == "power" and loss == "log":
         return fit_power(points, label, confidence)
-    why = why_not(points, minimum=len(shape.parameters) + 1) or _tokens_missing(shape, points)
-    if why:
+    if why := why_not(points, minimum=len(shape.parameters) + 1):
         return refused(form, points, label, why)
     problem = _Problem(shape, points, loss)
     best, tried, agree = problem.solve(starts)
     return _result(problem, best, label, confidence, tried, agree)
-
-
-def _tokens_missing(form: Form, points: FitPoints) -> str | None:
-    if not form.needs_tokens:
-        return None
-    if points.tokens is None or not (np.isfinite(points.tokens) & (points.tokens > 0)).all():
-        return f"the form {form.name} needs the training tokens of every model"
-    if np.ptp(points.tokens) == 0:
-        return f"all models saw the same number of training tokens: {form.name} cannot separate size from data"
-    return None
 
 
 class _Problem:
@@ -72,10 +61,7 @@ class _Problem:
         self.form, self.points, self.loss = form, points, loss
         self.log_scale = float(np.log(points.x).mean())
         self.x = points.x / math.exp(self.log_scale)
-        self.z, self.log_token_scale = None, 0.0
-        if form.needs_tokens:
-            self.log_token_scale = float(np.log(points.tokens).mean())
-            self.z = points.tokens / math.exp(self.log_token_scale)
+
         self.signed = "level" in form.linear
         names = form.parameters
         bounds = [form.nonlinear.get(name, (0.0, np.inf) if name == "E" else (-np.inf, np.inf)) for name in names]
@@ -85,7 +71,7 @@ class _Problem:
         return dict(zip(self.form.parameters, u.tolist(), strict=True))
 
     def residual(self, u: np.ndarray) -> np.ndarray:
-        y = self.form.evaluate(self.params(u), self.x, self.z)
+        y = self.form.evaluate(self.params(u), self.x)
         if self.loss == "linear":
             return np.nan_to_num(self.points.value - y, nan=1e6, posinf=1e6, neginf=-1e6)
         # a straight line in ln S may cross zero, where its logarithm ends; a floor keeps the optimiser out
@@ -96,7 +82,7 @@ class _Problem:
         form, value = self.form, self.points.value
         ranked = []
         for theta in itertools.product(*form.grid.values()):
-            basis = form.basis(dict(zip(form.nonlinear, theta, strict=True)), self.x, self.z)
+            basis = form.basis(dict(zip(form.nonlinear, theta, strict=True)), self.x)
             weighted = basis / value[:, None]
             if self.signed:
                 c, *_ = np.linalg.lstsq(weighted, np.ones(len(value)), rcond=None)
@@ -131,7 +117,7 @@ class _Problem:
 
         def convert(v: np.ndarray) -> np.ndarray:
             p = self.params(v)
-            for name, amount in self.form.shift(p, self.log_scale, self.log_token_scale).items():
+            for name, amount in self.form.shift(p, self.log_scale).items():
                 p[name] += amount
             return np.array([p[name] for name in names])
 
@@ -213,12 +199,11 @@ def _leave_largest_out(problem: _Problem) -> float | None:
     """Percent by which the form fitted without the largest model misses that model (positive: predicted too high)."""
     form, points = problem.form, problem.points
     rest = points.without_largest()
-    if why_not(rest, minimum=len(form.parameters) + 1) or _tokens_missing(form, rest):
+    if why_not(rest, minimum=len(form.parameters) + 1):
         return None
     smaller = _Problem(form, rest, problem.loss)
     params, _ = smaller.natural(smaller.solve(2)[0].x)
-    tokens = None if points.tokens is None else points.tokens[-1:]
-    return 100 * float(form.evaluate(params, points.x[-1:], tokens)[0] / points.value[-1] - 1)
+    return 100 * float(form.evaluate(params, points.x[-1:])[0] / points.value[-1] - 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,15 +101,13 @@ class FitPoints:
     x: [n], positive, of what ``axis`` names in AXES (model sizes S by default). value: [n] ≥ 0 in the metric's unit
     (nats); 0 and +inf (an event never seen) are legal here, a fit refuses them. names: of the models [n]. se_log:
     standard error of ln value over documents [n], NaN if unknown. documents: how many these are [n], NaN if unknown.
-    tokens: training tokens [n], for forms of size and data; None when unknown. errors: of documents in ln value, None
-    when unknown (published values).
+    errors: of documents in ln value, None when unknown (published values).
     """
 
     x: np.ndarray
     value: np.ndarray
     names: tuple[str, ...] = ()
     se_log: np.ndarray | None = None
-    tokens: np.ndarray | None = None
     documents: np.ndarray | None = None
     axis: str = "S"
     errors: DocumentErrors | None = None
@@ -132,13 +130,12 @@ class FitPoints:
         object.__setattr__(self, "x", x[order])
         object.__setattr__(self, "value", value[order])
         object.__setattr__(self, "names", tuple(names[i] for i in order))
-        for field_name, default in (("se_log", np.nan), ("documents", np.nan), ("tokens", None)):
+        for field_name in ("se_log", "documents"):
             given = getattr(self, field_name)
-            if given is not None or default is not None:
-                given = np.full(len(x), default) if given is None else np.asarray(given, np.float64).reshape(-1)
-                if len(given) != len(x):
-                    raise LabError(f"as many {field_name} as points are needed; got {len(given)} and {len(x)}")
-                object.__setattr__(self, field_name, given[order])
+            given = np.full(len(x), np.nan) if given is None else np.asarray(given, np.float64).reshape(-1)
+            if len(given) != len(x):
+                raise LabError(f"as many {field_name} as points are needed; got {len(given)} and {len(x)}")
+            object.__setattr__(self, field_name, given[order])
         if self.errors is not None:
             object.__setattr__(self, "errors", self.errors.of(order))
 
@@ -155,8 +152,7 @@ class FitPoints:
 
     def _take(self, rows: Sequence[int]) -> FitPoints:
         rows = list(rows)
-        arrays = {name: getattr(self, name) for name in ("x", "value", "se_log", "documents", "tokens")}
-        taken = {name: None if array is None else array[rows] for name, array in arrays.items()}
+        taken = {name: getattr(self, name)[rows] for name in ("x", "value", "se_log", "documents")}
         errors = None if self.errors is None else self.errors.of(rows)
         return replace(self, names=tuple(self.names[i] for i in rows), errors=errors, **taken)
 
