@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rbp_lab.comparison.differences import PairedSums, compare
-from rbp_lab.comparison.show import differences_table
 from rbp_lab.comparison.summary import Floor
+from rbp_lab.report.comparison.show import differences_table
 from rbp_lab.report.fitting import fitting, print_table
 
 

@@ -341,7 +341,7 @@ OPEN = """
 import json, sys
 from rbp_lab.data.windows import Windowing
 from rbp_lab.models import GGUFModel
-from rbp_lab.models.preflight import check
+from rbp_lab.measurement.preflight import check
 path, revision, *files = sys.argv[1:]
 models = [GGUFModel(path=path, file=file, revision=revision or None) for file in files]
 infos, checks = [m.open().info for m in models], [check(m, Windowing(max_tokens=64), "float32", "cpu") for m in models]

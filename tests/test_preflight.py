@@ -14,8 +14,8 @@ from rbp_lab.commands.sweep import look_ahead
 from rbp_lab.config.arguments import parse
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
+from rbp_lab.measurement.preflight import BESIDE, _too_large, available, check, operations, speed
 from rbp_lab.models import HFModel
-from rbp_lab.models.preflight import BESIDE, _too_large, available, check, operations, speed
 from tests import hub_server
 from tests.conftest import build_tiny_model
 from tests.test_configs import composed
@@ -147,7 +147,7 @@ CHECK = """
 import dataclasses, json, sys
 from rbp_lab.data.windows import Windowing
 from rbp_lab.models import HFModel
-from rbp_lab.models.preflight import check
+from rbp_lab.measurement.preflight import check
 found = [check(HFModel(path=path), Windowing(max_tokens=64), "float32", "cpu", 1 << 40) for path in sys.argv[1:]]
 print(json.dumps([[c.name, c.problem, c.download] for c in found]))
 """

@@ -12,9 +12,10 @@ import pytest
 
 from rbp_lab.commands.compare_models import job_from_config
 from rbp_lab.comparison.run import run_pair
+from rbp_lab.comparison.summary import TokenText
 from rbp_lab.comparison.tokens import token_texts
 from rbp_lab.report.page import write_report
-from rbp_lab.report.sections import Section, TokenText
+from rbp_lab.report.sections import Section
 from tests.sources import pair_config
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -9,11 +9,11 @@ from typing import Any
 
 from rbp_lab.comparison.overview import OnDataSet, names_of
 from rbp_lab.comparison.pairs import find_pairs
-from rbp_lab.comparison.show import check_choices, compare_pair
-from rbp_lab.comparison.show_over import show_over
 from rbp_lab.config.build import read
 from rbp_lab.config.schemas import check_rising
 from rbp_lab.errors import LabError
+from rbp_lab.report.comparison.show import check_choices, compare_pair
+from rbp_lab.report.comparison.show_over import show_over
 from rbp_lab.report.terminal import terminal
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.wandb.comparison import mirror_comparison

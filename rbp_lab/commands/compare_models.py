@@ -8,11 +8,11 @@ from typing import Any
 
 from rbp_lab.comparison.job import PairJob, Side
 from rbp_lab.comparison.run import floors, run_pair
-from rbp_lab.comparison.show import check_choices
-from rbp_lab.comparison.show_pair import show_pair
 from rbp_lab.config.build import read
 from rbp_lab.config.schemas import check_rising
 from rbp_lab.measurement.job import Choices
+from rbp_lab.report.comparison.show import check_choices
+from rbp_lab.report.comparison.show_pair import show_pair
 from rbp_lab.report.terminal import terminal
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.wandb.comparison import mirror_comparison

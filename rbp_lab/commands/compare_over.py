@@ -8,8 +8,8 @@ from typing import Any
 from rbp_lab.commands.compare_models import job_from_config
 from rbp_lab.comparison.record import PairRecord
 from rbp_lab.comparison.run import found_pair
-from rbp_lab.comparison.show_over import show_pairs
 from rbp_lab.errors import LabError
+from rbp_lab.report.comparison.show_over import show_pairs
 from rbp_lab.report.terminal import terminal
 
 

@@ -50,7 +50,7 @@ def run(config: Mapping[str, Any]) -> None:
 def checked(request: ListRequest) -> None:
     """Print whether each model can be measured here, and why not. LabError when one cannot."""
     from rbp_lab.measurement.devices import choose_device
-    from rbp_lab.models.preflight import check  # torch: not for lists of names
+    from rbp_lab.measurement.preflight import check  # torch: not for lists of names
 
     if not request.sources:
         raise LabError(f"no model matches {request.pattern!r}; rbp-lab ls models lists what there is")

@@ -31,7 +31,7 @@ def look_ahead(configs: Iterable[Mapping[str, Any]]) -> None:
 
     Prints a table and why some cannot be measured, nothing when all can. Jobs wrongly configured say so themselves.
     """
-    from rbp_lab.models.preflight import check
+    from rbp_lab.measurement.preflight import check
 
     checks = {}
     for config in configs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,19 @@ class Summary:
     def whole(self) -> dict[str, Finding]:
         """The findings over all tokens, by name."""
         return {f.name: f for f in self.findings if f.cell == WHOLE}
+
+
+@dataclass(frozen=True)
+class TokenText:
+    """A document under two models. pieces: the text of every token; of each its rank under a and b, 0 where it is not
+    scored, and its probability under a and b."""
+
+    name: str
+    pieces: Sequence[str]
+    rank_a: Sequence[int]
+    rank_b: Sequence[int]
+    p_a: Sequence[float]
+    p_b: Sequence[float]
 
 
 def summary(record: PairRecord, floor: Mapping[str, PairRecord], level: float) -> Summary:

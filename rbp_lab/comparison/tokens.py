@@ -9,10 +9,10 @@ import numpy as np
 from rbp_lab.comparison.apart import pair_for
 from rbp_lab.comparison.job import PairJob
 from rbp_lab.comparison.pair import Pair
+from rbp_lab.comparison.summary import TokenText
 from rbp_lab.data.windows import WindowPlan
 from rbp_lab.measurement.devices import Runtime, choose_device
 from rbp_lab.measurement.prepare import plan_of
-from rbp_lab.report.sections import TokenText
 
 
 def token_texts(job: PairJob, documents: Sequence[str]) -> list[TokenText]:

@@ -73,7 +73,7 @@ def problems(checks: Sequence[Any]) -> list[str]:
 
 
 def checks_table(checks: Sequence[Any]) -> Table:
-    """One row per ``models.preflight.Check``: parameters, bytes of memory and downloads, seconds at least, verdict."""
+    """One row per ``preflight.Check``: parameters, bytes of memory and downloads, seconds at least, verdict."""
     table = Table()
     table.add_column("model")
     for name in ("parameters", "memory", "download", "s / 100k tokens", "can be measured"):

@@ -19,9 +19,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from rbp_lab.comparison.summary import TokenText
 from rbp_lab.report.beside import Drawer
 from rbp_lab.report.panels import Panel, draw_panels
-from rbp_lab.report.sections import NAMES, Format, ReportFigure, ReportTable, Section, TokenText, file_stem
+from rbp_lab.report.sections import NAMES, Format, ReportFigure, ReportTable, Section, file_stem
 from rbp_lab.report.svg import colour_rules, style_rules
 from rbp_lab.store.atomic import atomic_path
 from rbp_lab.text import count, is_missing, number, significant, visible

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rbp_lab.comparison.summary import TokenText
 from rbp_lab.fits.result import WARNINGS, FitResult
 from rbp_lab.text import DASH, interval, number
 
@@ -64,19 +65,6 @@ class ReportTable:
     frame: pd.DataFrame
     formats: Mapping[str, Format] = field(default_factory=dict)
     folded: bool = False
-
-
-@dataclass(frozen=True)
-class TokenText:
-    """A document under two models. pieces: the text of every token; of each its rank under a and b, 0 where it is not
-    scored, and its probability under a and b."""
-
-    name: str
-    pieces: Sequence[str]
-    rank_a: Sequence[int]
-    rank_b: Sequence[int]
-    p_a: Sequence[float]
-    p_b: Sequence[float]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from rbp_lab.comparison.differences import Difference, PairedSums, compare, influence, paired_sums
-from rbp_lab.comparison.page import format_of, models_of, write_comparison
 from rbp_lab.comparison.pairs import Pair, load_pair
 from rbp_lab.comparison.summary import NO_FLOOR, Floor
 from rbp_lab.errors import LabError, shown
 from rbp_lab.records import RunHeader
+from rbp_lab.report.comparison.page import format_of, models_of, write_comparison
 from rbp_lab.report.fitting import print_table
 from rbp_lab.report.terminal import print_line
 from rbp_lab.stats import UNIT

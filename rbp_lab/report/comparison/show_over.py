@@ -22,11 +22,11 @@ from rbp_lab.comparison.overview import (
     together,
     verdict,
 )
-from rbp_lab.comparison.page import differences_frame, models_of, run_row, title_of
 from rbp_lab.comparison.pairs import what_counts
 from rbp_lab.comparison.record import PairHeader, PairRecord
 from rbp_lab.figures.forest import forest_figure
 from rbp_lab.records import RunHeader
+from rbp_lab.report.comparison.page import differences_frame, models_of, run_row, title_of
 from rbp_lab.report.fitting import print_table
 from rbp_lab.report.page import write_report
 from rbp_lab.report.sections import ReportFigure, ReportTable, Section

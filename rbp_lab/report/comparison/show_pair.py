@@ -12,14 +12,13 @@ from rich.text import Text
 
 from rbp_lab.comparison.accepted import Accepted, accepted_frame
 from rbp_lab.comparison.findings import WHOLE, Finding
-from rbp_lab.comparison.page import models_of
-from rbp_lab.comparison.pair_page import write_pair_page
 from rbp_lab.comparison.percentiles import Percentile
 from rbp_lab.comparison.record import PERTURBATIONS, PairRecord
-from rbp_lab.comparison.show import differences_table, headline, label, worst_table
-from rbp_lab.comparison.summary import Summary, summary
+from rbp_lab.comparison.summary import Summary, TokenText, summary
+from rbp_lab.report.comparison.page import models_of
+from rbp_lab.report.comparison.pair_page import write_pair_page
+from rbp_lab.report.comparison.show import differences_table, headline, label, worst_table
 from rbp_lab.report.fitting import print_table
-from rbp_lab.report.sections import TokenText
 from rbp_lab.report.terminal import print_line
 from rbp_lab.store.layout import Store
 from rbp_lab.store.tables import write_csv

@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from rbp_lab.comparison.findings import WHOLE, transitions
-from rbp_lab.comparison.page import CAPTION, differences_frame, documents_frame, run_row, title_of
 from rbp_lab.comparison.percentiles import Percentile
 from rbp_lab.comparison.record import PairRecord
-from rbp_lab.comparison.summary import Summary
+from rbp_lab.comparison.summary import Summary, TokenText
 from rbp_lab.figures.comparison import comparison_figure
 from rbp_lab.figures.distances import calibration_figure, confidence_figure, transition_figure
+from rbp_lab.report.comparison.page import CAPTION, differences_frame, documents_frame, run_row, title_of
 from rbp_lab.report.page import write_report
-from rbp_lab.report.sections import ReportFigure, ReportTable, Section, TokenText
+from rbp_lab.report.sections import ReportFigure, ReportTable, Section
 from rbp_lab.text import between, bracket, count, percent, significant
 
 FLOOR = (
