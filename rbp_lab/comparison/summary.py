@@ -93,7 +93,7 @@ def distances_of(sums: PairSums) -> dict[str, float]:
 
 def documents_table(record: PairRecord, first: PairedSums) -> pd.DataFrame:
     """One row a document, those that carry the first difference before the others; columns as of
-    ``show.documents_table``, and ``kl``: Σ KL(a‖b) in nats."""
+    ``report.comparison.show.documents_table``, and ``kl``: Σ KL(a‖b) in nats."""
     by = ByDocument.of(record.sums)
     carries = influence(first)
     table = pd.DataFrame(

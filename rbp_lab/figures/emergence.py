@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rbp_lab.errors import LabError
-from rbp_lab.figures.style import GREY, describe_points, headline, new_figure, shades, size_ticks, styled
+from rbp_lab.figures.style import GREY, describe_points, grid, headline, new_figure, shades, size_ticks, styled
 from rbp_lab.fits.emergence import EmergenceFit
 from rbp_lab.text import number, percent, si, significant
 
@@ -33,13 +33,10 @@ def emergence_figure(table: pd.DataFrame, fits: Sequence[EmergenceFit], title: s
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_figure(3.9 * columns + (1.8 if columns == 1 else 0), 3.0 * rows + 0.8)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     windows = sorted(table["window"].unique())
     colors = shades(len(windows))
-    for ax, fit in zip(axes, panels, strict=False):
+    for ax, fit in zip(grid(figure, len(panels)), panels, strict=True):
         _panel(ax, table[table["k"] == fit.k], fit, dict(zip(windows, colors, strict=True)))
-    for ax in axes[len(panels) :]:
-        ax.set_visible(False)
     handles = [
         Line2D([], [], color=c, marker="o", ls="-", label=f"N = {n}") for n, c in zip(windows, colors, strict=True)
     ]

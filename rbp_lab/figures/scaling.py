@@ -16,6 +16,7 @@ from rbp_lab.figures.style import (
     exponent_text,
     family_legend,
     family_styles,
+    grid,
     headline,
     literal,
     log_ticks,
@@ -51,14 +52,12 @@ def scaling_figure(
     columns = {1: 1, 3: 3, 5: 3, 6: 3}.get(len(panels), 2)
     rows = -(-len(panels) // columns)
     figure = new_figure(4.1 * columns + (1.4 if columns == 1 else 0), 3.0 * rows + 0.7)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     sizes = np.concatenate([f.points.x for f in fits])
     datasets = {key[0] for key in panels}
-    for ax, group in zip(axes, panels.values(), strict=False):
+    for ax, group in zip(grid(figure, len(panels), columns), panels.values(), strict=True):
         _scaling_panel(ax, group, styles, sizes, f"{literal(group[0].label.dataset)}: " if len(datasets) > 1 else "")
         ax.set_xlabel(f"S{f', {size_name}' if size_name else ''}")
-    for ax in axes[len(panels) :]:
-        ax.set_visible(False)
+
     family_legend(figure, styles, families, pooled=any(f.label.family is POOLED and f.ok for f in fits))
     headline(figure, title, families)
     return figure

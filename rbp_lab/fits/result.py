@@ -66,6 +66,13 @@ class Label:
     training: str = ""
 
     @property
+    def columns(self) -> dict[str, object]:
+        """What the tables of laws say of each."""
+        return {
+            "dataset": self.dataset, "family": self.family, "metric": self.metric, "k": self.k, "window": self.window,
+        }  # fmt: skip
+
+    @property
     def quantity(self) -> str:
         """The quantity in print, e.g. "−log RBP_10"."""
         entry = QUANTITIES.get(self.metric)

@@ -33,10 +33,7 @@ def compute(inputs: Inputs) -> Forecast:
     """Refit every law of a family without its largest models, and forecast them."""
     laws = [f for f in inputs.fits if f.label.family is not None]
     backtests = {law.label: backtest(law) for law in laws}
-    table = join(
-        rows.assign(dataset=at.dataset, family=at.family, metric=at.metric, k=at.k, window=at.window)
-        for at, rows in backtests.items()
-    )
+    table = join(rows.assign(**at.columns) for at, rows in backtests.items())
     withheld = {law.label: why for law in laws if law.ok and (why := _why_withheld(law, inputs))}
     return Forecast(inputs=inputs, tables={"backtest": table}, backtests=backtests, withheld=withheld)
 

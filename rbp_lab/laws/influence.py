@@ -38,7 +38,9 @@ def compute(inputs: Inputs) -> LawResult:
     """
     laws = [f for f in inputs.fits if f.label.family is not None]
     tables = {
-        "leave_one_out": join(_labelled(leave_one_out(law), law.label) for law in laws),
+        "leave_one_out": join(
+            leave_one_out(law).assign(**law.label.columns, quantity=law.label.quantity) for law in laws
+        ),
         "excluded": excluded(inputs.points),
     }
     if not inputs.records:  # values of runs are computed, not typed
@@ -47,11 +49,6 @@ def compute(inputs: Inputs) -> LawResult:
     else:
         tables |= {"documents_of_alpha": _documents_of_alpha(inputs), "documents_of_p": _documents_of_p(inputs)}
     return LawResult(inputs=inputs, tables=tables)
-
-
-def _labelled(table: pd.DataFrame, at: Label) -> pd.DataFrame:
-    about = {"dataset": at.dataset, "family": at.family, "metric": at.metric, "k": at.k, "window": at.window}
-    return table.assign(**about, quantity=at.quantity)
 
 
 def excluded(points: pd.DataFrame) -> pd.DataFrame:

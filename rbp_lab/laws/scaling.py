@@ -31,7 +31,8 @@ class Scaling(LawResult):
 def compute(inputs: Inputs) -> Scaling:
     """Fit other forms to the points of every power law in S of a family."""
     forms = inputs.forms
-    tables = {"forms": join(_frame(label, found) for label, found in forms.items())} if inputs.everything else {}
+    frames = (found.to_frame().assign(**at.columns, verdict=found.verdict) for at, found in forms.items())
+    tables = {"forms": join(frames)} if inputs.everything else {}
     lacks = {} if inputs.records else {
         "error of documents in exponents": "documents are common to all models, so their error may run along S and "
         "leave no residual; only runs show it, and intervals here are of the residuals alone, t(n−2)",
@@ -39,13 +40,6 @@ def compute(inputs: Inputs) -> Scaling:
     }  # fmt: skip
     over_documents = bool(inputs.records)  # the bars of its figures
     return Scaling(inputs=inputs, tables=tables, lacks=lacks, over_documents=over_documents, forms=forms)
-
-
-def _frame(label: Label, found: Comparison) -> pd.DataFrame:
-    return found.to_frame().assign(
-        dataset=label.dataset, family=label.family, metric=label.metric, k=label.k, window=label.window,
-        verdict=found.verdict,
-    )  # fmt: skip
 
 
 def section(result: Scaling) -> Section:

@@ -69,8 +69,7 @@ def _is_shown(label: Label, inputs: Inputs) -> bool:
 
 
 def _row(label: Label, form: str, fit: Surface) -> dict[str, object]:
-    row = {
-        "dataset": label.dataset, "family": label.family, "metric": label.metric, "k": label.k, "window": label.window,
+    row = label.columns | {
         "form": form, "status": fit.message or "ok", "n": len(fit.points), "trainings": len(fit.points.runs),
     }  # fmt: skip
     for name in ("E", "A", "a", "B", "b"):
@@ -95,10 +94,9 @@ def _optima(surfaces: dict[Label, dict[str, Surface]]) -> pd.DataFrame:
         target = float(fit.points.value[at])
         used = Optimum(float(fit.points.size[at]), float(fit.points.tokens[at])).operations
         best = optimum(fit.params, target)
-        row = {
-            "dataset": label.dataset, "family": label.family, "metric": label.metric, "k": label.k,
-            "window": label.window, "target": target, "used": used, "size": best.size, "tokens": best.tokens,
-            "operations": best.operations, "share": fit.params["b"] / (fit.params["a"] + fit.params["b"]),
+        row = label.columns | {
+            "target": target, "used": used, "size": best.size, "tokens": best.tokens, "operations": best.operations,
+            "share": fit.params["b"] / (fit.params["a"] + fit.params["b"]),
         }  # fmt: skip
         for name in ("size", "tokens", "operations"):
             low, high = fit.interval(lambda p, n=name, t=target: getattr(optimum(p, t), n))
