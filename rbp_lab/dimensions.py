@@ -42,7 +42,7 @@ def protocol_of(run: RunHeader | RunRecord) -> dict[str, str]:
 
 
 def told_apart(runs: Iterable[RunHeader | RunRecord]) -> dict[str, Dimension]:
-    """By key, the choices in which runs of some corpus differ, whatever these are called."""
+    """The choices, by key, in which runs of some corpus differ, whatever these are called."""
     groups: dict[str, list[RunHeader | RunRecord]] = defaultdict(list)
     for run in runs:
         groups[run.dataset.fingerprint].append(run)
@@ -112,7 +112,7 @@ def corpora_named_apart(headers: Sequence[RunHeader]) -> list[RunHeader]:
 
 
 def apart_beside_names(headers: Iterable[RunHeader]) -> dict[str, str]:
-    """By key, what beside dtype and rounding tells a run from others of its model's and data set's name, in words.
+    """What, by key, beside dtype and rounding tells a run from others of its model's and data set's name, in words.
 
     "" where nothing does: documents, protocol, the k and N of the tables, or fingerprints of texts and weights.
     """

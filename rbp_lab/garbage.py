@@ -9,5 +9,5 @@ NEW_OBJECTS = 10_000
 
 
 def look_seldom() -> None:
-    """For a process that scores; not where figures are drawn by the dozen, which are garbage only when one looks."""
+    """Let Python look less often: in a process that scores, not where figures are drawn by the dozen and freed."""
     gc.set_threshold(NEW_OBJECTS)

@@ -145,6 +145,6 @@ def alike(said: Iterable[tuple[str, str]]) -> list[tuple[tuple[str, ...], str]]:
 
 
 def one_line(text: str) -> str:
-    """Without line breaks, and with control characters as the escapes that Python writes for them."""
+    """The text without line breaks; control characters become the escapes that Python writes for them."""
     text = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -197,7 +197,7 @@ def deduplicated(found: Sequence[LoadedRun], notes: list[str]) -> list[LoadedRun
 
 
 def _one_per_measurement(found: list[LoadedRun], notes: list[str]) -> list[LoadedRun]:
-    """Of runs that differ only in the tables asked for (thresholds, windows) and counted the same, the richest."""
+    """The richest of runs that differ only in the tables asked for (thresholds, windows) and counted the same."""
     kept: dict[object, LoadedRun] = {}
     for run in found:
         h = run.header

@@ -139,7 +139,7 @@ class Calibration:
 
 
 def calibration(sums: PairSums, level: float = 0.95) -> list[Calibration]:
-    """Of a by the confidence of a, then of b by that of b; cells without tokens are left out."""
+    """The calibration of a by the confidence of a, then that of b by its own; cells without tokens are left out."""
     found = []
     for column, side in ((1, "a"), (2, "b")):
         for i in range(len(CONFIDENCE) - 1):

@@ -18,7 +18,7 @@ from rbp_lab.comparison.sums import PairSums
 
 @dataclass(frozen=True)
 class Floor:
-    """By what a model differs from itself under a perturbation; less between two models means nothing.
+    """How much a model differs from itself under a perturbation; less between two models means nothing.
 
     differences: by quantity, the end of its interval that is farther from 0, its size where it has none. distances: by
     quantity of ``findings``, over all tokens.

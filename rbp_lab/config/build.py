@@ -69,7 +69,7 @@ def read_part(cls: type[T], config: Mapping[str, Any]) -> T:
 
 
 def part(cls: type[Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Those nodes of ``config`` that the dataclass ``cls`` has fields for."""
+    """The nodes of ``config`` that the dataclass ``cls`` has fields for."""
     names = {f.name for f in dataclasses.fields(cls)}
     return {name: node for name, node in config.items() if name in names}
 

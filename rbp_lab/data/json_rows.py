@@ -71,7 +71,7 @@ def json_rows(path: Path, fields: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _first_line_with_text(path: Path) -> str:
-    """Of a list its first character, else the first line that is not blank; "" when there is none."""
+    """The first character of a list, else the first line that is not blank; "" when there is none."""
     for piece in read_pieces(path, size=CHUNK):
         if piece.strip():
             if piece.lstrip().startswith("["):

@@ -64,7 +64,7 @@ def simultaneous_factors(fits: Sequence[FitResult]) -> np.ndarray:
 
 
 def _correlation(values: np.ndarray) -> np.ndarray:
-    """Of the columns of values [m,K], about 0; 0 where a column is 0."""
+    """Correlation about 0 of the columns of values [m,K]; 0 where a column is 0."""
     length = np.sqrt((values**2).sum(axis=0))
     scaled = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
     return scaled.T @ scaled

@@ -48,7 +48,7 @@ def best_for(params: Mapping[str, float], operations: float) -> Optimum:
 
 
 def _from_logs(size: float, tokens: float) -> Optimum:
-    """Of ln N and ln D; NaN for less than a parameter or a token, or no float: a power that is flat has no optimum."""
+    """The optimum at ln N and ln D; NaN for less than a parameter or a token, or no float: a flat power has none."""
     if min(size, tokens) < 0 or size + tokens > LARGEST_LOG:
         return UNREACHABLE
     return Optimum(math.exp(size), math.exp(tokens))

@@ -93,7 +93,7 @@ class _Profile:
         return min(self._least(floor, np.array(start)) for start in starts)
 
     def _least(self, floor: float, start: np.ndarray) -> float:
-        """From one start (ln α, ln a); α stays between 1e-3 and 20, as in the form itself."""
+        """The least sum from one start (ln α, ln a); α stays between 1e-3 and 20, as in the form itself."""
 
         def part(u: np.ndarray) -> tuple[float, np.ndarray]:
             alpha = np.exp(np.clip(u[0], -7.0, 3.0))

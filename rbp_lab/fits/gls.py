@@ -44,7 +44,7 @@ class DocumentErrors:
         return self.values.T @ self.values
 
     def of(self, models: Sequence[int]) -> DocumentErrors:
-        """Those of these models, in this order."""
+        """The errors of these models, in this order."""
         return replace(self, values=self.values[:, list(models)])
 
 
@@ -93,7 +93,7 @@ class LineError:
         return self.documents + self.residuals
 
     def transformed(self, change: np.ndarray) -> LineError:
-        """That of change·parameters."""
+        """The error of change·parameters."""
         parts = {name: change @ getattr(self, name) @ change.T for name in ("documents", "residuals")}
         return replace(self, **parts)
 

@@ -49,7 +49,7 @@ def answer(
     difference: float, error: LineError, gradient: Sequence[float], confidence: float, units: int, documents: int = 0,
     unit: str = "models",
 ) -> Answer:  # fmt: skip
-    """That of a fitted line, or of a mean. documents: G behind ``error``, 0 when unknown.
+    """What a fitted line, or a mean, answers. documents: G behind ``error``, 0 when unknown.
 
     Needed are more units alike where the residuals carry most of the variance, else more documents.
     """
@@ -90,7 +90,7 @@ def more(
 
 
 def of_values(values: Sequence[float], confidence: float, unit: str) -> Answer:
-    """That of the mean of independent values, Student's t; one unit a value."""
+    """What the mean of independent values answers, by Student's t; each value is a unit."""
     x = np.asarray(values, np.float64)
     if len(x) < LEAST_TARGETS:
         return Answer(units=len(x), unit=unit, message=f"at least {LEAST_TARGETS} {unit} are needed; got {len(x)}")

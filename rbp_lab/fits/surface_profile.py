@@ -30,7 +30,7 @@ _PRECISION = 1e-4  # of an end of an interval: of E, of the least value
 def intervals_at_bound(
     points: SurfacePoints, params: Mapping[str, float], confidence: float, half_documents: float
 ) -> dict[str, tuple[float, float]]:
-    """Of E and a, for params of least squares with E = 0 and a term in size.
+    """The intervals of E and a, for params of least squares with E = 0 and a term in size.
 
     half_documents: half of the interval of a that documents which move all trainings alike would give alone; each half
     of the profile's is added to it in squares. An end of a that the points do not bound is 0 or infinite.
@@ -77,7 +77,7 @@ class _Profile:
         return np.log((params["E"] + sum(parts)) / self.value)
 
     def least(self, name: str, given: float) -> float:
-        """With this value of ``name``, "E" or "a"; over amplitudes at the middle of the points, on their logarithm."""
+        """The least sum with this value of ``name``, "E" or "a"; amplitudes are those at the middle of the points."""
         smallest = float(self.value.min())
         start, low, high, free = [], [], [], []
         for amplitude, exponent in self.terms:

@@ -64,7 +64,7 @@ class SurfacePoints:
         return len(self.value)
 
     def where(self, keep: np.ndarray) -> SurfacePoints:
-        """Those for which ``keep`` [n] is true."""
+        """The points for which ``keep`` [n] is true."""
         errors = None if self.errors is None else self.errors.of(np.flatnonzero(keep))
         return SurfacePoints(self.size[keep], self.tokens[keep], self.value[keep], self.run[keep], errors)
 

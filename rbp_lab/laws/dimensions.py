@@ -34,7 +34,7 @@ class Cell:
 
     @property
     def place(self) -> dict[str, str]:
-        """By kind of dimension."""
+        """What the law is of in each kind of dimension."""
         return dict(zip(KINDS, (self.precision, self.protocol, self.dataset, self.family), strict=True))
 
 

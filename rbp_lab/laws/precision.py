@@ -81,7 +81,7 @@ class _Compared:
         return cls(floors, passes, damaged)
 
     def floor(self, run: RunRecord, quantity: str) -> float | None:
-        """Within what a run differs from itself in a quantity, of all perturbations together."""
+        """The most by which a run differs from itself in a quantity, over all perturbations; None when unknown."""
         found = [one.differences.get(quantity) for one in self.floors.get(measured(run), ())]
         return max((value for value in found if value is not None), default=None)
 
@@ -216,7 +216,7 @@ def section(result: LawResult) -> Section | None:
 
 
 def _difference(row: Any) -> str:
-    """With as many decimals as its interval needs, at least 5."""
+    """The difference and its interval, with as many decimals as the interval needs, at least 5."""
     digits = decimals(None if is_missing(row.low) else row.high - row.low, 5)
     return interval(row.difference, row.low, row.high, digits)
 

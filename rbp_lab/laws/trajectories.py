@@ -89,5 +89,5 @@ def order(label: Label, size: float = 0.0) -> tuple[object, ...]:
 
 
 def shown_of(fits: Sequence[FitResult], ks: Sequence[int]) -> list[FitResult]:
-    """Those of cross-entropy and of −log RBP_k at these k."""
+    """The fits of cross-entropy and of −log RBP_k at these k."""
     return [f for f in fits if f.label.window == 1 and (f.label.k is None or f.label.k in ks)]

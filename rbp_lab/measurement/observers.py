@@ -61,7 +61,7 @@ class Progress:
 
     @property
     def positions_per_second(self) -> float:
-        """Of all processes together, since this one began."""
+        """What all processes together have done per second since this one began."""
         return (self.positions - self.finished_positions) / self.seconds if self.seconds > 0 else 0.0
 
 

@@ -78,7 +78,7 @@ class Worker:
         return self._process.poll() is None
 
     def exit_code(self) -> int:
-        """Of a worker whose pipe has ended; negative when a signal ended it."""
+        """The exit code of a worker whose pipe has ended; negative when a signal ended it."""
         return self._process.wait()
 
     def _read_log(self) -> None:

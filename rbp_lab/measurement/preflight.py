@@ -44,7 +44,7 @@ class Check:
 
     @property
     def seconds(self) -> float | None:
-        """For 100,000 tokens, of the products alone, so that it is a lower bound; torch is tried out for it."""
+        """What the products alone of 100,000 tokens take, a lower bound; torch is tried out for it."""
         return None if self.operations is None else self.operations * 1e5 / speed(self.device, self.dtype)
 
 

@@ -120,7 +120,7 @@ def keep(cache: str | None, what: Sequence[Any], description: Description) -> No
 
 
 def _path(cache: str, what: Sequence[Any]) -> Path:
-    """Of what is kept: it depends on the versions that made it."""
+    """Where a description is kept; it is of use to the versions that made it alone."""
     made_by = [DESCRIPTION_VERSION, __version__, version("transformers"), version("tokenizers")]
     digest = hashlib.sha256(json.dumps([*made_by, *what]).encode()).hexdigest()
     return Path(cache) / f"{digest[:32]}.json"

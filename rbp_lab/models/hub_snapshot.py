@@ -47,7 +47,7 @@ def fetch_weights(path: str, commit: str) -> None:
 
 
 def weights_of(path: str, commit: str, names: Collection[str]) -> list[str]:
-    """Those of a repository's files that ``files.weight_files`` will look for; its config is in the local cache."""
+    """The files of a repository that ``files.weight_files`` will look for; its config is in the local cache."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(path, "config.json", revision=commit)

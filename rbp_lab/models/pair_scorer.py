@@ -34,7 +34,7 @@ class Side:
 
     @classmethod
     def of(cls, name: str, scorer: Scorer) -> Side:
-        """Of a loaded model, called ``name`` in errors. An output layer that is elsewhere between passes is copied.
+        """Take a loaded model, called ``name`` in errors. An output layer that is elsewhere between passes is copied.
 
         Raises LabError when it is not understood, for then there are no hidden states that the logits follow from.
         """
@@ -76,7 +76,7 @@ class PairScorer:
 
     @property
     def implementation(self) -> str:
-        """Of the comparison."""
+        """What computes the scores of the two models, as records name it."""
         return implementation(self._place.type)
 
     def __call__(self, batch: TokenBatch) -> PairScores:

@@ -186,7 +186,7 @@ def enough_memory(what: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without accelerate's warnings; what they say of the placement is in ``Placement.sentence``."""
+    """Silence accelerate's warnings; what they say of the placement is in ``Placement.sentence``."""
     logger = logging.getLogger("accelerate")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -58,10 +58,10 @@ def _part(
 
 
 def _cells(column: Column) -> int:
-    """Of the widest one."""
+    """How many cells of a terminal the widest cell of a column takes."""
     return max((cell_len(str(cell)) for cell in column.cells), default=0)
 
 
 def _width(columns: Sequence[int]) -> int:
-    """Of a table whose columns are so wide: a border beside each, and a space on both sides."""
+    """How wide a table with columns of these widths is: each has a border beside it and a space on both sides."""
     return sum(columns) + 3 * len(columns) + 1

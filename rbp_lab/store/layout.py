@@ -125,7 +125,7 @@ class CheckpointFiles:
 
     @property
     def lease(self) -> Path:
-        """Of the process that trains."""
+        """The lease of the process that trains."""
         return self.directory / "training.lease"
 
     def checkpoint(self, step: int) -> Path:

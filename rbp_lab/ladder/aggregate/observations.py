@@ -229,7 +229,7 @@ class Bag:
 
     @staticmethod
     def _found(has: torch.Tensor, lacks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """For each place: log of the chance that a positive stands before it, and that none does; [G, m] each.
+        """The log of the chance that a positive stands before each place, and that none does; [G, m] each.
 
         The chance is a sum over the place of the first positive.
         """
