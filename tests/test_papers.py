@@ -20,14 +20,8 @@ from rbp_lab.fits.result import POOLED, FitPoints, Label
 from rbp_lab.jobs.composition import plain
 from rbp_lab.laws.base import Inputs
 from rbp_lab.laws.registry import compute
-from rbp_lab.papers.compare import (
-    compare_differences,
-    compare_parts,
-    compare_table1,
-    compare_table2,
-    comparisons_to_frame,
-    remarks,
-)
+from rbp_lab.papers.compare import compare_differences, compare_parts, compare_table1, compare_table2
+from rbp_lab.papers.comparison import comparisons_to_frame, remarks
 from rbp_lab.papers.published import FAMILIES, published_claims, published_name
 from rbp_lab.papers.run import PAPER_LAWS, against_papers, other_protocols, read_papers
 from rbp_lab.papers.section import papers_section

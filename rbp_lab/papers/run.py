@@ -14,15 +14,8 @@ from rbp_lab.fits.against_k import TABLE1_KS
 from rbp_lab.fits.result import POOLED
 from rbp_lab.laws import against_k, decomposition, paired
 from rbp_lab.laws.base import Inputs, Law, LawResult
-from rbp_lab.papers.compare import (
-    Comparison,
-    compare_differences,
-    compare_parts,
-    compare_table1,
-    compare_table2,
-    comparisons_to_frame,
-    remarks,
-)
+from rbp_lab.papers.compare import compare_differences, compare_parts, compare_table1, compare_table2
+from rbp_lab.papers.comparison import Comparison, comparisons_to_frame, remarks
 from rbp_lab.papers.published import DATASETS, FAMILIES, Claim, Papers, papers_from, published_claims, published_name
 from rbp_lab.records import RunRecord
 

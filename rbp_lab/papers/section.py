@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from rbp_lab.fits.result import family_name
-from rbp_lab.papers.compare import VERDICTS, Comparison, remarks
+from rbp_lab.papers.comparison import Comparison, remarks
 from rbp_lab.papers.published import Claim
 from rbp_lab.report.sections import ReportTable, Section
 from rbp_lab.text import interval, number
@@ -39,7 +39,7 @@ def _frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
             "published": interval(c.published, c.published_low, c.published_high, 3),
             "R² ours": number(c.ours_r2) if c.published_r2 is not None else None,
             "R² published": None if c.published_r2 is None else number(c.published_r2, 3),
-            "n ours": c.ours_n, "n published": c.published_n, "verdict": VERDICTS[c.verdict],
+            "n ours": c.ours_n, "n published": c.published_n, "verdict": c.verdict_in_print,
         }
         for c in comparisons
     ])  # fmt: skip

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rbp_lab.fits.result import family_name
-from rbp_lab.papers.compare import EE, EXPONENT_DIFFERENCE, QUIET, TABLE1, VERDICTS, Comparison
+from rbp_lab.papers.comparison import EE, EXPONENT_DIFFERENCE, QUIET, TABLE1, Comparison
 from rbp_lab.text import bracket, number, percent, visible
 
 
@@ -46,7 +46,7 @@ def papers_table(comparisons: Sequence[Comparison], title: str, dense: bool = Fa
             *map(_literal, [c.model.rpartition("/")[2]] if c.model else [what, family_name(c.family)]),
             number(c.ours), number(c.published, 3), *(() if c.source == EE else (span,)),
             *([number(c.ours_r2, 3), number(c.published_r2, 3)] if with_r2 else []),
-            str(c.ours_n), VERDICTS[c.verdict], style="" if c.verdict in QUIET else "bold",
+            str(c.ours_n), c.verdict_in_print, style="" if c.verdict in QUIET else "bold",
         )  # fmt: skip
     return table
 
