@@ -14,7 +14,7 @@ import pandas as pd
 
 from rbp_lab.dimensions import told_apart
 from rbp_lab.errors import LabError
-from rbp_lab.fits.result import POOLED, FitPoints, Label
+from rbp_lab.fits.points import POOLED, FitPoints, Label
 from rbp_lab.quantities import QUANTITIES
 from rbp_lab.records import SIZES, RunHeader, RunRecord
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rbp_lab.fits.result import FitPoints
+from rbp_lab.fits.points import FitPoints
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec, record_key
 from rbp_lab.stats import DocumentScores, document_table, rank_stats
 

@@ -13,7 +13,7 @@ from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.analysis.run import ONLY_POWER_LAWS, analyze
 from rbp_lab.errors import LabError
-from rbp_lab.fits.result import POOLED
+from rbp_lab.fits.points import POOLED
 from rbp_lab.points import points_from_records, validate
 from tests.fits_data import GPT2_K1, PYTHIA_K1, ladder, synthetic_record
 

@@ -13,8 +13,8 @@ from rbp_lab.dimensions import named_apart, told_apart, without_dimension
 from rbp_lab.errors import LabError
 from rbp_lab.fits.gls import DocumentErrors, beside, independent
 from rbp_lab.fits.paired import exponent_difference
+from rbp_lab.fits.points import POOLED
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import POOLED
 from rbp_lab.laws import dimensions, precision, questions
 from rbp_lab.laws.base import Inputs
 from rbp_lab.laws.registry import LAWS, compute, sections, tables

@@ -11,8 +11,8 @@ from rbp_lab.errors import LabError
 from rbp_lab.figures.over_k import over_k_figure
 from rbp_lab.figures.scaling import scaling_figure
 from rbp_lab.figures.style import family_styles, plain, save
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, Label
 from rbp_lab.points import points_from_records
 from rbp_lab.text import si
 from tests.fits_data import GPT2_K1, PYTHIA_K1, fit_points, ladder

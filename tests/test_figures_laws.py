@@ -20,8 +20,8 @@ from rbp_lab.figures.style import point_titles
 from rbp_lab.fits.against_k import fit_against_k
 from rbp_lab.fits.decomposition import error_curves
 from rbp_lab.fits.forecast import forecast
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, Label
 from rbp_lab.laws import registry
 from rbp_lab.laws.base import Inputs
 from rbp_lab.points import points_from_records

@@ -8,8 +8,8 @@ import pytest
 
 from rbp_lab.errors import LabError
 from rbp_lab.fits.against_k import TABLE1_KS, fit_against_k, iso_rbp, table1, trade_off
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, Label
 from rbp_lab.points import series, validate
 
 ALPHA_S, ALPHA_K, AMPLITUDE = 0.08, 0.4, 3.0

@@ -6,8 +6,8 @@ from scipy import stats
 
 from rbp_lab.fits.band import simultaneous_band, simultaneous_factors
 from rbp_lab.fits.gls import DocumentErrors
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, Label
 from tests.fits_data import PYTHIA_K1
 
 SIZES = np.array([s for s, _ in PYTHIA_K1.values()], float)

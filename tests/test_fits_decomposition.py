@@ -16,7 +16,7 @@ from rbp_lab.fits.decomposition import (
     error_curves,
     part_scalings,
 )
-from rbp_lab.fits.result import POOLED
+from rbp_lab.fits.points import POOLED
 from rbp_lab.stats import DocumentScores, document_table, rank_stats
 from tests.fits_data import ladder, synthetic_record
 from tests.test_fits_lognormal import rounded

@@ -13,8 +13,8 @@ from rbp_lab.errors import LabError
 from rbp_lab.fits.emergence import COLUMNS, emergence_table, fit_emergence
 from rbp_lab.fits.influence import carrying_documents
 from rbp_lab.fits.levels import size_at_level
+from rbp_lab.fits.points import FitPoints
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints
 from tests.fits_data import ladder, synthetic_record
 
 SIZES = np.geomspace(1e6, 1e10, 8)

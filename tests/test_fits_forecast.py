@@ -15,8 +15,8 @@ from rbp_lab.fits.calibration import calibration_table, calibration_trend
 from rbp_lab.fits.fit import fit
 from rbp_lab.fits.forecast import backtest, forecast
 from rbp_lab.fits.influence import document_influence, sensitivity_warnings
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, Label
 from rbp_lab.laws import calibration, over_k, paired
 from rbp_lab.laws import forecast as forecast_law
 from rbp_lab.laws.base import Inputs

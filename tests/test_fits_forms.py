@@ -9,8 +9,8 @@ from rbp_lab.errors import LabError
 from rbp_lab.fits.fit import compare, fit
 from rbp_lab.fits.floor import floor_of
 from rbp_lab.fits.forms import FORMS, is_nested, predict
+from rbp_lab.fits.points import FitPoints
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints
 from tests.fits_data import PYTHIA_K1, fit_points
 
 SIZES = np.geomspace(1e6, 1e10, 14)

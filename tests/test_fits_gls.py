@@ -14,8 +14,8 @@ from rbp_lab.fits.documents import DocumentEffects
 from rbp_lab.fits.emergence import fit_emergence
 from rbp_lab.fits.gls import DocumentErrors, combined, fit_line
 from rbp_lab.fits.paired import exponent_difference
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import METHOD, METHOD_WITH_DOCUMENTS, fit_power
-from rbp_lab.fits.result import FitPoints, Label
 from rbp_lab.points import points_from_records
 from rbp_lab.quantities import CE, RBP, WINDOW_RBP
 from rbp_lab.stats import UNIT

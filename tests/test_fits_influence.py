@@ -8,8 +8,8 @@ import pytest
 
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.fits.influence import leave_one_out, odd_values
+from rbp_lab.fits.points import FitPoints
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints
 from rbp_lab.laws import influence, texts
 from rbp_lab.laws.base import Inputs
 from rbp_lab.points import points_from_records, validate

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from rbp_lab.fits.paired import exponent_difference
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, Label
 from tests.fits_data import PYTHIA_K1
 
 SIZES = np.array([s for s, _ in PYTHIA_K1.values()], float)

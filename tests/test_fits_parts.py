@@ -5,7 +5,7 @@ import pytest
 
 from rbp_lab.fits.decomposition import PARTS, decomposition_table, part_scalings
 from rbp_lab.fits.documents import DocumentEffects
-from rbp_lab.fits.result import Label
+from rbp_lab.fits.points import Label
 from tests.coverage.parts import Parts, parts_of, replicate, runs, stats_of
 from tests.coverage.study import share_inside
 from tests.fits_data import ladder

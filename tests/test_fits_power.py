@@ -6,8 +6,9 @@ from scipy import stats
 
 from rbp_lab.errors import LabError
 from rbp_lab.fits.forms import predict
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import aicc, fit_power, implied_interval
-from rbp_lab.fits.result import WARNINGS, FitPoints, FitResult, Label, fits_to_frame
+from rbp_lab.fits.result import WARNINGS, FitResult, fits_to_frame
 from tests.fits_data import GPT2_K1, PYTHIA_K1, fit_points
 
 SIZES = {

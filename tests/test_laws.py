@@ -23,8 +23,8 @@ from rbp_lab.fits.decomposition import decomposition_table, part_scalings
 from rbp_lab.fits.emergence import emergence_table, fit_emergence
 from rbp_lab.fits.levels import SizeAtLevel
 from rbp_lab.fits.lognormal import fit_lognormal, rank_bins, rank_pairs, rank_shares
+from rbp_lab.fits.points import Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import Label
 from rbp_lab.laws import calibration, decomposition, emergence, forecast, lognormal, over_k, paired, scaling
 from rbp_lab.laws.base import Inputs
 from rbp_lab.laws.registry import LAWS, compute, tables

@@ -14,8 +14,8 @@ from rbp_lab.analysis.run import analyze
 from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.config.schemas import FitChoices, KSpec
 from rbp_lab.errors import LabError
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, Label
 from rbp_lab.fits.tokens import evaluate
 from rbp_lab.laws import surface
 from rbp_lab.laws.base import Inputs

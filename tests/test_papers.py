@@ -15,8 +15,8 @@ from rbp_lab.config.directory import CONF
 from rbp_lab.fits.against_k import TABLE1_KS, fit_against_k
 from rbp_lab.fits.decomposition import part_scalings
 from rbp_lab.fits.paired import exponent_difference
+from rbp_lab.fits.points import POOLED, FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import POOLED, FitPoints, Label
 from rbp_lab.jobs.composition import plain
 from rbp_lab.laws.base import Inputs
 from rbp_lab.laws.registry import compute

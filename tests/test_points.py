@@ -10,7 +10,7 @@ import pytest
 from rbp_lab import metrics
 from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.errors import LabError
-from rbp_lab.fits.result import POOLED, Label
+from rbp_lab.fits.points import POOLED, Label
 from rbp_lab.points import COLUMNS, matches, points_from_records, select, series, validate
 from tests.fits_data import PYTHIA_K1, ladder, synthetic_record
 

@@ -16,6 +16,7 @@ from rbp_lab.analysis.run import analyze
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
 from rbp_lab.fits.gls import DocumentErrors, LineError
+from rbp_lab.fits.points import FitPoints
 from rbp_lab.fits.questions import (
     answer,
     families_differ,
@@ -24,7 +25,6 @@ from rbp_lab.fits.questions import (
     of_values,
     paired_errors,
 )
-from rbp_lab.fits.result import FitPoints
 from rbp_lab.laws import questions
 from rbp_lab.laws.base import Inputs
 from rbp_lab.points import points_from_records

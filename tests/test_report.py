@@ -17,8 +17,8 @@ from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.errors import LabError
 from rbp_lab.figures.scaling import scaling_figure
 from rbp_lab.figures.style import describe_points, new_figure, point_titles
+from rbp_lab.fits.points import Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import Label
 from rbp_lab.laws import decomposition, lognormal, overview
 from rbp_lab.laws.base import Inputs, LawResult
 from rbp_lab.laws.registry import LAWS, compute, sections

@@ -12,7 +12,7 @@ from rbp_lab.commands import measure
 from rbp_lab.commands.sweep import look_ahead
 from rbp_lab.config.trajectory import checkpoint_configs
 from rbp_lab.errors import LabError
-from rbp_lab.fits.result import Label
+from rbp_lab.fits.points import Label
 from rbp_lab.models import HFModel
 from rbp_lab.models.trajectory import choose, listed_out, log_spaced, step_of, tokens_of
 from rbp_lab.points import points_from_records, series

@@ -10,8 +10,9 @@ import pandas as pd
 
 from rbp_lab.fits.documents import effects_by_dataset
 from rbp_lab.fits.influence import few_documents, sensitivity_warnings
+from rbp_lab.fits.points import POOLED, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import POOLED, FitResult, Label
+from rbp_lab.fits.result import FitResult
 from rbp_lab.points import longest_trained, may_be_pooled, series
 from rbp_lab.records import RunRecord
 

@@ -17,7 +17,8 @@ from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.comparison.record import StoredPair
 from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError, no_such
-from rbp_lab.fits.result import FitResult, Label, fits_to_frame
+from rbp_lab.fits.points import Label
+from rbp_lab.fits.result import FitResult, fits_to_frame
 from rbp_lab.laws import questions, vocabularies
 from rbp_lab.laws.base import Inputs, Law
 from rbp_lab.laws.registry import LAWS, POWER_LAWS, TOKEN_LAWS, Results, compute, section_of, sections, tables

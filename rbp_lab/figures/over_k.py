@@ -21,7 +21,8 @@ from rbp_lab.figures.style import (
     new_figure,
     styled,
 )
-from rbp_lab.fits.result import POOLED, FitResult
+from rbp_lab.fits.points import POOLED
+from rbp_lab.fits.result import FitResult
 from rbp_lab.quantities import CE, RBP
 from rbp_lab.text import percent
 

@@ -25,7 +25,8 @@ from rbp_lab.figures.style import (
     styled,
 )
 from rbp_lab.fits.forms import predict
-from rbp_lab.fits.result import POOLED, FitResult
+from rbp_lab.fits.points import POOLED
+from rbp_lab.fits.result import FitResult
 from rbp_lab.text import number, si
 
 POOLED_STYLE = FamilyStyle(GREY, "")

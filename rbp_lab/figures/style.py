@@ -20,7 +20,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from rbp_lab.fits.result import ALL_FAMILIES, FitResult
+from rbp_lab.fits.points import ALL_FAMILIES
+from rbp_lab.fits.result import FitResult
 from rbp_lab.store.atomic import atomic_path
 from rbp_lab.text import number, shortened, si, visible
 

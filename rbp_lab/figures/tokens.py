@@ -25,7 +25,8 @@ from rbp_lab.figures.style import (
 )
 from rbp_lab.fits.compute import optimum
 from rbp_lab.fits.forms import predict
-from rbp_lab.fits.result import FitResult, Label
+from rbp_lab.fits.points import Label
+from rbp_lab.fits.result import FitResult
 from rbp_lab.fits.tokens import Surface
 from rbp_lab.text import number, si
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rbp_lab.errors import LabError
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, FitResult, Label
+from rbp_lab.fits.result import FitResult
 
 REACH = math.log(1000.0)  # how far outside the models, in ln S, a curve of equal RBP is drawn
 # The k of [RBP] appendix B, table 1.

@@ -17,8 +17,9 @@ from rbp_lab import metrics
 from rbp_lab.errors import LabError
 from rbp_lab.fits.documents import DocumentEffects
 from rbp_lab.fits.gls import DocumentErrors, LineError, fit_line
+from rbp_lab.fits.points import NO_LABEL, FitPoints, Label
 from rbp_lab.fits.power import aicc, not_falling
-from rbp_lab.fits.result import FEW_MODELS, NO_LABEL, FitPoints, FitResult, Label, refused
+from rbp_lab.fits.result import FEW_MODELS, FitResult, refused
 from rbp_lab.records import RunRecord
 
 METHOD = (

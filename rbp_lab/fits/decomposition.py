@@ -16,8 +16,9 @@ from rbp_lab.fits.documents import DocumentEffects
 from rbp_lab.fits.gls import DocumentErrors
 from rbp_lab.fits.lognormal import rank_pairs
 from rbp_lab.fits.paired import ExponentDifference, exponent_difference
+from rbp_lab.fits.points import POOLED, FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import POOLED, FitPoints, FitResult, Label
+from rbp_lab.fits.result import FitResult
 from rbp_lab.quantities import CE
 from rbp_lab.records import RunRecord
 from rbp_lab.stats import RankStats

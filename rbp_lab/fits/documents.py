@@ -9,7 +9,7 @@ import numpy as np
 
 from rbp_lab import metrics
 from rbp_lab.fits.gls import DocumentErrors
-from rbp_lab.fits.result import FitPoints, Label
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.quantities import CE, QUANTITIES
 from rbp_lab.records import RunRecord
 from rbp_lab.stats import UNIT, RankStats

@@ -18,8 +18,9 @@ from rbp_lab.errors import LabError
 from rbp_lab.fits.cloglog import zero_bound
 from rbp_lab.fits.documents import DocumentEffects
 from rbp_lab.fits.gls import DocumentErrors, LineError, combined, fit_line
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power, why_not
-from rbp_lab.fits.result import FitPoints, FitResult, Label
+from rbp_lab.fits.result import FitResult
 from rbp_lab.records import RunRecord
 
 COLUMNS = (

@@ -19,8 +19,9 @@ from scipy.special import fdtrc, stdtrit
 from rbp_lab.errors import LabError
 from rbp_lab.fits.floor import Floor, floor_interval, floor_of
 from rbp_lab.fits.forms import FORMS, Form, form_named, is_nested
+from rbp_lab.fits.points import NO_LABEL, FitPoints, Label
 from rbp_lab.fits.power import aicc, fit_power, not_falling, why_not
-from rbp_lab.fits.result import FEW_MODELS, NO_LABEL, FitPoints, FitResult, Label, refused
+from rbp_lab.fits.result import FEW_MODELS, FitResult, refused
 from rbp_lab.text import number, significant
 
 LOSSES = ("log", "linear")

@@ -9,7 +9,8 @@ import numpy as np
 from scipy import optimize
 from scipy.special import fdtri
 
-from rbp_lab.fits.result import FitPoints, FitResult
+from rbp_lab.fits.points import FitPoints
+from rbp_lab.fits.result import FitResult
 from rbp_lab.text import number, percent, significant
 
 PRECISION = 1e-6  # of an end of the interval, as a share of the smallest value

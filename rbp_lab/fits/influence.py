@@ -9,8 +9,9 @@ import pandas as pd
 from scipy import special
 
 from rbp_lab import metrics
+from rbp_lab.fits.points import FitPoints
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FEW_DOCUMENTS, FitPoints, FitResult
+from rbp_lab.fits.result import FEW_DOCUMENTS, FitResult
 from rbp_lab.records import RunRecord
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from rbp_lab.fits.gls import LineError, combined, independent
+from rbp_lab.fits.points import FitPoints
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import NOT_FALLING, FitPoints, FitResult
+from rbp_lab.fits.result import NOT_FALLING, FitResult
 
 
 @dataclass(frozen=True)

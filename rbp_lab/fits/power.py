@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from rbp_lab.fits.gls import LineError, fit_line
-from rbp_lab.fits.result import AXES, FEW_MODELS, NO_LABEL, NOT_FALLING, FitPoints, FitResult, Label, refused
+from rbp_lab.fits.points import AXES, NO_LABEL, FitPoints, Label
+from rbp_lab.fits.result import FEW_MODELS, NOT_FALLING, FitResult, refused
 from rbp_lab.text import significant
 
 METHOD = "least squares of log10 value on log10 {axis}, t(n−2) interval of the residuals"

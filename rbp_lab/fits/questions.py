@@ -14,8 +14,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from rbp_lab.fits.gls import LineError, beside, fit_line
+from rbp_lab.fits.points import FitPoints
 from rbp_lab.fits.power import why_not
-from rbp_lab.fits.result import FitPoints
 
 POWER = 0.8  # with which the number needed would tell a difference as large as the one seen
 MOST_NEEDED = 10_000

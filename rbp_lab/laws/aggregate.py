@@ -10,8 +10,9 @@ import pandas as pd
 
 from rbp_lab.figures.aggregate import difference_figure, equivalent_figure
 from rbp_lab.fits.equivalent import equivalent, geometric_mean_interval, mean_interval, null_width
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, FitResult, Label
+from rbp_lab.fits.result import FitResult
 from rbp_lab.laws.aggregate_runs import SETTING, SUPERVISED, beside, classifier_runs, is_reference
 from rbp_lab.laws.base import Inputs, LawResult
 from rbp_lab.quantities import CE, RBP

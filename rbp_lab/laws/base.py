@@ -20,7 +20,8 @@ from rbp_lab.figures.style import FamilyStyle, family_styles
 from rbp_lab.fits.documents import DocumentEffects, effects_by_dataset
 from rbp_lab.fits.fit import Comparison, compare
 from rbp_lab.fits.influence import few_documents
-from rbp_lab.fits.result import FitResult, Label
+from rbp_lab.fits.points import Label
+from rbp_lab.fits.result import FitResult
 from rbp_lab.points import longest_trained
 from rbp_lab.records import RunRecord
 from rbp_lab.report.sections import Section

@@ -9,7 +9,7 @@ import pandas as pd
 
 from rbp_lab.figures.decomposition import checkpoints_figure, error_curves_figure, parts_figure, shares_figure
 from rbp_lab.fits.decomposition import PartScaling, checkpoints, decomposition_table, error_curves, part_scalings
-from rbp_lab.fits.result import POOLED, family_name
+from rbp_lab.fits.points import POOLED, family_name
 from rbp_lab.laws.base import Inputs, LawResult, families, join
 from rbp_lab.points import longest_trained, may_be_pooled
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched

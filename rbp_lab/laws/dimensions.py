@@ -10,8 +10,9 @@ import pandas as pd
 
 from rbp_lab.dimensions import Dimension, without_dimension
 from rbp_lab.fits.paired import ExponentDifference, exponent_difference
+from rbp_lab.fits.points import POOLED
 from rbp_lab.fits.questions import families_differ
-from rbp_lab.fits.result import POOLED, FitResult
+from rbp_lab.fits.result import FitResult
 from rbp_lab.laws.base import Inputs, LawResult, join
 from rbp_lab.quantities import PER_TOKEN, QUANTITIES
 from rbp_lab.report.sections import ReportTable, Section

@@ -11,7 +11,8 @@ import pandas as pd
 from rbp_lab.figures.forecast import backtest_figure, forecast_figure
 from rbp_lab.fits.forecast import backtest
 from rbp_lab.fits.forms import FORMS
-from rbp_lab.fits.result import FitResult, Label
+from rbp_lab.fits.points import Label
+from rbp_lab.fits.result import FitResult
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, join
 from rbp_lab.report.sections import Drawing, ReportTable, Section, some, switched
 from rbp_lab.text import interval, number, percent, si, significant

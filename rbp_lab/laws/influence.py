@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from rbp_lab.fits.influence import carrying_documents, document_influence, leave_one_out, odd_values
-from rbp_lab.fits.result import Label
+from rbp_lab.fits.points import Label
 from rbp_lab.laws.base import Inputs, LawResult, by_family, families, join
 from rbp_lab.points import longest_trained
 from rbp_lab.quantities import QUANTITIES, RBP

@@ -11,7 +11,8 @@ import pandas as pd
 from rbp_lab.figures.over_k import over_k_figure
 from rbp_lab.fits.band import simultaneous_band
 from rbp_lab.fits.cloglog import counts_from_records, fit_cloglog
-from rbp_lab.fits.result import FitResult, Label, fits_to_frame
+from rbp_lab.fits.points import Label
+from rbp_lab.fits.result import FitResult, fits_to_frame
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, by_family, families, join
 from rbp_lab.quantities import CE, RBP
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched

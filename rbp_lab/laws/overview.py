@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from rbp_lab.fits.result import family_name
+from rbp_lab.fits.points import family_name
 from rbp_lab.laws.base import Inputs, LawResult
 from rbp_lab.quantities import PER_TOKEN
 from rbp_lab.report.sections import ReportTable, Section, exponent, refusal_notes, warning_notes

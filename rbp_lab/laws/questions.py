@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from rbp_lab import metrics
+from rbp_lab.fits.points import FitPoints
 from rbp_lab.fits.power import why_not
 from rbp_lab.fits.questions import Answer, answer, families_differ, forecast_errors, paired_errors
-from rbp_lab.fits.result import FitPoints, FitResult
+from rbp_lab.fits.result import FitResult
 from rbp_lab.laws import emergence, paired
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, families
 from rbp_lab.quantities import RBP

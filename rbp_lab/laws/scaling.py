@@ -11,7 +11,8 @@ import pandas as pd
 from rbp_lab.figures.scaling import scaling_figure
 from rbp_lab.fits.fit import Comparison
 from rbp_lab.fits.floor import Floor
-from rbp_lab.fits.result import FitResult, Label, family_name
+from rbp_lab.fits.points import Label, family_name
+from rbp_lab.fits.result import FitResult
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, join
 from rbp_lab.quantities import PER_TOKEN, QUANTITIES
 from rbp_lab.report.sections import Drawing, ReportFigure, ReportTable, Section, refusal_notes, switched

@@ -12,7 +12,7 @@ import pandas as pd
 from rbp_lab.figures.tokens import curves_figure, surface_figure
 from rbp_lab.fits.compute import Optimum, best_for, optimum
 from rbp_lab.fits.documents import effects_by_dataset
-from rbp_lab.fits.result import Label
+from rbp_lab.fits.points import Label
 from rbp_lab.fits.tokens import FORMS, FULL, Surface, SurfacePoints, fit_surface
 from rbp_lab.laws.base import Inputs, LawResult
 from rbp_lab.laws.trajectories import checkpoints, order, quantities

@@ -10,8 +10,9 @@ import pandas as pd
 
 from rbp_lab.figures.tokens import tokens_figure
 from rbp_lab.fits.fit import Comparison, compare
+from rbp_lab.fits.points import Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitResult, Label
+from rbp_lab.fits.result import FitResult
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, join
 from rbp_lab.laws.trajectories import checkpoints, shown_of
 from rbp_lab.report.sections import Drawing, ReportTable, Section, refusal_notes, switched, warning_notes

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from rbp_lab.fits.documents import effects_by_dataset
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, FitResult, Label
+from rbp_lab.fits.result import FitResult
 from rbp_lab.records import RunRecord
 from rbp_lab.text import count
 

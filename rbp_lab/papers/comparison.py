@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import pandas as pd
 
-from rbp_lab.fits.result import family_name
+from rbp_lab.fits.points import family_name
 from rbp_lab.text import bracket, number
 
 VERDICTS = (

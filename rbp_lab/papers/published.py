@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rbp_lab.fits.result import POOLED
+from rbp_lab.fits.points import POOLED
 
 # Our names (in lower case) and the papers'. Values read off the papers carry the papers' own names.
 DATASETS = {

@@ -11,7 +11,7 @@ import yaml
 from rbp_lab.config.directory import CONF
 from rbp_lab.data.windows import Windowing
 from rbp_lab.fits.against_k import TABLE1_KS
-from rbp_lab.fits.result import POOLED
+from rbp_lab.fits.points import POOLED
 from rbp_lab.laws import against_k, decomposition, paired
 from rbp_lab.laws.base import Inputs, Law, LawResult
 from rbp_lab.papers.compare import compare_differences, compare_parts, compare_table1, compare_table2

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from rbp_lab.fits.result import family_name
+from rbp_lab.fits.points import family_name
 from rbp_lab.papers.comparison import Comparison, remarks
 from rbp_lab.papers.published import Claim
 from rbp_lab.report.sections import ReportTable, Section

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rbp_lab.fits.result import family_name
+from rbp_lab.fits.points import family_name
 from rbp_lab.papers.comparison import EE, EXPONENT_DIFFERENCE, QUIET, TABLE1, Comparison
 from rbp_lab.text import bracket, number, percent, visible
 

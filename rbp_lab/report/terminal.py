@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rbp_lab.dimensions import apart_beside_names
-from rbp_lab.fits.result import WARNINGS, FitResult, family_name
+from rbp_lab.fits.points import family_name
+from rbp_lab.fits.result import WARNINGS, FitResult
 from rbp_lab.quantities import CE, RBP
 from rbp_lab.report.fitting import print_table
 from rbp_lab.store.clean import Unfinished

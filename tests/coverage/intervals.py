@@ -15,8 +15,9 @@ from rbp_lab.fits.forecast import forecast
 from rbp_lab.fits.gls import DocumentErrors
 from rbp_lab.fits.levels import size_at_level
 from rbp_lab.fits.paired import exponent_difference
+from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
-from rbp_lab.fits.result import FitPoints, FitResult, Label
+from rbp_lab.fits.result import FitResult
 
 Sums = tuple[np.ndarray, np.ndarray]
 K = {"k1": 1, "k10": 10, "k100": 100}
