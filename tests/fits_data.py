@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from rbp_lab.counting import DocumentScores, document_table, rank_stats
 from rbp_lab.fits.points import FitPoints
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec, record_key
-from rbp_lab.stats import DocumentScores, document_table, rank_stats
 
 # −log RBP_1 on Wikipedia, read off figure 3 of [RBP] arXiv 2510.20387 (vector graphics, good to about 1e-4).
 GPT2_K1 = {"gpt2": (85056000, 0.8769), "gpt2-medium": (302311424, 0.802867),

@@ -13,8 +13,8 @@ from rbp_lab.commands.measure import measure
 from rbp_lab.comparison import differences
 from rbp_lab.comparison.differences import POWER, PairedSums, compare, holm, influence, paired_sums
 from rbp_lab.comparison.pairs import find_pairs, load_pair, of_documents
+from rbp_lab.counting import DocumentScores, document_table, rank_stats
 from rbp_lab.errors import LabError
-from rbp_lab.stats import DocumentScores, document_table, rank_stats
 from tests.sources import measure_config
 
 KS, WINDOWS, V = (1, 3, 10), (2, 3), 40

@@ -9,6 +9,7 @@ from scipy import stats
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.analysis.sources import Selection, gather
 from rbp_lab.config.schemas import Filters, KSpec
+from rbp_lab.counting import DocumentScores, document_table
 from rbp_lab.dimensions import named_apart, told_apart, without_dimension
 from rbp_lab.errors import LabError
 from rbp_lab.fits.gls import DocumentErrors, beside, independent
@@ -20,7 +21,6 @@ from rbp_lab.laws.base import Inputs
 from rbp_lab.laws.registry import LAWS, compute, sections, tables
 from rbp_lab.points import points_from_records
 from rbp_lab.records import record_key
-from rbp_lab.stats import DocumentScores, document_table
 from rbp_lab.store.records import write_record
 from tests.fits_data import PYTHIA_K1, fit_points, synthetic_record
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats as distributions
 
 from rbp_lab import metrics
+from rbp_lab.counting import DocumentScores, document_table, rank_stats
 from rbp_lab.fits.decomposition import (
     PARTS,
     checkpoints,
@@ -17,7 +18,6 @@ from rbp_lab.fits.decomposition import (
     part_scalings,
 )
 from rbp_lab.fits.points import POOLED
-from rbp_lab.stats import DocumentScores, document_table, rank_stats
 from tests.fits_data import ladder, synthetic_record
 from tests.test_fits_lognormal import rounded
 

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rbp_lab.counting import DocumentScores, document_table, rank_stats
 from rbp_lab.laws import aggregate
 from rbp_lab.laws.base import Inputs
 from rbp_lab.points import points_from_records, with_sizes
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec, record_key
-from rbp_lab.stats import DocumentScores, document_table, rank_stats
 
 CLASSES, TOKENS = 6, 100_000
 SIZES, DATA = (1000, 4000, 16000), (100, 200, 400)

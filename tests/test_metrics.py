@@ -7,8 +7,9 @@ import pytest
 from scipy import stats as distributions
 
 from rbp_lab import metrics
+from rbp_lab.counting import DocumentScores, document_table, rank_stats
 from rbp_lab.errors import LabError
-from rbp_lab.stats import UNIT, DocumentScores, RankStats, document_table, rank_stats
+from rbp_lab.stats import UNIT, RankStats
 
 V = 20
 

@@ -14,6 +14,7 @@ from scipy import stats
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.analysis.run import analyze
 from rbp_lab.config.schemas import FitChoices
+from rbp_lab.counting import DocumentScores, document_table, rank_stats
 from rbp_lab.errors import LabError
 from rbp_lab.fits.gls import DocumentErrors, LineError
 from rbp_lab.fits.points import FitPoints
@@ -29,7 +30,6 @@ from rbp_lab.laws import questions
 from rbp_lab.laws.base import Inputs
 from rbp_lab.points import points_from_records
 from rbp_lab.records import ParamCounts
-from rbp_lab.stats import DocumentScores, document_table, rank_stats
 from rbp_lab.text import number
 from tests.fits_data import ladder, synthetic_record
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rbp_lab.stats import UNIT, DocumentScores, DocumentTable, RankStats, document_table, rank_stats, to_units
+from rbp_lab.counting import DocumentScores, document_table, rank_stats, to_units
+from rbp_lab.stats import UNIT, DocumentTable, RankStats
 
 V = 40
 WINDOWS = (1, 2, 3, 5, 8)
@@ -175,7 +176,7 @@ def test_no_document_at_all():
 
 @pytest.mark.parametrize("base", [7, 2**33])
 def test_distinct_pairs_are_counted_whatever_their_size(base):
-    from rbp_lab.stats import _distinct
+    from rbp_lab.counting import _distinct
 
     row, value = np.array([0, 2, 2, 5, 5, 5]), np.array([3, 6, 6, 0, 6, 0])
     distinct, count = _distinct(row, base, value)

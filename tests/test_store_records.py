@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from rbp_lab import metrics
+from rbp_lab.counting import DocumentScores, document_table, rank_stats
 from rbp_lab.errors import LabError
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec, record_key
-from rbp_lab.stats import DocumentScores, document_table, rank_stats
 from rbp_lab.store.records import (
     DamagedRecord,
     has_record,

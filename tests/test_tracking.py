@@ -9,10 +9,10 @@ import pytest
 
 from rbp_lab import metrics
 from rbp_lab.commands.measure import measure
+from rbp_lab.counting import DocumentScores, document_table
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.observers import RunInfo
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, ScoringSpec
-from rbp_lab.stats import DocumentScores, document_table
 from rbp_lab.tracking.live import LiveIntervals
 from rbp_lab.tracking.settings import PUBLIC_SERVER, Tracking, api_key, destination
 from rbp_lab.tracking.wandb import measurement, names, session

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rbp_lab.stats import UNIT, runs_of_hits, to_units
+from rbp_lab.counting import runs_of_hits, to_units
+from rbp_lab.stats import UNIT
 
 SQUARE_UNIT = 2.0**-40
 # A token's confidence is the largest probability of a model; cell i holds CONFIDENCE[i] ≤ p < CONFIDENCE[i + 1], the

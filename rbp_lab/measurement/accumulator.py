@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from rbp_lab.counting import DocumentScores, document_table, rank_stats
 from rbp_lab.data.windows import TokenBatch
 from rbp_lab.measurement.observers import Callback, Measurement, RunInfo
 from rbp_lab.scoring.types import TokenScores
-from rbp_lab.stats import DocumentScores, DocumentTable, RankStats, document_table, rank_stats
+from rbp_lab.stats import DocumentTable, RankStats
 
 
 class RankAccumulator(Callback):

@@ -12,6 +12,7 @@ import torch
 
 from rbp_lab import __version__, metrics
 from rbp_lab.config.schemas import KSpec
+from rbp_lab.counting import DocumentScores, document_table, rank_stats
 from rbp_lab.errors import LabError, note
 from rbp_lab.ladder.aggregate.configuration import Configuration
 from rbp_lab.ladder.aggregate.members import Member
@@ -21,7 +22,6 @@ from rbp_lab.ladder.aggregate.training import CHUNK
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec, record_key
 from rbp_lab.scoring.reference import score_logits
 from rbp_lab.scoring.types import NonFiniteLogits, TokenScores, check_finite
-from rbp_lab.stats import DocumentScores, document_table, rank_stats
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import DamagedRecord, has_record, read_record, record_path, write_record
 from rbp_lab.text import number
