@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rbp_lab.comparison.accepted import accepted
+from rbp_lab.comparison.differences import degrees_of_freedom
 from rbp_lab.comparison.findings import ByDocument, ratio
 from rbp_lab.comparison.sums import PairSums, Tally, agreements, columns
 
@@ -38,14 +40,26 @@ def test_runs_are_those_of_each_document_in_its_order():
 def test_accepted_tokens_are_counted_window_by_window():
     rng = np.random.default_rng(0)
     documents = [rng.random(n) < 0.7 for n in (1, 3, 9, 30, 31)]
-    found = accepted(sums_of(documents), (1, 2, 4, 8, 64))
-    assert [one.draft for one in found] == [1, 2, 4, 8]  # no document is as long as 64
+    found = accepted(sums_of(documents), (1, 2, 4, 64, 8, 31))
+    assert [one.draft for one in found] == [1, 2, 4, 8, 31]  # no document is as long as 64
     for one in found:
         assert one.accepted == pytest.approx(accepted_by_walking(documents, one.draft))
         assert one.documents == sum(len(d) >= one.draft for d in documents)
     p = np.concatenate(documents).mean()
     assert found[0].accepted == found[0].independent == pytest.approx(p) and found[0].ratio == 1
     assert found[2].independent == pytest.approx(p + p**2 + p**3 + p**4)
+
+
+def test_the_interval_is_the_jackknife_of_whole_documents():
+    rng = np.random.default_rng(0)
+    documents = [rng.random(n) < 0.7 for n in (1, 3, 9, 30, 31)]
+    one = accepted(sums_of(documents), (8,), level=0.9)[0]
+    whole = accepted_by_walking(documents, 8)
+    moves = np.array([whole - accepted_by_walking(documents[:i] + documents[i + 1 :], 8) for i in range(5)])
+    freedom = degrees_of_freedom(moves, np.array([0, 0, 2, 23, 24]))
+    half = stats.t.ppf(0.95, freedom) * np.sqrt(4 / 5 * (moves**2).sum())
+    assert (one.low, one.high) == pytest.approx((max(0, whole - half), min(8, whole + half)))
+    assert whole - half > 0 or whole + half < 8
 
 
 def test_agreement_in_bursts_is_accepted_longer_than_independence_says():

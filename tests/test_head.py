@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import re
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from rbp_lab.errors import LabError
-from rbp_lab.models.head import HeadPlan, full_logits, intercept, probe_head
+from rbp_lab.models.head import HeadPlan, full_logits, intercept, probe_head, response
 from tests.conftest import TINY_MODELS, TINY_VOCAB, build_tiny_model
 
 IDS = (torch.arange(18) * 7919 % TINY_VOCAB).reshape(2, 9)
+IDS[0, -1] = TINY_VOCAB - 1  # no id comes after it
 # What the configs in conftest ask for; every other architecture gives its logits as the head makes them.
 SCALES = {"cohere": 0.0625, "granite": 1 / 8}
 CAPS = {"gemma2": 30.0}
@@ -61,6 +64,42 @@ def test_an_odd_scale_and_cap_together_are_found_without_help_from_the_config(ca
     assert plan.kind == "head", plan.reason
     assert plan.scale == pytest.approx(0.37, rel=1e-5)
     assert plan.softcap == pytest.approx(cap, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "dtype, then, scale",
+    [
+        (torch.float32, lambda z: z.mul_(0.37), 0.37),
+        (torch.bfloat16, lambda z: z.float() * 0.375, 0.375),
+        (torch.float32, lambda z: z.bfloat16(), 1.0),
+    ],
+    ids=["in place", "to more digits", "to fewer digits"],
+)
+def test_a_scale_is_found_where_the_format_changes_on_the_way(dtype, then, scale):
+    plan = probe_head(Follow(copy.deepcopy(build_tiny_model("llama")).to(dtype), then), IDS)
+    assert plan.kind == "head", plan.reason
+    assert (plan.scale, plan.softcap) == (pytest.approx(scale, rel=1e-5), None)
+
+
+def test_what_a_model_answers_of_a_row_is_its_states_or_some_of_its_logits():
+    model, ids = build_tiny_model("llama"), IDS[:1]
+    states, answer = response(model, ids)
+    assert torch.equal(states, model.model(input_ids=ids).last_hidden_state)
+    assert answer.shape[:2] == ids.shape and torch.equal(answer, answer[:, :1].expand_as(answer))
+    (some,) = response(with_head("none"), ids)
+    assert torch.equal(some, full_logits(model, ids)[..., :: TINY_VOCAB // 64])
+    (few,) = response(Follow(with_head("none"), lambda z: z[..., :20]), ids)
+    assert few.shape == (*ids.shape, 20)
+
+
+def test_a_lack_of_memory_is_no_reason():
+    def lack(logits):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        probe_head(Follow(build_tiny_model("llama"), lack), IDS)
+    with pytest.raises(torch.OutOfMemoryError):  # of the answer to known logits alone
+        probe_head(Follow(build_tiny_model("llama"), lambda z: lack(z) if z.max() > 8000 else z), IDS)
 
 
 def test_a_bias_takes_part():
@@ -114,6 +153,18 @@ def twice(model):
     return Twice(model, None)
 
 
+def flattened(model):
+    """A model that gives its head the tokens of all rows in one."""
+
+    class Flattened(Follow):
+        def forward(self, input_ids, use_cache):
+            hidden = self.model.model(input_ids=input_ids).last_hidden_state
+            logits = self.get_output_embeddings()(hidden.flatten(0, 1))
+            return SimpleNamespace(logits=logits.unflatten(0, input_ids.shape))
+
+    return Flattened(model, None)
+
+
 def with_head(kind):
     model = copy.deepcopy(build_tiny_model("llama"))
     head = model.get_output_embeddings()
@@ -136,6 +187,9 @@ FALLBACKS = {
     "masked column": (lambda m: Follow(m, masked), "neither a scale nor a soft-cap"),
     "log-softmax": (lambda m: Follow(m, lambda z: z.log_softmax(-1)), "neither a scale nor a soft-cap"),
     "normalised": (lambda m: Follow(m, lambda z: z / z.norm(dim=-1, keepdim=True)), "differ from the model's own"),
+    "negative ones": (lambda m: Follow(m, lambda z: z.where(z > 0, z / 2)), "neither a scale nor a soft-cap"),
+    "powers of two": (lambda m: Follow(m, lambda z: z.sign() * 2 ** z.abs().log2().floor()), "neither a scale nor"),
+    "flattened": (flattened, r"the head receives \(18, 32\), expected \(2, 9, 32\)"),
     "sliced": (lambda m: Follow(m, lambda z: z[..., :300]), r"logits have shape \(2, 9, 300\)"),
     "fixed width": (lambda m: Follow(m, lambda z: z.reshape(2, 9, TINY_VOCAB)), "does not run with its head replaced"),
     "two calls": (twice, "called 2 times"),
@@ -165,6 +219,36 @@ def test_a_model_that_sees_later_tokens_is_refused():
         if weight.ndim > 1:
             weight.data.normal_(0.0, 0.2)
     with pytest.raises(LabError, match="BertLMHeadModel is not causal"):
+        probe_head(model, IDS)
+
+
+class Sees(Follow):
+    """A model in which ``effect`` of the logits ``at`` a position depends on the last token."""
+
+    def __init__(self, model, effect, at=slice(None)):
+        super().__init__(model, None)
+        self.effect, self.at = effect, at
+
+    def forward(self, input_ids, **more):
+        out = self.model(input_ids=input_ids, **more)
+        out.logits = 100 * out.logits.float()
+        out.logits[:, self.at] *= 1 + self.effect * float((input_ids[:, -1] != IDS[:, -1]).any())
+        return out
+
+
+@pytest.mark.parametrize(
+    "dtype, effect, at, refused",
+    [
+        (torch.float32, 0.8e-4, slice(None), False),
+        (torch.float32, 1.2e-4, slice(None), True),
+        (torch.float32, 0.5, slice(-2, None), True),
+        (torch.bfloat16, 0.028, slice(None), False),
+        (torch.bfloat16, 0.034, slice(None), True),
+    ],
+)
+def test_what_later_tokens_may_change_is_rounding(dtype, effect, at, refused):
+    model = Sees(copy.deepcopy(build_tiny_model("llama")).to(dtype), effect, at)
+    with pytest.raises(LabError, match="Sees is not causal") if refused else nullcontext():
         probe_head(model, IDS)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 
 from rbp_lab.comparison.findings import WHOLE
 from rbp_lab.comparison.percentiles import (
@@ -86,9 +86,32 @@ def test_tokens_that_are_alike_within_documents_tell_as_much_as_one_of_each():
     assert independent_tokens(np.array([0.5]), np.full((9, 1), 100.0), 0.95).tolist() == [9.0]
 
 
+def test_few_documents_tell_less_by_the_degrees_of_freedom():
+    """Ten documents of a token, four of them below: the jackknife's variance is that of nine, with t of 9 degrees."""
+    counts = np.repeat(np.eye(2), [4, 6], axis=0)
+    t = stats.t.ppf(0.975, 9)
+    assert independent_tokens(np.array([0.4]), counts, 0.95) == pytest.approx(9 * (special.ndtri(0.975) / t) ** 2)
+
+
+def test_between_ends_of_bins_the_logarithm_follows_the_logit_of_the_share():
+    counts = np.random.default_rng(4).integers(0, 30, (12, 3)) * [1, 5, 20]
+    ends = np.cumsum(counts.sum(0))[:-1] / counts.sum()
+    middle = special.expit(special.logit(ends).mean())
+    first, last, between = independent_tokens(np.array([*ends, middle]), counts, 0.95)
+    assert first != pytest.approx(last, rel=0.1) and between == pytest.approx(np.sqrt(first * last))
+
+
+def test_a_share_at_the_end_of_a_bin_is_that_end():
+    half, whole = percentiles(sums_of(np.zeros(2, int), np.array([-0.5, 0.25])), wanted=(50, 100))
+    assert (half.value, whole.value) == pytest.approx((-0.5, 0.25 * (1 + 1 / STEPS)))
+
+
 def test_one_document_has_no_interval():
-    (one,) = percentiles(sums_of(np.zeros(50, np.int64), np.linspace(-0.1, 0.1, 50)), wanted=(50,))
+    delta = np.linspace(-0.1, 0.1, 50)
+    (one,) = percentiles(sums_of(np.zeros(50, np.int64), delta), wanted=(50,))
     assert one.low is one.high is None and math.isclose(one.value, 0, abs_tol=0.01) and one.documents == 1
+    (two,) = percentiles(sums_of(np.arange(50) % 2, delta), wanted=(50,))
+    assert two.low < two.value < two.high and two.documents == 2
 
 
 def test_equal_models_move_nothing():

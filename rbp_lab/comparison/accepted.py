@@ -59,7 +59,7 @@ def accepted(sums: PairSums, drafts: Sequence[int] = DRAFTS, level: float = 0.95
         low = high = None
         if there > 1:
             freedom = degrees_of_freedom(moves, np.maximum(tokens - draft + 1, 0))
-            half = float(special.stdtrit(freedom, 0.5 + level / 2)) * standard_error(moves, int((tokens > 0).sum()))
+            half = float(special.stdtrit(freedom, 0.5 + level / 2)) * standard_error(moves, len(tokens))
             low, high = max(0.0, value - half), min(float(draft), value + half)
         found.append(Accepted(draft, value, low, high, alone, value / alone if alone > 0 else None, there))
     return found

@@ -69,10 +69,10 @@ def percentiles(
 def _values(bins: Tally, shares: np.ndarray) -> list[float]:
     """The Δp below which shares of the tokens lie, tokens spread evenly within their bin."""
     up_to = np.cumsum(bins.sums[:, 0])
-    place = np.minimum(np.searchsorted(up_to, shares * up_to[-1], side="left"), len(up_to) - 1)
+    place = np.searchsorted(up_to, shares * up_to[-1], side="left")
     low, high = ends_of_bin(bins.keys[place, 0])
     within = 1 - (up_to[place] - shares * up_to[-1]) / bins.sums[place, 0]
-    return (low + np.clip(within, 0, 1) * (high - low)).tolist()
+    return (low + within * (high - low)).tolist()
 
 
 def _of_cell(tally: Tally, column: int, cell: int | None, keep: Sequence[int]) -> Tally:
@@ -94,9 +94,7 @@ def shares_between(shares: np.ndarray, counts: np.ndarray, level: float) -> tupl
     """The interval of each share of tokens below its own percentile. counts: of documents by bin [M,B], M > 1."""
     told = independent_tokens(shares, counts, level)
     x, rest = shares * told, (1 - shares) * told
-    low = special.betaincinv(x, rest + 1, 0.5 - level / 2)
-    high = special.betaincinv(x + 1, rest, 0.5 + level / 2)
-    return np.minimum(low, shares), np.maximum(high, shares)
+    return special.betaincinv(x, rest + 1, 0.5 - level / 2), special.betaincinv(x + 1, rest, 0.5 + level / 2)
 
 
 def independent_tokens(shares: np.ndarray, counts: np.ndarray, level: float) -> np.ndarray:
@@ -110,5 +108,5 @@ def independent_tokens(shares: np.ndarray, counts: np.ndarray, level: float) -> 
         at.append(share)
         told.append(share * (1 - share) / variance * (z / t) ** 2)
     if not at:  # all tokens are in one bin: each document tells one thing
-        return np.full(len(shares), float(np.count_nonzero(n)))
+        return np.full(len(shares), float(len(n)))
     return np.exp(np.interp(special.logit(shares), special.logit(at), np.log(told)))

@@ -180,7 +180,8 @@ def _find_transform(
     if rows < ramp.numel():
         raise _Unknown(f"a head of {rows} rows is too small to probe")
     caught: list[torch.Tensor] = []
-    with _understood(), _replaced(layer, _answer(ramp[torch.arange(rows) % ramp.numel()], caught)):
+    asked = ramp[torch.arange(rows) % ramp.numel()]
+    with _understood(), _replaced(layer, _answer(asked, caught)):
         out = full_logits(model, ids)
     if len(caught) != 1:
         raise _Unknown(f"the head is called {len(caught)} times in one pass")
@@ -190,8 +191,7 @@ def _find_transform(
     if not torch.equal(out, out[:1, :1].expand_as(out)):
         raise _Unknown("what follows the head depends on the position")
     eps = max(torch.finfo(hidden.dtype).eps, torch.finfo(out.dtype).eps)
-    x = ramp.to(hidden.dtype).double()[torch.arange(rows) % ramp.numel()]
-    scale, softcap = _identify(x, out[0, 0].double().cpu(), eps, _numbers(model.config))
+    scale, softcap = _identify(asked, out[0, 0].double().cpu(), eps, _numbers(model.config))
     return scale, softcap, out[0, 0, : ramp.numel()], eps
 
 
