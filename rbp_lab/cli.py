@@ -185,10 +185,11 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
             launched.append((sweep.hydra.sweep.dir, [" ".join(overrides) for overrides in jobs_of(sweep)]))
             if launcher == SLURM:
                 watch_queue()
-        if command == "compare_models":
-            compared.extend(composed_jobs(sweep))
         if command in WRITING:
-            places.update(own_places(jobs_of(sweep), composed_jobs(sweep)))
+            composed = composed_jobs(sweep)
+            places.update(own_places(command, jobs_of(sweep), composed))
+            if command == "compare_models":
+                compared.extend(one | (places[i].change if i in places else {}) for i, one in enumerate(composed))
         if command == "measure" and launcher == BASIC:
             from rbp_lab.commands.sweep import look_ahead
 
@@ -236,7 +237,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
         if broken and not failures.failed:
             failures.failed.append(("a job", broken[0]))
     for place in places.values():
-        if place.directory.is_dir():
+        if place.directory is not None and place.directory.is_dir():
             print(f"results of a job of this sweep: {place.directory}", flush=True)
     if len({repr(config["dataset"]) for config in compared}) > 1:
         from rbp_lab.commands.compare_over import show_sweep

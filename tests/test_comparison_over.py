@@ -101,7 +101,7 @@ def asked_of(store, a, b, *names, **more):
     """Configurations of the comparisons in one pass that the fixture has made on these data sets."""
     seeds = {"first": 0, "second": 1, "third": 2}
     return [pair_config(a, b, store, dataset__name=name, dataset__seed=seeds[name], dataset__num_documents=12, **more)
-            | {"confidence": 0.95} for name in names]  # fmt: skip
+            | {"confidence": 0.95, "name": None} for name in names]  # fmt: skip
 
 
 def test_a_page_has_the_data_sets_that_were_asked_for_and_no_others(store, tiny_model_dir, tiny_near_dir, capsys):
@@ -143,16 +143,47 @@ def test_the_end_of_a_sweep_leaves_out_what_failed_and_has_a_page_for_each_two_m
     assert not capsys.readouterr().out
 
 
-def test_the_command_line_shows_the_data_sets_of_its_sweep(store, tiny_model_dir, tiny_near_dir, capsys):
-    both = [f"{side}.model.{field}={value}" for side, path in (("a", tiny_model_dir), ("b", tiny_near_dir))
-            for field, value in (("path", path), ("name", f"tiny-{side}"))]  # fmt: skip
+def one_pass(a, b):
+    """Words of a command line that compares the models of two directories on two data sets."""
+    sides = [f"{side}.model.{field}={value}" for side, path in (("a", a), ("b", b))
+             for field, value in (("path", path), ("name", f"tiny-{side}"))]  # fmt: skip
     few = ["dataset.num_documents=2", "dataset.protocol.windows=truncate", "dataset.protocol.stride=null"]
+    return ["model@a=hf", "model@b=hf", *sides, "dataset=stdlib,stdlib-train", *few]
+
+
+def test_the_command_line_shows_the_data_sets_of_its_sweep(store, tiny_model_dir, tiny_near_dir, capsys):
     with pytest.raises(SystemExit) as exit:
-        main(["compare", "model@a=hf", "model@b=hf", *both, "dataset=stdlib,stdlib-train", *few, f"store={store}",
-              "tracking=none"])  # fmt: skip
+        main(["compare", *one_pass(tiny_model_dir, tiny_near_dir), f"store={store}", "tracking=none"])
     assert exit.value.code == 0
     out = capsys.readouterr().out
     assert out.count("report over 2 data sets") == 1 and out.index("stdlib-train, run") < out.index("report over")
+
+
+def swept(store, *words):
+    """The directories of comparisons that a command line makes, without the records of those in one pass."""
+    before = set((store / "comparisons").iterdir())
+    with pytest.raises(SystemExit) as exit:
+        main(["compare", *words, "confidence=0.9,0.5", f"store={store}", "tracking=none"])
+    assert exit.value.code == 0
+    made = set((store / "comparisons").iterdir()) - before
+    return {path.name: path for path in made if path.name not in {header.key for header in list_pairs(store)}}
+
+
+def test_a_sweep_over_how_it_is_shown_keeps_every_page(store, tiny_model_dir, tiny_near_dir):
+    """Of records and in one pass, of each data set and over both; the record of the pass stays one."""
+    made = swept(store, "tiny-a", "tiny-b", "-m", "dataset=first")
+    ((a, b), _) = find_pairs(str(store), "tiny-a", "tiny-b")
+    assert set(made) == {f"{a.key}-{b.key}_confidence-{level}" for level in ("0.9", "0.5")}
+    records = len(list(list_pairs(store)))
+    made |= swept(store, *one_pass(tiny_model_dir, tiny_near_dir))
+    assert len(list(list_pairs(store))) - records in (0, 2) and len(made) == 2 + 6  # found, or made once
+    for name, path in made.items():
+        level = name.rpartition("-")[2]
+        assert set(pd.read_csv(path / "differences.csv")["level"].dropna()) == {float(level)}
+        if name.startswith("over-"):
+            page = (path / "report.html").read_text()
+            linked = [other for other in made if other != name and other in page]
+            assert len(linked) == 2 and all(other.endswith(f"_confidence-{level}") for other in linked)
 
 
 def test_records_of_several_data_sets_are_one_comparison(store, capsys):

@@ -3,7 +3,7 @@
 import pytest
 
 from rbp_lab.errors import LabError
-from rbp_lab.store.layout import CheckpointFiles, PartialFiles, Store, file_name, is_key
+from rbp_lab.store.layout import CheckpointFiles, PartialFiles, Store, compared, file_name, is_key
 
 KEY = "0123456789abcdef"
 HOSTILE = ["", ".", "..", "../x", "a/b", "a\\b", "/etc", ".hidden", "a\0b", "a\nb", "\x1b[31m", "x" * 201, "é" * 101]
@@ -45,7 +45,11 @@ def test_only_what_bears_its_name_is_listed(tmp_path):
         ("partial", "plan.json", (KEY, f".{KEY}.part", "notes")),
         ("models", "training.json", ("ladder-1", ".ladder-2.part")),
         ("analysis", "analysis.json", ("paper", ".paper.part")),
-        ("comparisons", "differences.csv", (KEY, f"{KEY}-{other}", f".{KEY}.part", f"{KEY}-notes", "notes")),
+        (
+            "comparisons",
+            "differences.csv",
+            (KEY, f"{KEY}-{other}", f"{KEY}_mine", f"{KEY}-{other}_mine", f".{KEY}.part", f"{KEY}-notes", "notes"),
+        ),
         ("comparisons", "comparison.json", (other, "notes")),
         ("checkpoints", "step-0000000008.safetensors", (KEY, f".{KEY}.part", "notes")),
     ):
@@ -55,7 +59,9 @@ def test_only_what_bears_its_name_is_listed(tmp_path):
     assert [files.directory.name for files in store.partials()] == [KEY]
     assert [path.parent.name for path in store.trainings()] == ["ladder-1"]
     assert [files.directory.name for files in store.analyses()] == ["paper"]
-    assert [path.name for path in store.comparisons()] == [KEY, f"{KEY}-{other}"]
+    names = [KEY, f"{KEY}-{other}", f"{KEY}-{other}_mine", f"{KEY}_mine"]
+    assert [path.name for path in store.comparisons()] == names
+    assert [compared(name) for name in names] == [(KEY,), (KEY, other), (KEY, other), (KEY,)]
     assert [files.directory.name for files in store.pairs()] == [other]
     assert [files.directory.name for files in store.all_checkpoints()] == [KEY]
 

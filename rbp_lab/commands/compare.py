@@ -12,15 +12,15 @@ from rbp_lab.comparison.pairs import find_pairs
 from rbp_lab.config.build import read
 from rbp_lab.config.schemas import check_rising
 from rbp_lab.errors import LabError
-from rbp_lab.report.comparison.show import check_choices, compare_pair
+from rbp_lab.report.comparison.show import Display, compare_pair
 from rbp_lab.report.comparison.show_over import show_over
 from rbp_lab.report.terminal import terminal
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
 from rbp_lab.tracking.wandb.comparison import mirror_comparison
 
 
-@dataclass(frozen=True)
-class CompareRequest:
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest(Display):
     """What ``conf/compare.yaml`` composes."""
 
     store: str
@@ -29,9 +29,6 @@ class CompareRequest:
     datasets: str = "*"
     ks: list[int] = field(default_factory=lambda: [1, 10, 100])
     windows: list[int] = field(default_factory=lambda: [2, 5])
-    confidence: float = 0.95
-    detect: float | None = None
-    worst: int = 5
     tracking: Tracking = NO_TRACKING
 
     def __post_init__(self) -> None:
@@ -39,7 +36,7 @@ class CompareRequest:
             raise LabError("rbp-lab compare takes two runs, as rbp-lab compare A B; rbp-lab ls shows what there is")
         check_rising("ks", self.ks)
         check_rising("windows", self.windows)
-        check_choices(self.confidence, self.detect, self.worst)
+        super().__post_init__()
 
 
 def run(config: Mapping[str, Any]) -> None:
@@ -53,7 +50,7 @@ def run(config: Mapping[str, Any]) -> None:
         raise LabError(f"dataset={request.datasets}: both were measured on {names}")
     console, sets = terminal(), []
     for (a, b), name in zip(chosen, names_of([a for a, _ in chosen]), strict=True):
-        sets.append(OnDataSet(name, *compare_pair(console, request.store, a, b, request.ks, request.windows,
-                                                  request.confidence, request.detect, request.worst)))  # fmt: skip
-        mirror_comparison(request.tracking, request.store, f"{a.key}-{b.key}", config)
-    show_over(console, request.store, chosen, sets)
+        found, report = compare_pair(console, request.store, a, b, request.ks, request.windows, request)
+        sets.append(OnDataSet(name, found, report))
+        mirror_comparison(request.tracking, request.store, report.parent.name, config)
+    show_over(console, request.store, chosen, sets, request.name)

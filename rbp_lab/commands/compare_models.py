@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
 from rbp_lab.comparison.job import PairJob, Side
 from rbp_lab.comparison.run import floors, run_pair
-from rbp_lab.config.build import read
+from rbp_lab.config.build import at_least, read
 from rbp_lab.config.schemas import check_rising
 from rbp_lab.measurement.job import Choices
-from rbp_lab.report.comparison.show import check_choices
+from rbp_lab.report.comparison.show import Display
 from rbp_lab.report.comparison.show_pair import show_pair
 from rbp_lab.report.terminal import terminal
 from rbp_lab.tracking.settings import NO_TRACKING, Tracking
@@ -19,7 +19,7 @@ from rbp_lab.tracking.wandb.comparison import mirror_comparison
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareModelsRequest(Choices):
+class CompareModelsRequest(Display, Choices):
     """What ``conf/compare_models.yaml`` composes."""
 
     a: Side
@@ -27,17 +27,14 @@ class CompareModelsRequest(Choices):
     ks: list[int] = field(default_factory=lambda: [1, 10, 100])
     floor: bool = False
     perturbation: str | None = None  # of workers that compute a floor
-    confidence: float = 0.95
-    detect: float | None = None
-    worst: int = 5
-    tokens: int = 0
+    tokens: Annotated[int, at_least(0)] = 0
     states: str = "auto"
     max_disk: int | str = "4GB"
     tracking: Tracking = NO_TRACKING
 
     def __post_init__(self) -> None:
         check_rising("ks", self.ks)
-        check_choices(self.confidence, self.detect, self.worst, self.tokens)
+        super().__post_init__()
 
 
 def run(config: Mapping[str, Any]) -> str:
@@ -46,9 +43,9 @@ def run(config: Mapping[str, Any]) -> str:
 
     request, job = read(CompareModelsRequest, config), job_from_config(config)
     record, made = run_pair(job)
-    show_pair(terminal(), request.store, record, floors(job) if request.floor else {}, request.confidence,
-              request.detect, request.worst, lambda names: token_texts(job, names), request.tokens)  # fmt: skip
-    mirror_comparison(request.tracking, request.store, record.header.key, config)
+    report = show_pair(terminal(), request.store, record, floors(job) if request.floor else {}, request,
+                       lambda names: token_texts(job, names), request.tokens)  # fmt: skip
+    mirror_comparison(request.tracking, request.store, report.parent.name, config)
     return "compared" if made else "found"
 
 

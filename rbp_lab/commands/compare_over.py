@@ -18,13 +18,13 @@ def show_sweep(configs: Sequence[Mapping[str, Any]]) -> None:
 
     Jobs that have failed are left out, as they said why; so is what else the store has of these models.
     """
-    found: dict[tuple[str, float], list[PairRecord]] = {}
+    found: dict[tuple[str, float, str | None], list[PairRecord]] = {}
     for config in configs:
         try:
             job = job_from_config(config)
             if (record := found_pair(job)) is not None:
-                found.setdefault((job.store, config["confidence"]), []).append(record)
+                found.setdefault((job.store, config["confidence"], config["name"]), []).append(record)
         except LabError:
             continue
-    for (store, level), records in found.items():
-        show_pairs(terminal(), store, records, level)
+    for (store, level, name), records in found.items():
+        show_pairs(terminal(), store, records, level, name)

@@ -8,9 +8,10 @@
     classifiers/<name>/  classifiers that it trained
     checkpoints/<key>/   what a training that is not finished goes on from
     analysis/<name>/     tables, figures and report of an analysis
-    comparisons/<a>-<b>/ tables of a comparison of two records
+    comparisons/<a>-<b>/ page and tables of a comparison of two records
     comparisons/<key>/   comparison.json and parquet tables of a comparison of two models in one pass, and its page
     comparisons/over-<digest>/ the page and tables of two models on several data sets
+    comparisons/…_<name>/ the page and tables of any of these, by a name beside others of the same
     cache/               token ids, tokenizers, what models are, records pulled from W&B; safe to delete
     mirrored/            what W&B has of this store
     wandb/               offline W&B runs
@@ -30,6 +31,7 @@ from rbp_lab.store.aside import named, recovered
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
+_COMPARISON = re.compile(r"([0-9a-f]{16})(?:-([0-9a-f]{16}))?(?:_.+)?")
 _SHARD = re.compile(r"shard-(\d{6,})\.safetensors")
 _STATES = re.compile(r"states-(\d{6,})")
 # In the directory of a model or classifier that rbp-lab trained, wherever that is; the weights of a classifier.
@@ -55,6 +57,13 @@ def file_name(name: str, what: str) -> str:
 def is_key(text: object) -> bool:
     """Whether ``text`` has the form of a record's key: 16 hexadecimal digits."""
     return isinstance(text, str) and _KEY.fullmatch(text) is not None
+
+
+def compared(name: str) -> tuple[str, ...]:
+    """Whose comparison lies in a directory of that name: one in one pass by its key, or two records by theirs; () for
+    another directory."""
+    match = _COMPARISON.fullmatch(name)
+    return tuple(key for key in match.groups() if key) if match else ()
 
 
 @dataclass(frozen=True)
@@ -282,18 +291,23 @@ class Store:
         """Where the analysis ``name`` goes; LabError when that cannot name a directory."""
         return AnalysisFiles(self.root / "analysis" / file_name(name, "the name of an analysis"))
 
-    def comparison(self, a: str, b: str) -> ComparisonFiles:
-        """Where the comparison of two records goes."""
-        return ComparisonFiles(self.comparisons_directory / f"{self.record(a).key}-{self.record(b).key}")
+    def comparison(self, a: str, b: str, name: str | None = None) -> ComparisonFiles:
+        """Where the comparison of two records goes. name: of one beside that, None for none."""
+        return ComparisonFiles(self._comparison(f"{self.record(a).key}-{self.record(b).key}", name))
 
-    def over(self, digest: str) -> ComparisonFiles:
+    def over(self, digest: str, name: str | None = None) -> ComparisonFiles:
         """Where the comparisons of two models on several data sets go, by 16 hexadecimal digits."""
-        return ComparisonFiles(self.comparisons_directory / f"over-{self.record(digest).key}")
+        return ComparisonFiles(self._comparison(f"over-{self.record(digest).key}", name))
 
-    def pair(self, key: str) -> PairFiles:
-        """Where the comparison of two models in one pass lies, or will lie; LabError when ``key`` is not one."""
-        self.record(key)
-        return PairFiles(recovered(self.comparisons_directory / key))
+    def pair(self, key: str, name: str | None = None) -> PairFiles:
+        """Where the comparison of two models in one pass lies, or will lie; LabError when ``key`` is not one.
+
+        name: of a page and tables beside it.
+        """
+        return PairFiles(recovered(self._comparison(self.record(key).key, name)))
+
+    def _comparison(self, of: str, name: str | None) -> Path:
+        return self.comparisons_directory / (f"{of}_{file_name(name, 'the name of a comparison')}" if name else of)
 
     def pairs(self) -> list[PairFiles]:
         """Every finished comparison in one pass, by key."""
@@ -308,7 +322,7 @@ class Store:
     def comparisons(self) -> list[Path]:
         """The directory of every comparison, of records or in one pass, that has tables."""
         found = sorted(path.parent for path in self.comparisons_directory.glob("*/differences.csv"))
-        return [directory for directory in found if re.fullmatch(r"[0-9a-f]{16}(-[0-9a-f]{16})?", directory.name)]
+        return [directory for directory in found if compared(directory.name)]
 
     def analyses(self) -> list[AnalysisFiles]:
         """Every finished analysis, by name."""

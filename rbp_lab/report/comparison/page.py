@@ -23,9 +23,16 @@ CAPTION = (
 
 
 def write_comparison(
-    path: Path, pair: Pair, found: Sequence[Difference], documents: pd.DataFrame, said: str, notes: Sequence[str]
+    path: Path,
+    pair: Pair,
+    found: Sequence[Difference],
+    documents: pd.DataFrame,
+    said: str,
+    notes: Sequence[str],
+    detect: float | None = None,
 ) -> Path:
-    """Write the page of one comparison. said: its headline. documents: as ``show.documents_table`` has them."""
+    """Write the page of one comparison. said: its headline. documents: as ``show.documents_table`` has them. detect:
+    as of ``differences_frame``."""
     a, b = pair.a.header, pair.b.header
     with_interval = [d for d in found if d.low is not None and d.a != 0]
     title = title_of(a, b, a.dataset.name)
@@ -33,7 +40,7 @@ def write_comparison(
     if with_interval:
         figures = (ReportFigure("comparison", lambda: comparison_figure(found, documents, title), CAPTION),)
     section = Section("differences", "b − a", f"{said[:1].upper()}{said[1:]}.", figures, (
-        ReportTable("Differences", differences_frame(found)),
+        ReportTable("Differences", differences_frame(found, detect)),
         ReportTable("Documents, those that carry the difference first", documents_frame(documents), folded=True),
     ), tuple(f"{line[:1].upper()}{line[1:]}." for line in notes))  # fmt: skip
     runs = pd.DataFrame([run_row("a", a), run_row("b", b)])
@@ -59,8 +66,11 @@ def format_of(header: RunHeader) -> str:
     return f"{header.scoring.dtype}, weights {rounded}" if rounded else header.scoring.dtype
 
 
-def differences_frame(found: Sequence[Difference], floor: Mapping[str, Floor] = NO_FLOOR) -> pd.DataFrame:
-    """One row for each quantity. floor: by perturbation, within what a differs from itself."""
+def differences_frame(
+    found: Sequence[Difference], detect: float | None = None, floor: Mapping[str, Floor] = NO_FLOOR
+) -> pd.DataFrame:
+    """One row for each quantity. detect: the difference for which documents are counted, None for no such column.
+    floor: by perturbation, within what a differs from itself."""
     rows = []
     for d in found:
         least = 6 if d.name.startswith("p_") else 4
@@ -71,6 +81,7 @@ def differences_frame(found: Sequence[Difference], floor: Mapping[str, Floor] = 
             "resampled documents": bracket(d.resampled_low, d.resampled_high, digits), "p": significant(d.p, 2),
             "adjusted p": significant(d.p_adjusted, 2), "detectable": significant(d.detectable, 2),
             **{f"a with {name}": f"±\u00a0{significant(one.differences[d.name], 2)}" for name, one in floor.items()},
+            **({f"documents for {significant(detect)}": count(d.documents_to_show(detect))} if detect else {}),
         })  # fmt: skip
     return pd.DataFrame(rows)
 

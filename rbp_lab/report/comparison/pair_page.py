@@ -26,14 +26,20 @@ FLOOR = (
 
 
 def write_pair_page(
-    path: Path, record: PairRecord, found: Summary, said: Sequence[str], tokens: Sequence[TokenText] = ()
+    path: Path,
+    record: PairRecord,
+    found: Summary,
+    said: Sequence[str],
+    detect: float | None = None,
+    tokens: Sequence[TokenText] = (),
 ) -> Path:
-    """Write the page. said: its headlines. tokens: documents to show token by token."""
+    """Write the page. said: its headlines. detect: as of ``differences_frame``. tokens: documents to show token by
+    token."""
     a, b = record.header.a, record.header.b
     title = title_of(a, b, a.dataset.name)
     lead = " ".join(f"{line[:1].upper()}{line[1:]}." for line in said)
     return write_report(path, title, [
-        _differences(found, title, lead),
+        _differences(found, title, lead, detect),
         _distances(found, title),
         _ranks(record, title),
         _drafts(found),
@@ -51,7 +57,7 @@ def _tokens(tokens: Sequence[TokenText]) -> Section:
     )  # fmt: skip
 
 
-def _differences(found: Summary, title: str, lead: str) -> Section:
+def _differences(found: Summary, title: str, lead: str, detect: float | None) -> Section:
     figures: tuple[ReportFigure, ...] = ()
     if any(d.low is not None and d.a != 0 for d in found.differences):
         figures = (
@@ -59,7 +65,7 @@ def _differences(found: Summary, title: str, lead: str) -> Section:
         )
     notes = () if figures else ("One document has no interval.",)
     return Section("differences", "b − a", lead, figures, (
-        ReportTable("Differences", differences_frame(found.differences, found.floor)),
+        ReportTable("Differences", differences_frame(found.differences, detect, found.floor)),
         ReportTable("Documents, those that carry the difference first", documents_frame(found.documents), folded=True),
     ), (*notes, FLOOR) if found.floor else notes)  # fmt: skip
 

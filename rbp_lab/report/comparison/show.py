@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,9 @@ from rich.text import Text
 from rbp_lab.comparison.differences import Difference, PairedSums, compare, influence, paired_sums
 from rbp_lab.comparison.pairs import Pair, load_pair
 from rbp_lab.comparison.summary import NO_FLOOR, Floor
+from rbp_lab.config.build import at_least
 from rbp_lab.errors import LabError, shown
+from rbp_lab.names import check_name
 from rbp_lab.records import RunHeader
 from rbp_lab.report.comparison.page import format_of, models_of, write_comparison
 from rbp_lab.report.fitting import print_table
@@ -26,42 +29,51 @@ from rbp_lab.store.tables import write_csv
 from rbp_lab.text import bracket, count, decimals, number, significant, visible
 
 
-def check_choices(confidence: float, detect: float | None, worst: int, tokens: int = 0) -> None:
-    """LabError unless a comparison can be shown so; the arguments as the configuration names them."""
-    if not 0 < confidence < 1:
-        raise LabError(f"confidence must lie between 0 and 1; got {shown(confidence)}")
-    if detect is not None and not detect > 0:
-        raise LabError(f"detect must be a positive difference; got {shown(detect)}")
-    for name, number_of in (("worst", worst), ("tokens", tokens)):
-        if number_of < 0:
-            raise LabError(f"{name} must be 0 or more; got {number_of}")
+@dataclass(frozen=True, kw_only=True)
+class Display:
+    """How a comparison is shown, as the configuration names it; LabError when it cannot be.
+
+    confidence: of the intervals. detect: a difference, to say how many documents would show it. worst: documents to
+    print. name: of the directory of the results, after what is compared; None for that alone.
+    """
+
+    confidence: float = 0.95
+    detect: float | None = None
+    worst: Annotated[int, at_least(0)] = 5
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise LabError(f"confidence must lie between 0 and 1; got {shown(self.confidence)}")
+        if self.detect is not None and not self.detect > 0:
+            raise LabError(f"detect must be a positive difference; got {shown(self.detect)}")
+        if self.name is not None:
+            check_name(self.name, "name")
 
 
 def compare_pair(
-    console: Console, store: str, a: RunHeader, b: RunHeader, ks: Sequence[int], windows: Sequence[int], level: float,
-    detect: float | None, worst: int,
-) -> tuple[list[Difference], Path]:  # fmt: skip
+    console: Console, store: str, a: RunHeader, b: RunHeader, ks: Sequence[int], windows: Sequence[int], how: Display
+) -> tuple[list[Difference], Path]:
     """Compare two runs of one corpus: print the headline, the differences and the documents that carry them.
 
-    A report, differences.csv and documents.csv are kept below the store's comparisons. detect: a difference, to say
-    how many documents would show it. worst: documents to print. Returns the differences and where the report is.
-    Raises LabError when the runs share no document.
+    A report, differences.csv and documents.csv are kept below the store's comparisons. Returns the differences and
+    where the report is. Raises LabError when the runs share no document.
     """
     pair = load_pair(store, a, b)
     chosen = paired_sums(pair.a_documents, pair.b_documents, ks, windows, pair.same_tokens)
-    found = compare(chosen, level)
+    found = compare(chosen, how.confidence)
     documents = documents_table(pair, chosen)
-    files = Store(store).comparison(a.key, b.key)
+    files = Store(store).comparison(a.key, b.key, how.name)
     write_csv(pd.DataFrame([asdict(d) for d in found]), files.differences)
     write_csv(documents, files.documents)
     said, remarks = headline(found, *models_of(pair.a.header, pair.b.header)), notes(pair, found)
-    report = write_comparison(files.report, pair, found, documents, said, remarks)
+    report = write_comparison(files.report, pair, found, documents, said, remarks, how.detect)
     print_line(console, f"\na: {label(pair.a.header)}\nb: {label(pair.b.header)}")
     for line in (said, *remarks):
         print_line(console, line)
-    print_table(console, differences_table(found, detect))
-    if worst and len(documents):
-        print_table(console, worst_table(documents.head(worst), documents))
+    print_table(console, differences_table(found, how.detect))
+    if how.worst and len(documents):
+        print_table(console, worst_table(documents.head(how.worst), documents))
     print_line(console, f"report: {report}")
     return found, report
 

@@ -42,17 +42,22 @@ LEAD = (
 
 
 def show_over(
-    console: Console, store: str, runs: Sequence[tuple[RunHeader, RunHeader]], sets: Sequence[OnDataSet]
+    console: Console,
+    store: str,
+    runs: Sequence[tuple[RunHeader, RunHeader]],
+    sets: Sequence[OnDataSet],
+    name: str | None = None,
 ) -> Path | None:
     """Print the table over the data sets of several comparisons and write it as a page; nothing for one comparison.
 
-    runs: a and b on each of them. Returns the page's path, which is another one for other data sets or quantities.
+    runs: a and b on each of them. name: as of ``show.Display``. Returns the page's path, which is another one for other
+    data sets or quantities.
     """
     if len(sets) < 2:
         return None
     sets, (a, b) = together(sets), runs[0]
     names = dict.fromkeys(one.name for on in sets for one in (*on.differences, *on.distances.values()))
-    files = Store(store).over(digest_of(runs, tuple(names)))
+    files = Store(store).over(digest_of(runs, tuple(names)), name)
     write_csv(differences_over(sets), files.differences)
     if len(apart := distances_over(sets)):
         write_csv(apart, files.distances)
@@ -69,7 +74,9 @@ def show_over(
     return page
 
 
-def show_pairs(console: Console, store: str, records: Sequence[PairRecord], level: float) -> list[Path]:
+def show_pairs(
+    console: Console, store: str, records: Sequence[PairRecord], level: float, name: str | None = None
+) -> list[Path]:
     """``show_over`` for the comparisons in one pass of each two models; returns the pages' paths."""
     models: dict[object, dict[object, PairRecord]] = {}
     for record in records:
@@ -79,14 +86,14 @@ def show_pairs(console: Console, store: str, records: Sequence[PairRecord], leve
         headers = [record.header for record in on]
         sets = [
             OnDataSet(
-                name,
+                data_set,
                 compare(paired(record.sums), level),
-                Store(store).pair(record.header.key).report,
+                Store(store).pair(record.header.key, name).report,
                 {f.name: f for f in findings(record.sums, level) if f.cell == WHOLE},
             )
-            for name, record in zip(names_of([header.a for header in headers]), on, strict=True)
+            for data_set, record in zip(names_of([header.a for header in headers]), on, strict=True)
         ]
-        pages.append(show_over(console, store, [(header.a, header.b) for header in headers], sets))
+        pages.append(show_over(console, store, [(header.a, header.b) for header in headers], sets, name))
     return [page for page in pages if page is not None]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
@@ -17,7 +18,7 @@ from rbp_lab.comparison.record import PERTURBATIONS, PairRecord
 from rbp_lab.comparison.summary import Summary, TokenText, summary
 from rbp_lab.report.comparison.page import models_of
 from rbp_lab.report.comparison.pair_page import write_pair_page
-from rbp_lab.report.comparison.show import differences_table, headline, label, worst_table
+from rbp_lab.report.comparison.show import Display, differences_table, headline, label, worst_table
 from rbp_lab.report.fitting import print_table
 from rbp_lab.report.terminal import print_line
 from rbp_lab.store.layout import Store
@@ -28,16 +29,16 @@ BY_CONFIDENCE = ("KL(a‖b)", "total variation", "same first choice", "rank move
 
 
 def show_pair(
-    console: Console, store: str, record: PairRecord, floor: Mapping[str, PairRecord], level: float,
-    detect: float | None, worst: int, texts: Callable[[Sequence[str]], Sequence[TokenText]], shown: int,
-) -> Summary:  # fmt: skip
+    console: Console, store: str, record: PairRecord, floor: Mapping[str, PairRecord], how: Display,
+    texts: Callable[[Sequence[str]], Sequence[TokenText]], shown: int,
+) -> Path:  # fmt: skip
     """Print the headline and the tables of a comparison, and keep them with a page beside its record.
 
-    floor: comparisons of a with itself, by perturbation. detect, worst: as of ``show.compare_pair``. texts: gives the
-    documents of some names token by token, of which the page has those ``shown`` that carry the difference.
+    floor: comparisons of a with itself, by perturbation. texts: gives the documents of some names token by token, of
+    which the page has those ``shown`` that carry the difference. Returns the page's path.
     """
-    found = summary(record, floor, level)
-    files = Store(store).pair(record.header.key)
+    found = summary(record, floor, how.confidence)
+    files = Store(store).pair(record.header.key, how.name)
     for rows, path in ((found.differences, files.differences), (found.findings, files.distances),
                        (found.percentiles, files.percentiles)):  # fmt: skip
         write_csv(pd.DataFrame([asdict(row) for row in rows]), path)
@@ -45,19 +46,19 @@ def show_pair(
     write_csv(accepted_frame(found.accepted), files.accepted)
     said = sentences(found, *models_of(record.header.a, record.header.b))
     tokens = texts(found.documents["document"].head(shown).tolist()) if shown else ()
-    report = write_pair_page(files.report, record, found, said, tokens)
+    report = write_pair_page(files.report, record, found, said, how.detect, tokens)
     print_line(console, f"\na: {label(record.header.a)}\nb: {label(record.header.b)}")
     for line in said:
         print_line(console, line)
-    print_table(console, differences_table(found.differences, detect, found.floor))
+    print_table(console, differences_table(found.differences, how.detect, found.floor))
     print_table(console, distances_table(found))
     print_table(console, confidence_table(found))
     if found.accepted:
         print_table(console, accepted_table(found.accepted))
-    if worst and len(found.documents):
-        print_table(console, worst_table(found.documents.head(worst), found.documents))
+    if how.worst and len(found.documents):
+        print_table(console, worst_table(found.documents.head(how.worst), found.documents))
     print_line(console, f"report: {report}")
-    return found
+    return report
 
 
 def sentences(found: Summary, a: str, b: str) -> list[str]:

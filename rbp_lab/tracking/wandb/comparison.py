@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from rbp_lab.errors import LabError
 from rbp_lab.records import RunHeader
 from rbp_lab.store.header import read_header, run_header
-from rbp_lab.store.layout import PairFiles, Store
+from rbp_lab.store.layout import PairFiles, Store, compared
 from rbp_lab.store.tables import read_csv
 from rbp_lab.tracking.ledger import Ledger
 from rbp_lab.tracking.settings import Tracking, destination
@@ -25,7 +26,13 @@ def identity(directory: Path) -> tuple[str, str] | None:
     tables = sorted(directory.glob("*.csv"))
     if not PairFiles(directory).differences.is_file():
         return None
-    return names.run_id(names.COMPARISON, directory.name), digest_files(tables)
+    return names.run_id(names.COMPARISON, _short(directory)), digest_files(tables)
+
+
+def _short(directory: Path) -> str:
+    """What W&B may call a comparison: the keys, and of one with a name a hash of it, which may be in any letters."""
+    keys = "-".join(compared(directory.name))
+    return keys if directory.name == keys else f"{keys}-{hashlib.sha256(directory.name.encode()).hexdigest()[:8]}"
 
 
 def mirror_comparison(
@@ -37,7 +44,7 @@ def mirror_comparison(
 ) -> str | None:
     """Mirror a comparison, of records or in one pass, unless it has been; the run's address when online.
 
-    name: of its directory, the key or both records' keys. Its configuration names the runs of both records (``run_a``,
+    name: of its directory. Its configuration names the runs of both records (``run_a``,
     ``run_b``), and their artifacts count as used where they are there. force: also what the ledger has as mirrored.
     """
     where = destination(tracking)
@@ -57,6 +64,8 @@ def _mirror(
 ) -> str | None:
     sides = dict(zip("ab", _headers(store, directory), strict=True))
     title = f"{sides['b'].model.name} against {sides['a'].model.name} on {sides['a'].dataset.name}"
+    if called := directory.name.partition("_")[2]:
+        title = f"{title}, {called}"
     about: dict[str, Any] = {"rbp_lab": dict(config), "dataset": sides["a"].dataset.name}
     for side, header in sides.items():
         about |= {f"run_{side}": names.run_id(names.MEASURE, header.key), side: names.record_config(header)}
@@ -67,7 +76,7 @@ def _mirror(
     if session.call("summary", names.RECORD) != digest:
         session.call("show", [str(file) for file in sorted(directory.glob("*.csv"))], [], pages)
     keys = {"records": [header.key for header in sides.values()]}
-    session.call("artifact", f"comparison-{directory.name}", names.COMPARISON_TYPE, str(directory), keys)
+    session.call("artifact", f"comparison-{_short(directory)}", names.COMPARISON_TYPE, str(directory), keys)
     session.call("summarize", _summary(files) | {names.RECORD: digest})
     if session.finish(confirm=(names.RECORD, digest)):
         ledger.note(id, digest)
@@ -77,15 +86,15 @@ def _mirror(
 
 def _headers(store: Store, directory: Path) -> tuple[RunHeader, RunHeader]:
     """What was compared: of a comparison in one pass its own headers, else those of the records."""
+    keys = compared(directory.name)
+    if len(keys) == 2:
+        a, b = (run_header(read_header(store.record(key), key)) for key in keys)
+        return a, b
     try:
-        about = json.loads(PairFiles(directory).header.read_bytes())
+        about = json.loads(store.pair(*keys).header.read_bytes())
         return run_header(about["a"]), run_header(about["b"])
-    except FileNotFoundError:
-        keys = directory.name.split("-")
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise LabError(f"{directory} is not a readable comparison ({error}); compare again") from error
-    a, b = (run_header(read_header(store.record(key), key)) for key in keys)
-    return a, b
 
 
 def _summary(files: PairFiles) -> dict[str, float]:
