@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import shutil
+from types import SimpleNamespace
 
+import huggingface_hub.utils as hub_utils
 import pytest
+import torch
 from huggingface_hub import constants
 
 from rbp_lab.errors import LabError
 from rbp_lab.hub import files as hub_files
-from rbp_lab.hub.errors import explain
+from rbp_lab.hub.errors import chain, explain, explained, is_about_the_hub, quiet
 from tests import hub_server
 
 OPEN = """
@@ -135,16 +140,114 @@ def named(name: str, *bases: type) -> type:
     return type(name, bases or (Exception,), {})
 
 
+def of(cause: BaseException, error: BaseException, raised: bool = True) -> BaseException:
+    """An error with its cause; raised=False: that was raised as another was handled."""
+    error.__cause__, error.__context__ = (cause, None) if raised else (None, cause)
+    return error
+
+
+def answered(status: int, name: str = "HfHubHTTPError") -> Exception:
+    error = named(name)(f"{status} of the client's")
+    error.response = SimpleNamespace(status_code=status)
+    return error
+
+
+NOT_HERE = "not in the local cache"
+PACKAGES = "pip install sentencepiece protobuf"
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
         (named("ConnectTimeout", named("TimeoutException"))("timed out"), "did not answer in time"),
         (named("ProxyError")("407"), "check HTTPS_PROXY"),
-        (ValueError("`tiktoken` is required to read a `tiktoken` file."), "pip install sentencepiece protobuf"),
-        (ImportError("X requires the SentencePiece library but"), "pip install sentencepiece protobuf"),
+        (ValueError("`tiktoken` is required to read a `tiktoken` file."), PACKAGES),
+        (ImportError("X requires the SentencePiece library but"), PACKAGES),
+        (ValueError("Couldn't instantiate the backend tokenizer"), PACKAGES),
+        (ImportError("X requires the protobuf library but"), PACKAGES),
         (ValueError("\n\nfirst\nsecond"), "first"),
         (ValueError(), "ValueError"),
+        (ValueError("set trust_remote_code=True"), "read that code, then set trust_remote_code=true"),
+        (of(OSError(errno.ENOSPC, "full"), ValueError("x")), "the disk is full"),
+        (OSError(errno.EDQUOT, "quota"), "the disk is full"),
+        (OSError("Consistency check failed: 1 < 2\nmore"), "run again (Consistency check failed: 1 < 2)"),
+        (named("DatasetNotFoundError")("'x' is a gated dataset on the Hub"), "the repository is gated"),
+        (named("DatasetNotFoundError")("x"), "no such public data set"),
+        (named("RevisionNotFoundError", named("HfHubHTTPError"))("x"), "exists, but not this revision"),
+        (of(ValueError("row 7"), named("DatasetGenerationError")("it went wrong")), "row 7"),
+        (named("OfflineModeIsEnabled", ConnectionError)("x"), f"cannot be reached and it is {NOT_HERE}"),
+        (named("LocalEntryNotFoundError", named("EntryNotFoundError"))("x"), f"cannot be reached and it is {NOT_HERE}"),
+        (ConnectionError("x"), f"cannot be reached and it is {NOT_HERE}"),
+        (named("ConnectError")("x"), "check the network, or give a local path"),
+        (named("RemoteProtocolError")("x"), "the connection broke off"),
+        (of(named("ReadError")("x"), RuntimeError("y"), raised=False), "the connection broke off"),
+        (of(of(named("ReadError")("x"), KeyError("z")), RuntimeError("y")), "the connection broke off"),
+        (named("EntryNotFoundError")("404\nx.json"), "lacks a file that is needed (404)"),
+        (named("JSONDecodeError", ValueError)("line 1"), "should be JSON is not (line 1)"),
+        (answered(418), "the hub answered with an error (418 of the client's)"),
+        (answered(404, "EntryNotFoundError"), "lacks a file that is needed (404 of the client's)"),
+        (of(answered(401), named("LocalEntryNotFoundError")("x")), "does not accept the token"),
+        (answered(500), "out of order at the moment (500)"),
+        (answered(499), "the hub answered with an error (499"),
     ],
 )
-def test_causes_without_a_server_are_explained_too(error, words):
+def test_causes_without_a_server_are_explained_too(error, words, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     assert words in explain(error)
+
+
+@pytest.mark.parametrize("value", ["1", "on", "Yes", "TRUE"])
+def test_a_hub_that_may_not_be_asked_is_not_said_to_be_out_of_reach(value, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    assert explain(ConnectionError("x")) == f"it is {NOT_HERE} and HF_HUB_OFFLINE is set; unset it or download it first"
+
+
+def test_an_error_in_a_circle_of_causes_is_explained():
+    error = ValueError("round")
+    of(of(error, KeyError("about")), error)
+    assert explain(error) == "round" and len(chain(error)) == 10
+
+
+def test_an_error_about_content_is_not_one_about_the_hub():
+    assert is_about_the_hub(of(named("ReadError")("x"), ValueError("y")))
+    assert not is_about_the_hub(named("JSONDecodeError", ValueError)("x"))
+
+
+def test_what_is_a_sentence_already_and_a_lack_of_memory_pass():
+    for error in (LabError("a sentence"), torch.OutOfMemoryError("CUDA out of memory")):
+        with pytest.raises(type(error)) as caught, explained("reading"):
+            raise error
+        assert caught.value is error
+
+
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("downloads", [True, False])
+def test_the_hubs_libraries_are_silent_within_and_as_before_afterwards(shown, downloads):
+    import datasets.utils
+    import transformers.utils.logging as chatter
+
+    places = [
+        (hub_utils.are_progress_bars_disabled, hub_utils.enable_progress_bars, hub_utils.disable_progress_bars, False),
+        (chatter.is_progress_bar_enabled, chatter.enable_progress_bar, chatter.disable_progress_bar, True),
+        (datasets.utils.is_progress_bar_enabled, datasets.utils.enable_progress_bars,
+         datasets.utils.disable_progress_bars, True),
+    ]  # fmt: skip
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "transformers", "datasets")]
+
+    def seen():
+        return [asked() is enabled for asked, _, _, enabled in places], [one.level for one in loggers]
+
+    before = seen()
+    try:
+        for _, on, off, _ in reversed(places):
+            (on if shown else off)()
+        for one in loggers:
+            one.setLevel(logging.INFO)
+        with quiet(downloads):
+            assert seen() == ([shown and downloads, False, False], [logging.ERROR] * 3)
+        assert seen() == ([shown] * 3, [logging.INFO] * 3)
+    finally:
+        for (_, on, off, _), was_on in zip(reversed(places), before[0][::-1], strict=True):
+            (on if was_on else off)()
+        for one, level in zip(loggers, before[1], strict=True):
+            one.setLevel(level)

@@ -12,10 +12,14 @@ from rbp_lab.comparison.sums import (
     STEPS,
     PairSums,
     TokenPairs,
+    agreements,
+    columns,
+    confidence_cell,
     ends_of_bin,
     move_bin,
     octave_of,
     pair_sums,
+    rank_bin,
     unit_of,
 )
 from rbp_lab.models.pair_scorer import _positions_together
@@ -233,11 +237,57 @@ def test_sums_are_those_of_the_tokens_in_any_parts_and_order_and_mirror():
     assert whole.column("tokens")[sure].sum() == inside.sum() > 0
 
 
+def test_every_sum_is_that_of_its_definition():
+    tokens = token_pairs()
+    sums, n = pair_sums(tokens, KS), len(tokens.document)
+    rank = [r.astype(np.int64) for r in tokens.rank]
+    delta = np.exp(-tokens.nll[1].astype(float)) - np.exp(-tokens.nll[0].astype(float))
+    expected = {
+        "tokens": np.ones(n), "variation": tokens.variation, "agree": tokens.agree, "moved": rank[0] != rank[1],
+        "moved_up": rank[1] < rank[0], "rank_move": np.abs(np.log(rank[1] / rank[0])), "delta_p": delta,
+        "delta_p_square": delta**2, **{f"overlap_{k}": tokens.overlap[:, i] for i, k in enumerate(KS)},
+    }  # fmt: skip
+    for i, side in enumerate("ab"):
+        expected |= {f"{name}_{side}": getattr(tokens, name)[i] for name in ("nll", "entropy", "confidence", "kl")}
+        expected |= {f"correct_{side}": rank[i] == 1} | {f"hit_{side}_{k}": rank[i] <= k for k in KS}
+    assert set(expected) == set(columns(KS))
+    for name, values in expected.items():
+        unit = unit_of(name)  # the roundings of n tokens add up to a few times √n / 12 units
+        total = np.asarray(values, np.float64).sum()
+        assert sums.column(name).sum() * unit == pytest.approx(total, abs=unit * n**0.5 if unit < 1 else 0, rel=1e-12)
+    sure = [np.digitize(p, [0.25, 0.5, 0.75, 0.9, 0.95]) for p in tokens.confidence]
+    bins = [np.digitize(r, [2, 6, 11, 101, 1001]) for r in rank]
+    for tally, keys in (
+        (sums.moves, (*sure, move_bin(delta))),
+        (sums.spread, (tokens.document, *sure, octave_of(move_bin(delta)))),
+        (sums.transitions, (tokens.document, *bins)),
+    ):
+        distinct, count = np.unique(np.stack(keys, 1), axis=0, return_counts=True)
+        assert np.array_equal(tally.keys, distinct) and np.array_equal(tally.sums[:, 0], count)
+
+
+def test_cells_and_bins_begin_with_their_first_value():
+    assert confidence_cell(np.array([0, 0.25, 0.5, 0.9, 0.95, 1])).tolist() == [0, 1, 2, 4, 5, 5]
+    ranks = np.array([1, 2, 5, 6, 10, 11, 100, 101, 1000, 1001, 10**6])
+    assert rank_bin(ranks).tolist() == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert move_bin(np.array([2**-24, -(2**-24), 1])).tolist() == [1, -1, 1 + STEPS * OCTAVES]
+
+
+def test_no_tokens_add_nothing():
+    tokens = token_pairs()
+    none = taken(tokens, np.zeros(0, int))
+    assert pair_sums(none, KS) == PairSums.zeros(KS)
+    assert agreements(none.document, none.agree) == PairSums.zeros(KS).runs
+    with pytest.raises(ValueError, match="cannot add sums of thresholds"):
+        pair_sums(tokens, KS) + PairSums.zeros((1,))
+
+
 def test_bins_of_moves_are_narrow_and_hold_what_is_in_them():
     delta = np.concatenate([np.geomspace(2**-23.9, 1, 997), [0.0, 2**-25]])
     for sign in (1, -1):
         low, high = ends_of_bin(move_bin(sign * delta))
         assert (low[:-2] <= sign * delta[:-2]).all() and (sign * delta[:-2] <= high[:-2]).all()
+        assert (np.abs([low, high]) <= 1).all()
         assert (high - low <= delta / STEPS + 1e-15).all() and not (low[-2:].any() or high[-2:].any())
         np.testing.assert_array_equal(
             octave_of(move_bin(sign * delta))[:-2], sign * (1 + OCTAVES + np.floor(np.log2(delta[:-2])))

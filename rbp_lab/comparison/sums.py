@@ -151,8 +151,6 @@ class TokenPairs:
 
 def pair_sums(tokens: TokenPairs, ks: Sequence[int]) -> PairSums:
     """The sums of some tokens. Raises ValueError on numbers that are not finite."""
-    if not len(tokens.document):
-        return PairSums.zeros(ks)
     p_a, p_b = (np.exp(-nll.astype(np.float64)) for nll in tokens.nll)
     rank_a, rank_b = (rank.astype(np.int64) for rank in tokens.rank)
     delta = p_b - p_a
@@ -188,7 +186,7 @@ def agreements(document: np.ndarray, agree: np.ndarray) -> Tally:
     """``PairSums.runs`` of whole documents. document, agree: of tokens [n], those of a document in their order."""
     order = np.argsort(document, kind="stable")
     document, length, count = runs_of_hits(agree[order] != 0, document[order])
-    return Tally.of((document, length), (count,)) if len(count) else Tally.zeros(2, 1)
+    return Tally.of((document, length), (count,))
 
 
 def confidence_cell(confidence: np.ndarray) -> np.ndarray:
@@ -206,7 +204,7 @@ def move_bin(delta: np.ndarray) -> np.ndarray:
     mantissa, exponent = np.frexp(np.abs(delta))  # |Δp| = mantissa · 2**exponent, 1/2 ≤ mantissa < 1
     step = np.floor((mantissa - 0.5) * (2 * STEPS)).astype(np.int64)
     place = (exponent.astype(np.int64) - 1 + OCTAVES) * STEPS + step
-    return np.where(place < 0, 0, np.sign(delta).astype(np.int64) * (1 + np.maximum(place, 0)))
+    return np.where(place < 0, 0, np.sign(delta).astype(np.int64) * (1 + place))
 
 
 def ends_of_bin(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
