@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -119,6 +120,41 @@ def test_a_process_that_has_died_is_told_once_and_not_missed(tmp_path, capfd):
         for figure in figures:
             drawer.begin(figure)
         assert [len(drawer.panels(figure)) for figure in figures] == [2, 2]
+    assert capfd.readouterr().err.count("the process that draws figures has ended") == 1
+
+
+REFUSALS = [
+    ("Popen", BlockingIOError(11, "Resource temporarily unavailable")),
+    ("Popen", FileNotFoundError(2, "No such file or directory")),
+    ("Pipe", OSError(24, "Too many open files")),
+    ("thread", RuntimeError("can't start new thread")),
+]
+
+
+@pytest.mark.parametrize(("name", "error"), REFUSALS, ids=str)
+def test_where_no_second_process_can_be_had_figures_are_drawn_here(tmp_path, capfd, monkeypatch, name, error):
+    def refused(*_, **__):
+        raise error
+
+    place = {"Popen": beside.subprocess, "Pipe": beside, "thread": threading.Thread}[name]
+    monkeypatch.setattr(place, "start" if name == "thread" else name, refused)
+    figures = [figure_of("a"), figure_of("b")]
+    with DrawerBeside(tmp_path, ("png",)) as drawer:
+        for figure in figures:
+            drawer.begin(figure)
+        assert [len(drawer.panels(figure)) for figure in figures] == [2, 2]
+    assert len(list(tmp_path.iterdir())) == 4
+    said = capfd.readouterr().err
+    assert said.count("warning: ") == 1 and str(error) in said
+
+
+@pytest.mark.parametrize("answer", ["", "import os; os.write(int(sys.argv[1]), b'no answer')"])
+def test_a_process_killed_while_it_draws_is_not_missed(tmp_path, capfd, answer):
+    """Killed with nothing answered, and in the midst of an answer."""
+    code = f"import sys, signal, os; os.read(int(sys.argv[1]), 1); {answer}\nos.kill(os.getpid(), signal.SIGKILL)"
+    with DrawerBeside(tmp_path, command=(sys.executable, "-c", code)) as drawer:
+        drawer.begin(figure_of("a"))
+        assert len(drawer.panels(figure_of("a"))) == 2
     assert capfd.readouterr().err.count("the process that draws figures has ended") == 1
 
 

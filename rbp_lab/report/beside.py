@@ -50,27 +50,42 @@ class DrawerBeside(Drawer):
     """A drawer whose figures are drawn by a second process, in the order in which they were begun.
 
     The panels are the same: one that the process has not begun when it is asked for, that cannot be sent to it, that
-    fails there, or that it leaves when it dies is drawn in this process. The figures are plain values and functions of
-    modules; custom ones that are not are drawn here.
+    fails there, or that it leaves when it dies is drawn in this process, as all are where it cannot be started. The
+    figures are plain values and functions of modules; custom ones that are not are drawn here.
     """
 
     def __init__(self, directory: Path, formats: Sequence[str] = (), command: Sequence[str] = COMMAND) -> None:
         super().__init__(directory, formats)
-        self._connection, theirs = Pipe()
-        path = os.pathsep.join(place or os.getcwd() for place in sys.path)
-        with theirs:
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,  # Ctrl-C is this one's
-                env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
         self._turn = ThreadPoolExecutor(1)  # one drawing at a time goes there and comes back
+        self._process: subprocess.Popen[bytes] | None = None
         self._ended = False
         self._begun: dict[str, list[Future[Panel | None]]] = {}
+        path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+        try:
+            self._connection, theirs = Pipe()
+            with theirs:
+                self._process = subprocess.Popen(
+                    [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is this one's
+                    env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                )  # fmt: skip
+        except OSError as error:  # of processes, of memory, of open files
+            self._give_up(f"no second process can draw figures ({error}); this one draws them")
+
+    def _give_up(self, why: str) -> None:
+        if not self._ended:
+            warn(why)
+        self._ended = True
 
     def begin(self, figure: ReportFigure) -> None:
+        if self._ended:
+            return
         drawings = panel_drawings(figure, self.directory, self.formats)
-        self._begun[figure.name] = [self._turn.submit(self._ask, drawing) for drawing in drawings]
+        try:
+            self._begun[figure.name] = [self._turn.submit(self._ask, drawing) for drawing in drawings]
+        except RuntimeError as error:  # this process may have no thread more
+            self._give_up(f"no thread can have figures drawn by a second process ({error}); this one draws them")
 
     def _ask(self, drawing: Callable[[], Panel | None]) -> Panel | None:
         """What it draws; an exception of any kind when the second process does not."""
@@ -79,9 +94,7 @@ class DrawerBeside(Drawer):
             self._connection.send_bytes(job)
             answer = self._connection.recv_bytes()
         except (EOFError, OSError):
-            if not self._ended:
-                warn("the process that draws figures has ended; this one draws the rest")
-            self._ended = True
+            self._give_up("the process that draws figures has ended; this one draws the rest")
             raise
         drawn, panel = pickle.loads(answer)
         if not drawn:
@@ -100,6 +113,8 @@ class DrawerBeside(Drawer):
     def __exit__(self, *exception: object) -> None:
         self._ended = True
         self._turn.shutdown(wait=False, cancel_futures=True)
+        if self._process is None:
+            return
         self._process.terminate()
         try:
             self._process.wait(GRACE)
