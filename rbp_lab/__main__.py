@@ -23,6 +23,7 @@ def run() -> None:
 
     atexit.register(end)
     _open_streams()
+    wait_briefly()
     from rbp_lab.cli import main
 
     try:
@@ -30,6 +31,18 @@ def run() -> None:
     except SystemExit as ended:
         code = ended.code
         raise
+
+
+def wait_briefly() -> None:
+    """Have threads that wait for each other within an operation of torch sleep after some 0.1 ms; before its import.
+
+    GNU's OpenMP, which torch brings on Linux, lets a thread that is done spin for several ms, a time slice. Where other
+    processes want the processors, the thread that it waits for is not running meanwhile, and every operation of a small
+    model costs such slices: 40 to 70 times slower; see tests/benchmarks/RESULTS.md. Processes that this one starts
+    inherit it. What the user has set stays.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "10000"
 
 
 def _open_streams() -> None:
