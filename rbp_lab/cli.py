@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rbp_lab import __version__
-from rbp_lab.config.arguments import Arguments, WrongUsage, parse
+from rbp_lab.config.arguments import Arguments, parse
 from rbp_lab.config.directory import CONF
-from rbp_lab.errors import LabError, no_such
+from rbp_lab.errors import LabError, WrongUsage, no_such
 from rbp_lab.garbage import look_seldom
 from rbp_lab.interrupts import CODES, end_on_signals
 from rbp_lab.jobs.composition import (
@@ -61,7 +61,8 @@ GONE = {"bench": "the benchmarks run from a clone of the project: make bench, or
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of ``rbp-lab``; exits with 0 when everything held, 1 on a failure, 2 on wrong usage.
+    """Entry point of ``rbp-lab``; exits with 0 when everything held, 1 on a failure, 2 on wrong usage that kept all
+    work from beginning.
 
     Interrupted by Ctrl-C it exits with 130, terminated with 143, and with 141 when nobody reads what it prints.
     """
@@ -100,7 +101,7 @@ def usage() -> str:
             "",
             "rbp-lab SUBCOMMAND --help shows its configuration, --cfg job prints it composed, -m sweeps,",
             "--config-dir DIR puts YAML files of your own before the packaged ones (DIR/model/mine.yaml: model=mine).",
-            "Exit codes: 0 all held, 1 something failed, 2 wrong usage.",
+            "Exit codes: 0 all held, 1 something failed, 2 wrong usage, seen before any work began.",
         ]
     )
 
@@ -118,7 +119,7 @@ def _run(words: list[str]) -> int:
     if command not in COMMANDS:
         raise WrongUsage(no_such("rbp-lab", f"subcommand {command!r}", command, COMMANDS))
     if {"RANK", "WORLD_SIZE"} <= set(os.environ):
-        raise LabError(
+        raise WrongUsage(
             "rbp-lab starts its own processes: run it without torchrun or accelerate launch, use launch.processes=N"
         )
     arguments = parse(command, rest)
@@ -133,8 +134,8 @@ def _run(words: list[str]) -> int:
     if table := failures.table():
         print(f"\n{table}", file=sys.stderr)
     if not failures.jobs and arguments.multirun and not arguments.asks:
-        raise LabError(NO_JOB)
-    return 1 if failures.failed else 0
+        raise WrongUsage(NO_JOB)
+    return failures.code()
 
 
 def _compose_and_run(command: str, arguments: Arguments) -> Failures:
@@ -157,7 +158,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     def job(config: DictConfig) -> None:
         failures.jobs += 1
         chosen = HydraConfig.get()
-        name, store, ended, said = "", None, None, None
+        name, store, ended, said, misused = "", None, None, None, False
         try:
             if chosen.mode == RunMode.MULTIRUN:
                 name = " ".join(chosen.overrides.task) or f"job {chosen.job.num}"
@@ -173,8 +174,9 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
             raise
         except Exception as error:
             said = failures.add(name, error, store)  # a sweep goes on; what failed is listed at its end
+            misused = isinstance(error, WrongUsage)
         if (socket.gethostname(), os.getpid()) != process:
-            leave(JobOutcome(chosen.job.num, name, ended, said), chosen.runtime.output_dir)
+            leave(JobOutcome(chosen.job.num, name, ended, said, misused), chosen.runtime.output_dir)
 
     def begin(sweep: DictConfig) -> None:
         """Before the first job of a sweep; where it measures in this process, look at all of its models."""
@@ -221,9 +223,9 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
             with suppress(LabError):
                 wait_for([array])  # one task was lost; the others are not
         if not launched or not (left_in(launched[0][0]) or (array is not None and len(launched[0][1]) > 1)):
-            raise LabError(message) from error
-        print_error(message)
-        broken.append(message)
+            raise message from error
+        print_error(str(message))
+        broken.append(str(message))
     finally:
         sys.argv = argv
         gc.set_threshold(*looks)
@@ -246,15 +248,15 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     return failures
 
 
-def _in_words(error: Exception, command: str, arguments: Arguments, store: str | None) -> str:
+def _in_words(error: Exception, command: str, arguments: Arguments, store: str | None) -> LabError:
     """What Hydra or a launcher raised: jobs keep their exceptions, so it is of composing, or of launching."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, OSError) and error.errno is not None:
-        return f"cannot write {error.filename or 'the store'}: {error.strerror}"
+        return LabError(f"cannot write {error.filename or 'the store'}: {error.strerror}")
     if (failed := job_failure(error)) is not None:
-        return failed
+        return LabError(failed)
     if not arguments.launcher or isinstance(error, (HydraException, OmegaConfBaseException, yaml.YAMLError)):
-        return explain(error, command, arguments)
-    return sentence(error, store, "a mistake in hydra.launcher, or a defect of that launcher")
+        return WrongUsage(explain(error, command, arguments))
+    return LabError(sentence(error, store, "a mistake in hydra.launcher, or a defect of that launcher"))

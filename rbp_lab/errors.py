@@ -19,6 +19,10 @@ class LabError(Exception):
     """
 
 
+class WrongUsage(LabError):
+    """A mistake in what was asked for, seen before any work on it began: exit code 2 where nothing else was asked."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device's memory, or the computer's, was not enough. Needs no torch to be told."""
     return (
@@ -54,10 +58,10 @@ def warn(message: str) -> None:
 
 
 def one_of(path: str, given: Any, choices: Iterable[str]) -> None:
-    """LabError unless ``given`` is one of ``choices``."""
+    """WrongUsage unless ``given`` is one of ``choices``."""
     choices = list(choices)
     if given not in choices:
-        raise LabError(
+        raise WrongUsage(
             f"{path} must be one of {', '.join(choices)}; got {shown(given)}{_near(given, choices, '; ', '')}"
         )
 

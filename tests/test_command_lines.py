@@ -1,6 +1,10 @@
 """What holds of every subcommand: what it says of itself, and of a store that cannot be one."""
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -30,7 +34,7 @@ def test_a_store_that_is_a_file_is_named_as_one(run, tmp_path, command):
     for store in ("notes.txt", "notes.txt/below"):
         code, out, err = run(*words, f"store={store}")
         said = f"store={store}: {tmp_path / 'notes.txt'} is a file, and a store is a directory"
-        assert (code, out) == (1, "") and err.startswith(f"error: {said}") and err.count("\n") == 1
+        assert (code, out) == (2, "") and err.startswith(f"error: {said}") and err.count("\n") == 1
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -66,3 +70,76 @@ def test_of_many_choices_the_nearest_few_are_named_and_how_to_list_them():
     assert "did you mean gpt2-xl? there are" in no_such("model", "model=gpt2xl", "gpt2xl", [*sizes, "gpt2-xl"])
     assert no_such("x", "x", "zzz", [*sizes, "gpt2-xl"]).endswith(f"{choose}, such as {', '.join(sizes[:5])}")
     assert all(size in no_such("x", "x", "zzz", sizes) for size in sizes)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+)
+def test_waiting_threads_spin_briefly_unless_the_user_says_otherwise(given, kept):
+    """Set before torch is imported, for the process and those that it starts."""
+    code = (
+        "import os, sys; from rbp_lab import cli, __main__\n"
+        "cli.main = lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n__main__.run()"
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)} | given
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout == f"{kept} False\n" and done.stderr == ""
+
+
+USAGE = [
+    "mesure",
+    "ls runs datasets=",
+    "ls what=nothing",
+    "ls what=[runs",
+    "ls foo",
+    "ls --check",
+    "ls -m what=nothing,never",  # no job of it began
+    "ls -m 'what=glob(nothing*)'",
+    "ls what=runs,models",  # a sweep without -m
+    "ls +store.x=1",
+    "ls dataset=nowhere",
+    "ls --config-dir nowhere",
+    "ls --cfg jobs",
+    "measure -m hydra/launcher=nowhere",
+    "measure hydra/launcher=devices",
+    "measure launch.processes=many",
+    "measure launch.placement=far",
+    "train observation=bag",
+    "train objective=supervised task=digits classifier=cnn observation=similarity",
+    "train objective=supervised task=digits classifier=mlp-1 training.draw=balanced",
+    "analyze source=csv",
+    "analyze source=csv+local csv=x.csv",
+    "analyze axis=time",
+    "analyze csv=x.csv",
+    "analyze name=a/b",
+    "demo axis=time",
+    "compare a",
+    "compare a b ks=[0]",
+    "compare model@a=ladder-1",
+    "compare model@a=ladder-1 model@b=ladder-2 states=far",
+    "clean unfinished=perhaps",
+]
+
+
+@pytest.mark.parametrize("words", USAGE)
+def test_wrong_usage_that_kept_work_from_beginning_ends_with_2(run, words):
+    code, _, err = run(*shlex.split(words))
+    assert code == 2 and "error: " in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ls -m what=runs,nothing",  # one job held, the other's mistake is a failed job
+        "analyze",  # an empty store
+        "analyze source=csv csv=nowhere.csv",
+        "compare a b",
+        "measure model=ladder-1",  # which was not trained
+    ],
+)
+def test_what_fails_at_work_ends_with_1(run, words):
+    code, _, err = run(*shlex.split(words))
+    assert code == 1 and "error: " in err and "Traceback" not in err

@@ -18,8 +18,8 @@ from rbp_lab.comparison.percentiles import PERCENTILES, percentiles
 from rbp_lab.comparison.record import read_pair
 from rbp_lab.comparison.run import floors, run_pair
 from rbp_lab.comparison.summary import summary
-from rbp_lab.config.arguments import WrongUsage, parse
-from rbp_lab.errors import LabError
+from rbp_lab.config.arguments import parse
+from rbp_lab.errors import LabError, WrongUsage
 from rbp_lab.measurement import instrument
 from rbp_lab.measurement.worker import answer_to
 from rbp_lab.store.layout import Store

@@ -91,7 +91,7 @@ def test_without_slurm_the_commands_say_so(tmp_path, monkeypatch, capsys):
         (["analyze", "wait=12", "tracking=none"], "error: wait=12: there is no squeue here; only a machine of the"),
         (["measure", "-m", "hydra/launcher=slurm"], "error: hydra/launcher=slurm: there is no sbatch here;"),
     ):
-        with pytest.raises(SystemExit, match="1"):
+        with pytest.raises(SystemExit, match="2"):
             main(words)
         assert capsys.readouterr().err.startswith(says)
 

@@ -115,6 +115,7 @@ def test_what_became_of_launched_jobs_is_told_at_the_end(launched):
     assert err[-2:] == ["1 of 3 jobs failed:", f"  what=nothing: {why}"]
     code, out, err = launched("what=runs")
     assert (code, out[-1], err) == (0, "what=runs: done", [])
+    assert launched("what=nothing,never")[0] == 2  # no job of it had begun
 
 
 def test_a_job_that_is_lost_hides_none_of_the_others(launched):

@@ -16,7 +16,7 @@ from rbp_lab import __version__
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.comparison.record import StoredPair
 from rbp_lab.config.schemas import FitChoices
-from rbp_lab.errors import LabError, no_such
+from rbp_lab.errors import LabError, WrongUsage, no_such
 from rbp_lab.fits.points import Label
 from rbp_lab.fits.result import FitResult, fits_to_frame
 from rbp_lab.laws import questions, vocabularies
@@ -92,7 +92,7 @@ def analyze(
         raise LabError("there are no points to analyse")
     out, along = Path(out_dir), axis != "size"
     if papers and along:
-        raise LabError(f"papers=true is of laws in S, and axis={axis} of laws in tokens; give one of the two")
+        raise WrongUsage(f"papers=true is of laws in S, and axis={axis} of laws in tokens; give one of the two")
     every = TOKEN_LAWS[axis] if along else LAWS
     chosen = _only(every if along or fit.laws else POWER_LAWS, fit.only)
     points = points if along else with_sizes(points, fit.least_sizes)
@@ -146,11 +146,11 @@ def analyze(
 
 
 def _only(laws: Sequence[Law], names: Sequence[str]) -> list[Law]:
-    """The laws of these names, all without any; LabError for a name that none has."""
+    """The laws of these names, all without any; WrongUsage for a name that none has."""
     there = [law.name for law in laws]
     for name in names:
         if name not in there:
-            raise LabError(no_such("fit.only", f"law {name!r}", name, there))
+            raise WrongUsage(no_such("fit.only", f"law {name!r}", name, there))
     return [law for law in laws if not names or law.name in names]
 
 

@@ -75,39 +75,43 @@ class Selection:
     filters: Filters = field(default_factory=Filters)
     tracking: Tracking = NO_TRACKING
 
+    def __post_init__(self) -> None:
+        one_of("axis", self.axis, AXES)
+        names = self.source.split("+")
+        if "wandb-offline" in names:
+            raise LabError(
+                "source=wandb-offline: offline W&B runs are not read back; their records are in the store that "
+                "measured them: use source=local, or upload them with wandb sync and use source=wandb"
+            )
+        if not set(names) <= set(SOURCES):
+            raise LabError(
+                f"source must be one of {', '.join(SOURCES)}, or several joined by +; got {shown(self.source)}"
+            )
+        if "csv" in names and len(names) > 1:
+            raise LabError(
+                "source=csv cannot be joined with runs: published values and measurements follow protocols that "
+                "rbp_lab cannot compare; analyse them apart"
+            )
+        if "csv" in names and not self.csv:
+            raise LabError("source=csv needs the file: csv=PATH")
+        if self.csv and "csv" not in names:
+            raise LabError(f"csv={self.csv} is read with source=csv alone; got source={self.source}")
+        if not self.csv:
+            one_of("size", self.size, SIZES)
+
 
 def gather(selection: Selection) -> AnalysisInputs:
     """The points and records that ``selection`` takes.
 
     The same record (key) from several places counts once: the first with its tables, in the order of the sources, the
-    newest of one source; values are never averaged. Raises LabError on an unknown source, on runs that must not share
+    newest of one source; values are never averaged. Raises LabError on runs that must not share
     a table, or when nothing is left.
     """
     names, size, windows = selection.source.split("+"), selection.size, windows_of(selection.axis, selection.k)
-    for name in names:
-        if name == "wandb-offline":
-            raise LabError(
-                "source=wandb-offline: offline W&B runs are not read back; their records are in the store that "
-                "measured them: use source=local, or upload them with wandb sync and use source=wandb"
-            )
-        if name not in SOURCES:
-            raise LabError(
-                f"source must be one of {', '.join(SOURCES)}, or several joined by +; got {shown(selection.source)}"
-            )
-    if "csv" in names:
-        if len(names) > 1:
-            raise LabError(
-                "source=csv cannot be joined with runs: published values and measurements follow protocols that "
-                "rbp_lab cannot compare; analyse them apart"
-            )
-        if not selection.csv:
-            raise LabError("source=csv needs the file: csv=PATH")
+    if selection.csv:
         table = points_from_csv(os.path.expanduser(selection.csv), size)
         points = select(table, *(selection.filters.as_list(name) for name in ("model", "family", "dataset")))
         return AnalysisInputs(points, [], Path(selection.csv).name, [])
-    if selection.csv:
-        raise LabError(f"csv={selection.csv} is read with source=csv alone; got source={selection.source}")
-    one_of("size", size, SIZES)
     notes: list[str] = []
     there = [run for name in names for run in _load(name, selection, notes)]
     apart = named_apart(list({run.header.key: run.header for run in there}.values()))

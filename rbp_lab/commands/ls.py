@@ -10,7 +10,7 @@ from rbp_lab.config.arguments import LISTED
 from rbp_lab.config.build import MADE, read
 from rbp_lab.config.schemas import DEVICES, Precision
 from rbp_lab.data.corpus import TextSource
-from rbp_lab.errors import LabError, one_of
+from rbp_lab.errors import LabError, WrongUsage, one_of
 from rbp_lab.models.source import ModelSource
 from rbp_lab.report.listing import print_checks, print_models, print_names, print_runs
 
@@ -53,7 +53,7 @@ def checked(request: ListRequest) -> None:
     from rbp_lab.measurement.preflight import check  # torch: not for lists of names
 
     if not request.sources:
-        raise LabError(f"no model matches {request.pattern!r}; rbp-lab ls models lists what there is")
+        raise WrongUsage(f"no model matches {request.pattern!r}; rbp-lab ls models lists what there is")
     device, protocol = choose_device(request.device), request.dataset.protocol
     checks = [check(source, protocol, request.precision.dtype, device) for source in request.sources.values()]
     if failed := print_checks(checks):

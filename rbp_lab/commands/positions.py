@@ -7,17 +7,17 @@ from dataclasses import make_dataclass
 from typing import Annotated, Any
 
 from rbp_lab.config.build import MADE, read_part
-from rbp_lab.errors import LabError
+from rbp_lab.errors import WrongUsage
 
 
 def of_positions(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The configuration of the language model that learns as the objective says; the same without one.
 
-    Raises LabError when no language model can learn so, or there is only one part of a classifier.
+    Raises WrongUsage when no language model can learn so, or there is only one part of a classifier.
     """
     if config.get("objective") is None:
         if given := [name for name in ("observation", "classifier", "task") if config.get(name) is not None]:
-            raise LabError(
+            raise WrongUsage(
                 f"{given[0]} is of classifiers; choose objective=supervised, aggregate or likelihood as well"
             )
         return config

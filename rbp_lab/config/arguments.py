@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import WrongUsage
 
 FILTERS = ("model", "family", "dtype", "quantisation", "key")  # a data set is chosen with dataset=…
 LISTED = ("models", "datasets", "runs")  # what rbp-lab ls can be asked for by a word
@@ -17,10 +17,6 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 _SEVERAL_DATA_SETS = re.compile(r"dataset=((glob|choice)\(|[^\[\]{}()'\"]*,)")
-
-
-class WrongUsage(LabError):
-    """A command line that cannot be read: exit code 2."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ def parse(command: str, words: list[str]) -> Arguments:
     if directory is not None:
         directory = Path(os.path.expanduser(directory)).absolute()
         if not directory.is_dir():
-            raise LabError(f"--config-dir must be a directory with YAML files; there is none at {directory}")
+            raise WrongUsage(f"--config-dir must be a directory with YAML files; there is none at {directory}")
     flags = []
     for name, value in given.items():
         if value:

@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from rbp_lab.config.old_names import current_name
-from rbp_lab.errors import LabError, no_such, shown
+from rbp_lab.errors import LabError, WrongUsage, no_such, shown
 
 T = TypeVar("T")
 TARGET = "_target_"
@@ -58,7 +58,7 @@ def at_least(least: int) -> AfterValidator:
 def read(cls: type[T], config: Mapping[str, Any]) -> T:
     """``config`` as a value of the dataclass ``cls``. A null at the top stands for the default.
 
-    Raises LabError with the config path, what was expected and what came.
+    Raises WrongUsage with the config path, what was expected and what came.
     """
     return _validated(cls, {k: _built(v, k) for k, v in config.items() if v is not None}, "")
 
@@ -81,14 +81,14 @@ def build(node: Mapping[str, Any], path: str) -> Any:
 
 
 def locate(target: str, path: str) -> Any:
-    """The class or function that a dotted name means; LabError naming the config path when there is none."""
+    """The class or function that a dotted name means; WrongUsage naming the config path when there is none."""
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise LabError(f"{path}.{TARGET}: cannot import {target!r} ({error})") from None
+        raise WrongUsage(f"{path}.{TARGET}: cannot import {target!r} ({error})") from None
     if not callable(found):
-        raise LabError(f"{path}.{TARGET}: expected a class or function, got {target}, a {type(found).__name__}")
+        raise WrongUsage(f"{path}.{TARGET}: expected a class or function, got {target}, a {type(found).__name__}")
     return found
 
 
@@ -101,7 +101,7 @@ def call(target: Any, arguments: Mapping[str, Any], path: str) -> Any:
     try:
         return target(**arguments)
     except LabError as error:
-        raise LabError(_located(str(error), arguments, path)) from None
+        raise WrongUsage(_located(str(error), arguments, path)) from None
 
 
 def _built(value: Any, path: str) -> Any:
@@ -127,9 +127,9 @@ def _validated(cls: Any, given: Mapping[str, Any], path: str) -> Any:
     try:
         made = _adapter(cls).validate_python(given)
     except ValidationError as error:
-        raise LabError(_sentence(error, cls, given, path)) from None
+        raise WrongUsage(_sentence(error, cls, given, path)) from None
     except LabError as error:
-        raise LabError(_located(str(error), given, path)) from None
+        raise WrongUsage(_located(str(error), given, path)) from None
     except (PydanticUserError, PydanticUndefinedAnnotation, NameError):
         # Annotations of a user's class that cannot be resolved: its values are taken as they come.
         _check_names(cls, given, path)
@@ -147,10 +147,10 @@ def _check_names(target: Any, arguments: Mapping[str, Any], path: str) -> None:
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for name in arguments:
             if name not in names:
-                raise LabError(no_such(f"{path}.{name}", "key", name, names))
+                raise WrongUsage(no_such(f"{path}.{name}", "key", name, names))
     for p in parameters:
         if p.name in names and p.default is p.empty and p.name not in arguments:
-            raise LabError(_missing(f"{path}.{p.name}"))
+            raise WrongUsage(_missing(f"{path}.{p.name}"))
 
 
 def _check_kept(given: Any, made: Any, path: str) -> None:
@@ -163,9 +163,9 @@ def _check_kept(given: Any, made: Any, path: str) -> None:
         for i, (value, inner) in enumerate(zip(given, made, strict=True)):
             _check_kept(value, inner, _join(path, i))
     elif isinstance(given, bool) and isinstance(made, int | float) and not isinstance(made, bool):
-        raise LabError(f"{path} must be a number; got {shown(given)}")
+        raise WrongUsage(f"{path} must be a number; got {shown(given)}")
     elif isinstance(given, float) and isinstance(made, str):
-        raise LabError(_text_expected(path, given))
+        raise WrongUsage(_text_expected(path, given))
 
 
 # Kinds of error (pydantic's) and, in words, what was expected.

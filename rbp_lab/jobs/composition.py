@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from rbp_lab.config.arguments import Arguments, WrongUsage
+from rbp_lab.config.arguments import Arguments
 from rbp_lab.config.directory import CONF
-from rbp_lab.errors import LabError, first_line, no_such
+from rbp_lab.errors import WrongUsage, first_line, no_such
 from rbp_lab.jobs.subcommand_help import help_template
 from rbp_lab.store.atomic import may_be_written
 from rbp_lab.text import one_line
@@ -43,7 +43,7 @@ def shown_jobs(command: str, arguments: Arguments) -> Iterator[str]:
         for overrides in jobs:
             yield f"--- # {' '.join(overrides)}\n{OmegaConf.to_yaml(compose(command, list(overrides)))}"
     if not jobs:
-        raise LabError(NO_JOB)
+        raise WrongUsage(NO_JOB)
 
 
 def job_overrides(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -101,13 +101,13 @@ def users_first() -> Any:
 
 
 def refuse_hidden_files(sources: Any) -> None:
-    """LabError when a YAML file of hydra.searchpath has the name of a packaged one, which Hydra would take instead."""
+    """WrongUsage when a YAML file of hydra.searchpath has the name of a packaged one, which Hydra would take."""
     for source in sources:
         if "searchpath" in source.provider and source.schema == "file":
             for path in sorted(Path(source.path).rglob("*.yaml")):
                 name = path.relative_to(source.path)
                 if (CONF / name).is_file():
-                    raise LabError(
+                    raise WrongUsage(
                         f"{path} would be ignored: rbp_lab has a {name} of its own, which comes before "
                         "hydra.searchpath; give the directory with --config-dir, or the file another name"
                     )
@@ -124,7 +124,7 @@ def check_override(text: str, multirun: bool) -> None:
         if not override.key_or_group:
             raise WrongUsage(f"an override is key=value; got {text!r}")
         if override.key_or_group == "store" and override.value() == "":  # Hydra would make directories at the root
-            raise LabError("store must name a directory; got ''")
+            raise WrongUsage("store must name a directory; got ''")
         if not override.is_sweep_override() or multirun:
             return
         reason = "several values are a sweep, which takes -m"
@@ -159,7 +159,7 @@ def choices(group: str) -> list[str]:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The composed configuration as nested mappings, lists and scalars; LabError on a missing or unresolvable value."""
+    """The composed configuration as nested mappings, lists and scalars; WrongUsage when one cannot be resolved."""
     from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -182,7 +182,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        raise LabError(_composed_sentence(error)) from None
+        raise WrongUsage(_composed_sentence(error)) from None
 
 
 def _composed_sentence(error: Any) -> str:

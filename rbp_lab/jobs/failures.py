@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, WrongUsage
 from rbp_lab.store.atomic import REFUSALS
 from rbp_lab.store.layout import Store
 from rbp_lab.text import alike, one_line
@@ -17,18 +17,27 @@ from rbp_lab.text import alike, one_line
 
 @dataclass
 class Failures:
-    """jobs: how many began. ended: how many came to what. failed: the name and the sentence of each that did not."""
+    """jobs: how many began. ended: how many came to what. failed: the name and the sentence of each that did not.
+    misused: of these, how many were refused before any work on them began."""
 
     jobs: int = 0
     ended: Counter[str] = field(default_factory=Counter)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    misused: int = 0
 
     def add(self, name: str, error: Exception, store: str | None) -> str:
         """Print a failure at once and keep it; returns its sentence. name: "" when there is only one job."""
         message = sentence(error, store)
         self.failed.append((name, message))
+        self.misused += isinstance(error, WrongUsage)
         print_error(f"{name}: {message}" if name else message)
         return message
+
+    def code(self) -> int:
+        """The exit code of the command: 2 when no job had any work begun because each was wrongly asked for."""
+        if self.misused and self.misused == self.jobs:
+            return 2
+        return 1 if self.failed else 0
 
     def summary(self) -> str:
         """What the jobs of a sweep came to, in numbers; "" when there was only one."""

@@ -22,12 +22,14 @@ FILE = "outcome.json"
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """job: its number in the sweep. name: its overrides. ended: what it came to, None when it failed. error: why."""
+    """job: its number in the sweep. name: its overrides. ended: what it came to, None when it failed. error: why.
+    misused: whether it was refused before any work began."""
 
     job: int
     name: str
     ended: str | None
     error: str | None
+    misused: bool = False
 
 
 def leave(outcome: JobOutcome, directory: str | Path) -> None:
@@ -71,4 +73,5 @@ def count(failures: Failures, left: Mapping[int, JobOutcome], names: Sequence[st
             print(f"{one.name}: {one.ended or 'done'}", flush=True)
         else:
             failures.failed.append((one.name, one.error))
+            failures.misused += one.misused
             print_error(f"{one.name}: {one.error}")

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from rbp_lab.errors import LabError, warn
+from rbp_lab.errors import LabError, WrongUsage, warn
 
 POLL_SECONDS = 5.0  # squeue asks the controller, which a cluster shares
 # States, by sacct, of a task that is still to come to something; "UNKNOWN" when sacct has no row for it.
@@ -20,9 +20,9 @@ COMING = ("UNKNOWN", "PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED"
 
 
 def check_slurm() -> None:
-    """LabError unless jobs can be submitted from this machine."""
+    """WrongUsage unless jobs can be submitted from this machine."""
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise LabError("hydra/launcher=slurm: there is no sbatch here; run this on a machine of the cluster")
+        raise WrongUsage("hydra/launcher=slurm: there is no sbatch here; run this on a machine of the cluster")
 
 
 def watch_queue() -> None:
@@ -146,7 +146,7 @@ def _queued(job: int) -> dict[str, str]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise LabError(f"wait={job}: there is no squeue here; only a machine of the cluster can wait for it") from None
+        raise WrongUsage(f"wait={job}: there is no squeue here; only a machine of the cluster can wait") from None
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"squeue failed with exit code {done.returncode}"])[-1]
         raise (_Unknown if "invalid job id" in said.lower() else _Refused)(said)

@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, WrongUsage
 from rbp_lab.store.aside import named, recovered
 
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -40,14 +40,14 @@ _NAME_BYTES = 200  # file systems allow 255 bytes; temporary names beside it nee
 
 
 def file_name(name: str, what: str) -> str:
-    """``name`` itself when it can name one file or directory; otherwise LabError that begins with ``what``."""
+    """``name`` itself when it can name one file or directory; otherwise WrongUsage that begins with ``what``."""
     if (
         not name
         or name.startswith(".")
         or re.search(r"[/\\\x00-\x1f\x7f]", name)
         or len(name.encode("utf-8", "surrogatepass")) > _NAME_BYTES
     ):
-        raise LabError(
+        raise WrongUsage(
             f"{what} becomes a file name: it must have 1 to {_NAME_BYTES} bytes, not begin with a dot, and hold no "
             f"slash or control character; got {name[:80]!r}"
         )
@@ -228,12 +228,12 @@ class AnalysisFiles:
 
 
 def check_root(root: str | Path) -> None:
-    """LabError when a store cannot be a directory, because it is a file or lies below one."""
+    """WrongUsage when a store cannot be a directory, because it is a file or lies below one."""
     path = Path(root).absolute()
     with suppress(OSError):  # of what cannot be looked at, using it says why
         there = next(d for d in (path, *path.parents) if d.exists())
         if not there.is_dir():
-            raise LabError(f"store={root}: {there} is a file, and a store is a directory; name another one")
+            raise WrongUsage(f"store={root}: {there} is a file, and a store is a directory; name another one")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, WrongUsage
 from rbp_lab.ladder.aggregate.networks import Architecture, InputShape
 from rbp_lab.ladder.aggregate.objective import Objective
 from rbp_lab.ladder.aggregate.observations import Observation, Proportions
@@ -34,9 +34,9 @@ class Configuration:
 
     def __post_init__(self) -> None:
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise LabError(f"seeds must be different numbers of at least 0; got {list(self.seeds)}")
+            raise WrongUsage(f"seeds must be different numbers of at least 0; got {list(self.seeds)}")
         if self.observation is None and self.objective.kind != "supervised":
-            raise LabError(
+            raise WrongUsage(
                 f"objective={self.objective.kind} needs an observation, such as observation=proportions observation.m=4"
             )
         self.objective.check(self.observed)

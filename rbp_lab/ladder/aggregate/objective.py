@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from rbp_lab.errors import LabError, one_of, shown
+from rbp_lab.errors import WrongUsage, one_of, shown
 from rbp_lab.ladder.aggregate.losses import CustomLoss, Loss, find_loss
 from rbp_lab.ladder.aggregate.observations import PERMUTATION, Bag, Observation
 
@@ -43,20 +43,20 @@ class Objective:
             one_of("objective.weights", self.weights, SOURCES)
         if isinstance(self.refresh, int):
             if self.refresh < 1:
-                raise LabError(f"objective.refresh must be at least 1 step; got {self.refresh}")
+                raise WrongUsage(f"objective.refresh must be at least 1 step; got {self.refresh}")
         elif self.refresh is not None:
             one_of("objective.refresh", self.refresh, (*REFRESHES, "a number of steps"))
         if not 0 < self.share < 1:
-            raise LabError(f"objective.share must lie between 0 and 1; got {shown(self.share)}")
+            raise WrongUsage(f"objective.share must lie between 0 and 1; got {shown(self.share)}")
         if self.warm_up is not None and self.warm_up < 0:
-            raise LabError(f"objective.warm_up must be 0 or more epochs; got {self.warm_up}")
+            raise WrongUsage(f"objective.warm_up must be 0 or more epochs; got {self.warm_up}")
         if self.kind == "likelihood" and (loss.name != "cross_entropy" or self.source != "current"):
-            raise LabError(
+            raise WrongUsage(
                 "objective=likelihood is cross-entropy with current weights; for another loss or other weights choose "
                 f"objective=aggregate (got loss={loss.name}, weights={self.source})"
             )
         if self.kind == "aggregate" and not loss.proper and self.source != "stored":
-            raise LabError(
+            raise WrongUsage(
                 f"objective.weights={self.source} with objective.loss={loss.name}: the loss is not proper, so a model "
                 "that supplies its own weights sharpens them without end; choose objective.weights=stored"
             )
@@ -108,7 +108,7 @@ class Objective:
     def check(self, observation: Observation) -> None:
         """LabError when the objective and the observation do not go together."""
         if self.kind == "supervised" and observation.m != 1:
-            raise LabError(
+            raise WrongUsage(
                 f"objective=supervised sees every label; leave observation out (got m={observation.m}), or choose "
                 "objective=aggregate or objective=likelihood"
             )
@@ -116,7 +116,7 @@ class Objective:
             self.kind == "aggregate" and observation.identifies == PERMUTATION
             and not self.found_loss.proper and self.refreshed != "never"
         ):  # fmt: skip
-            raise LabError(
+            raise WrongUsage(
                 f"objective.refresh={self.refreshed} with objective.loss={self.found_loss.name}: an observation that "
                 "names no class holds an improper loss back only through weights that stay; choose "
                 "objective.refresh=never"

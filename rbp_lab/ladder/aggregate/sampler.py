@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rbp_lab.errors import LabError, shown
+from rbp_lab.errors import LabError, WrongUsage, shown
 
 BLIND = "blind"
 
@@ -25,11 +25,11 @@ class GroupSampler:
 
     def __post_init__(self) -> None:
         if self.m < 1:
-            raise LabError(f"observation.m must be at least 1; got {self.m}")
+            raise WrongUsage(f"observation.m must be at least 1; got {self.m}")
         if self.reuse < 1:
-            raise LabError(f"training.reuse must be at least 1; got {self.reuse}")
+            raise WrongUsage(f"training.reuse must be at least 1; got {self.reuse}")
         if self.draw != BLIND:
-            raise LabError(
+            raise WrongUsage(
                 f"training.draw must be {BLIND}; got {shown(self.draw)}: groups chosen by their outcome, such as as "
                 "many similar as dissimilar pairs, no longer follow p(z | x), and the weights of the aggregate risk "
                 "would be wrong (digits fall from 97 to 33 per cent)"
