@@ -144,7 +144,18 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from rbp_lab.jobs.sweeps import BASIC, SLURM, SweepStart, compose_once, composed_jobs, jobs_of, launcher_of
+    from rbp_lab.jobs.sweeps import (
+        BASIC,
+        SLURM,
+        Refused,
+        SweepStart,
+        compose_once,
+        composed_jobs,
+        jobs_of,
+        launcher_of,
+        refuse_what_is_not_here,
+    )
+    from rbp_lab.measurement import devices
 
     for override in arguments.overrides:
         check_override(override, arguments.multirun)
@@ -180,6 +191,7 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
 
     def begin(sweep: DictConfig) -> None:
         """Before the first job of a sweep; where it measures in this process, look at all of its models."""
+        refuse_what_is_not_here(sweep, {"gpus": lambda: len(devices.visible_gpus()), "cpus": devices.processors})
         stores.append(str(sweep.store))
         if (launcher := launcher_of(sweep)) == BASIC:
             compose_once()
@@ -215,6 +227,8 @@ def _compose_and_run(command: str, arguments: Arguments) -> Failures:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(job)()
     except (LabError, BrokenPipeError):
         raise
+    except Refused as refused:
+        raise refused.mistake from None
     except Exception as error:
         if asked:
             raise

@@ -20,6 +20,7 @@ from rbp_lab.config.directory import CONF
 from rbp_lab.jobs.composition import writable
 from rbp_lab.jobs.outcomes import FILE, JobOutcome, leave, left_in
 from rbp_lab.jobs.sweeps import BASIC, compose_once, composed_jobs, jobs_of, launcher_of
+from rbp_lab.measurement import devices
 
 
 @pytest.fixture
@@ -65,6 +66,9 @@ KILLED = "pattern=killed"
 
 class Forked(Launcher):
     """Runs each job in a process of its own; a job that is killed is an exception once all have ended."""
+
+    def __init__(self, ray=None):
+        """ray: what Ray's launcher is given."""
 
     def setup(self, *, hydra_context, task_function, config):
         self._context, self._task, self._config = hydra_context, task_function, config
@@ -135,6 +139,28 @@ def test_a_launcher_that_is_none_is_one_sentence(launched, given, why):
     code, out, err = launched("what=runs", f"hydra.launcher={given}")
     assert (code, out, len(err)) == (1, [], 1)
     assert err[0].startswith(f"error: {why}") and "a mistake in hydra.launcher, or a defect of that launcher" in err[0]
+
+
+def test_what_ray_would_wait_for_in_vain_is_refused_at_once(launched, monkeypatch):
+    monkeypatch.setattr(devices, "visible_gpus", list)
+    monkeypatch.setattr(devices, "processors", lambda: 2)
+    remote, init = "+hydra.launcher.ray.remote", "+hydra.launcher.ray.init"
+    for words, asked, there in (
+        ([f"{remote}.num_gpus=0.5"], "num_gpus=0.5", 0),
+        ([f"{remote}.num_gpus=2", f"{init}.num_gpus=1"], "num_gpus=2", 1),
+        ([f"{remote}.num_gpus=0", f"{remote}.num_cpus=3"], "num_cpus=3", 2),
+    ):
+        code, out, err = launched("what=runs", *words)
+        said = f"error: hydra.launcher.ray.remote.{asked} is what each job asks for, and there are {there} here"
+        assert (code, out, len(err)) == (2, [], 1) and err[0].startswith(said)
+    for words in (
+        [f"{remote}.num_gpus=0", f"{remote}.num_cpus=2"],
+        [f"{remote}.num_gpus=1", f"{init}.num_gpus=1"],
+        [f"{remote}.num_gpus=1", f"{init}.address=auto"],  # of a Ray that runs already, elsewhere perhaps
+    ):
+        assert launched("what=runs", *words)[0] == 0
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert launched("what=runs", f"{remote}.num_gpus=1")[0] == 0
 
 
 def test_the_first_task_of_a_job_speaks_and_what_is_no_outcome_is_passed_over(tmp_path, monkeypatch):

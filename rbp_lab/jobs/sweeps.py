@@ -6,8 +6,9 @@ third time; that is most of what a record costs that is found.
 
 from __future__ import annotations
 
+import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -17,7 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, WrongUsage
 from rbp_lab.jobs.composition import job_overrides, plain
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -37,6 +38,36 @@ def launcher_of(sweep: DictConfig) -> str | None:
     """The class that runs the jobs: ``BASIC`` one after another in this process; None when there is no such value."""
     node = OmegaConf.select(sweep, "hydra.launcher")
     return node.get("_target_") if isinstance(node, DictConfig) else None
+
+
+class Refused(BaseException):
+    """The mistake that stops a sweep before its first job: Hydra makes a warning of every Exception of a callback."""
+
+    def __init__(self, mistake: LabError) -> None:
+        super().__init__(mistake)
+        self.mistake = mistake
+
+
+def refuse_what_is_not_here(sweep: DictConfig, here: Mapping[str, Callable[[], int]]) -> None:
+    """Refuse jobs for which Ray, started on this machine, would wait for ever: each asks for more than there is.
+
+    here: counts the "gpus" and the "cpus".
+    """
+    node = OmegaConf.select(sweep, "hydra.launcher.ray")
+    if not isinstance(node, DictConfig) or "cluster" in node or os.environ.get("RAY_ADDRESS"):
+        return  # another launcher, or Ray elsewhere
+    init, job = (OmegaConf.to_container(node.get(name) or OmegaConf.create()) for name in ("init", "remote"))
+    if init.get("address") is not None:
+        return
+    for what, count in here.items():
+        asked, there = job.get(f"num_{what}"), init.get(f"num_{what}")
+        if not isinstance(asked, int | float) or asked <= 0:
+            continue
+        there = count() if there is None else there
+        if isinstance(there, int | float) and asked > there:
+            path = f"hydra.launcher.ray.remote.num_{what}"
+            why = f"there are {there} here: it would wait for ever; give {path}={there}"
+            raise Refused(WrongUsage(f"{path}={asked} is what each job asks for, and {why}"))
 
 
 def compose_once() -> None:
