@@ -1,5 +1,6 @@
 """What is known of a model without its weights is kept, and is never that of other files; who finds imports nothing."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -8,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from rbp_lab.cli import main
 from rbp_lab.errors import LabError
 from rbp_lab.models import HFModel, description
 from tests import hub_server
-from tests.conftest import build_tiny_tokenizer
+from tests.conftest import build_tiny_model, build_tiny_tokenizer
 from tests.test_model_identity import SLOW, slow_tokenizer
 
 
@@ -50,10 +52,10 @@ def test_what_a_model_is_is_found_out_once(model, described):
     assert again.tokenizer("the fox")["input_ids"] == anew.tokenizer("the fox")["input_ids"]
     assert type(again.empty).__name__ == anew.info.architecture
     text = kept.read_text()
-    for damaged in (text[:-40], text.replace('"vocab_rows": 384', '"vocab_rows": 385'), "[]", ""):
+    for damaged in (text[:-40], text.replace('"vocab_rows": 384', '"vocab_rows": 385'), "[]", "", "{}", "7"):
         kept.write_text(damaged)
         assert source(model).open().info == anew.info
-    assert len(described) == 7 and kept.read_text() == text
+    assert len(described) == 9 and kept.read_text() == text
 
 
 def test_fields_of_the_source_are_not_what_is_kept(model, described):
@@ -95,7 +97,24 @@ def test_other_versions_of_the_libraries_find_out_anew(model, described, monkeyp
     for changed in ("transformers", "tokenizers"):
         monkeypatch.setattr(description, "version", lambda name, one=changed: real(name) + "+other" * (name == one))
         source(model).open()
-    assert len(described) == 3
+    for changed in ("DESCRIPTION_VERSION", "__version__"):
+        monkeypatch.setattr(description, changed, "another")
+        source(model).open()
+    assert len(described) == 5
+
+
+@pytest.mark.parametrize("dtype, stored", [(None, None), (torch.float16, "float16")])
+@pytest.mark.parametrize("head, rows", [(True, 384), (False, 390)])
+def test_a_description_is_of_config_head_and_vocabulary(dtype, stored, head, rows):
+    network, tokenizer = copy.deepcopy(build_tiny_model("llama")), build_tiny_tokenizer()
+    network.config.dtype, network.config.vocab_size = dtype, 390
+    if not head:
+        network.get_output_embeddings = lambda: None
+    tokenizer.get_vocab = lambda: {"a": 0, "b": 383, "d": 500, "c": rows}
+    about = description.describe(network.config, network, tokenizer)
+    assert (about.stored_dtype, about.vocab_rows, about.tokenizer_size) == (stored, rows, 501)
+    (note,) = about.notes
+    assert note == f"the head has {rows} rows, so no text may contain the tokens beyond ({rows} 'c', 500 'd')"
 
 
 def test_a_file_that_only_its_class_names_is_part_of_the_tokenizer(model, described):

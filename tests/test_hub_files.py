@@ -24,7 +24,7 @@ def named(name: str) -> Exception:
 @pytest.fixture
 def hub(monkeypatch):
     """A hub that may be asked: ``hub.error`` is raised by its client, ``hub.asked`` counts the questions."""
-    hub = SimpleNamespace(error=None, asked=0, clock=1000.0)
+    hub = SimpleNamespace(error=None, asked=0, clock=1.0)  # seconds after the machine started
 
     def head(address, timeout):
         hub.asked += 1

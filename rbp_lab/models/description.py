@@ -23,7 +23,7 @@ from rbp_lab.models.opening import listed, showing
 from rbp_lab.models.params import count_parameters
 from rbp_lab.models.positions import position_limit
 from rbp_lab.records import ModelInfo, ParamCounts
-from rbp_lab.store.atomic import atomic_path, may_be_written
+from rbp_lab.store.atomic import atomic_path
 from rbp_lab.store.header import CHECKSUMS, OWN, checksum_of, sealed
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def kept(cache: str | None, what: Sequence[Any]) -> Description | None:
 
 def keep(cache: str | None, what: Sequence[Any], description: Description) -> None:
     """Keep a description to be found by ``kept``; where nothing may be written nothing is."""
-    if cache is None or not may_be_written(cache):
+    if cache is None:
         return
     with suppress(LabError), atomic_path(_path(cache, what)) as temporary:
         temporary.write_text(sealed(asdict(description), {}), encoding="utf-8")
