@@ -18,7 +18,6 @@ test-slow: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not gpu and not slurm and not peers"
 
 test-slurm: .venv/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev,slurm]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm -rs
 
 test-peers: .venv/.installed

@@ -1,6 +1,5 @@
 """A real Slurm of two nodes on this machine: sweeps as arrays, jobs that are killed and requeued, waiting for them."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -16,9 +15,7 @@ from rbp_lab.store.records import list_records
 from tests.slurm_cluster import Cluster, why_not
 
 ROOT = Path(__file__).resolve().parent.parent
-WHY_NOT = why_not() or (
-    None if importlib.util.find_spec("submitit") else "the extra slurm is not installed: pip install 'rbp-lab[slurm]'"
-)
+WHY_NOT = why_not()
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")]
 SMALL = ("hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2")
 

@@ -70,7 +70,8 @@ UNABLE = "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1"
 def test_a_task_that_has_left_the_queue_has_ended_whatever_the_accounts_say(
     squeue, tmp_path, monkeypatch, capsys, accounts, queue, state
 ):
-    slurm = pytest.importorskip("submitit.slurm.slurm")
+    from submitit.slurm import slurm
+
     monkeypatch.setattr(slurm.SlurmJob, "watcher", slurm.SlurmJob.watcher)
     squeue(queue)
     (tmp_path / "sacct").write_text(f"#!/bin/sh\necho 'JobID|State|NodeList'; echo '{accounts.replace(' ', '|')}|n1'\n")
