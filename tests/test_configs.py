@@ -1,6 +1,7 @@
 """Every YAML file composed, checked and built, as the command line would."""
 
 import dataclasses
+import re
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,17 @@ from rbp_lab.cli import COMMANDS
 from rbp_lab.commands.measure import job_from_config
 from rbp_lab.config.build import build, locate
 from rbp_lab.config.directory import CONF
+from rbp_lab.config.schemas import (
+    LARGEST_K,
+    MOST_MB,
+    MOST_PROCESSES,
+    Filters,
+    FitChoices,
+    KSpec,
+    Launch,
+    Precision,
+    Scoring,
+)
 from rbp_lab.errors import LabError
 from rbp_lab.jobs.composition import plain
 from rbp_lab.measurement.observers import Callback
@@ -117,3 +129,55 @@ def test_a_class_that_is_no_source_is_refused(tmp_path):
         job_from_config(config | {"model": config["dataset"]})
     with pytest.raises(LabError, match=r"^dataset must be a TextSource; got HFModel"):
         job_from_config(config | {"dataset": config["model"]})
+
+
+@pytest.mark.parametrize(
+    "schema, fields, words",
+    [
+        (KSpec, {"thresholds": [1, LARGEST_K], "windows": [1]}, None),
+        (KSpec, {"thresholds": []}, "k.thresholds must be a rising list of integers of at least 1; got []"),
+        (KSpec, {"thresholds": [0, 1]}, "k.thresholds must be a rising list"),
+        (KSpec, {"thresholds": [1, 1]}, "k.thresholds must be a rising list"),
+        (KSpec, {"thresholds": [2, 1]}, "k.thresholds must be a rising list"),
+        (KSpec, {"thresholds": [1], "windows": [3, 2]}, "k.windows must be a rising list"),
+        (KSpec, {"thresholds": [LARGEST_K + 1]}, f"k.thresholds must be at most {LARGEST_K}; got {LARGEST_K + 1}"),
+        (Precision, {"dtype": "float64"}, "precision.dtype must be one of"),
+        (Precision, {"logits": "float16"}, "precision.logits must be one of"),
+        (Launch, {"processes": 1, "shard_tokens": 1}, None),
+        (Launch, {"processes": MOST_PROCESSES, "max_memory": {"cpu": "1.5GiB", "0": 7, "1": "20MB"}}, None),
+        (Launch, {"processes": 0}, "launch.processes must be auto or 1 to"),
+        (Launch, {"processes": MOST_PROCESSES + 1}, "launch.processes must be auto or 1 to"),
+        (Launch, {"shard_tokens": 0}, "launch.shard_tokens must be at least 1, or null; got 0"),
+        (Launch, {"device": "tpu"}, "launch.device must be one of"),
+        (Launch, {"placement": "even"}, "launch.placement must be one of"),
+        (Launch, {"max_memory": {"gpu": 7}}, "launch.max_memory: expected cpu or the number of a GPU; got 'gpu'"),
+        (Launch, {"max_memory": {"0": "1TB"}}, "launch.max_memory.0 must be a number of bytes"),
+        (Launch, {"max_memory": {"0": "1.5"}}, "launch.max_memory.0 must be a number of bytes"),
+        (Scoring, {"batch_tokens": 1, "logits_mb": MOST_MB}, None),
+        (Scoring, {"batch_tokens": 0}, "scoring.batch_tokens must be at least 1; got 0"),
+        (Scoring, {"logits_mb": 0}, "scoring.logits_mb must be more than 0"),
+        (Scoring, {"logits_mb": MOST_MB * 1.01}, "scoring.logits_mb must be more than 0"),
+        (Scoring, {"candidates": "all"}, "scoring.candidates must be one of"),
+        (Scoring, {"implementation": "fast"}, "scoring.implementation must be one of"),
+        (FitChoices, {"E": 0, "E_source": "here", "least_sizes": 1, "formats": ["svg"]}, None),
+        (FitChoices, {"E": -0.1, "E_source": "here"}, "fit.E must be a cross-entropy of at least 0 nats"),
+        (FitChoices, {"E": 1.69, "E_source": " "}, "fit.E must be a cross-entropy of at least 0 nats"),
+        (FitChoices, {"confidence": 0}, "fit.confidence must lie between 0 and 1; got 0"),
+        (FitChoices, {"confidence": 1}, "fit.confidence must lie between 0 and 1; got 1"),
+        (FitChoices, {"least_sizes": 0}, "fit.least_sizes must be at least 1; got 0"),
+        (FitChoices, {"formats": ["png", "gif"]}, "fit.formats must be one of"),
+        (FitChoices, {"loss": "square"}, "fit.loss must be one of"),
+    ],
+)
+def test_the_last_value_that_is_allowed_is_and_the_next_is_a_sentence(schema, fields, words):
+    if words is None:
+        assert vars(schema(**fields)) == vars(schema(**fields)) | fields
+        return
+    with pytest.raises(LabError, match=re.escape(words)):
+        schema(**fields)
+
+
+def test_filters_are_lists_of_patterns_and_say_what_they_are():
+    given = Filters(model="a*", family=["b", "c"], dataset=[], key="0*")
+    assert [given.as_list(name) for name in ("model", "family", "dataset", "dtype")] == [["a*"], ["b", "c"], [], []]
+    assert str(given) == "filters.model=a* and filters.family=b or c and filters.key=0*" and str(Filters()) == ""

@@ -7,7 +7,9 @@ from rbp_lab.cli import main
 from rbp_lab.config.arguments import parse
 from rbp_lab.errors import LabError
 from rbp_lab.jobs.composition import explain
-from rbp_lab.jobs.slurm import array_of, job_failure, wait_for, watch_queue
+from rbp_lab.jobs.slurm import array_of, check_slurm, job_failure, wait_for, watch_queue
+
+UNABLE = "echo noise >&2; echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1"
 
 
 @pytest.fixture
@@ -30,15 +32,18 @@ def squeue(tmp_path, monkeypatch):
 
 def test_jobs_are_waited_for_until_squeue_shows_none(squeue, capsys):
     running = "echo 12_0 RUNNING; echo 12_1 PENDING; echo 12_2 PENDING"
-    calls = squeue(running, running, "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1",
-                   "echo 12_2 RUNNING", "")  # fmt: skip
+    calls = squeue(running, running, UNABLE, UNABLE, "echo; echo 12_2 RUNNING", "exit 3", "")
     wait_for([12, 15], poll_seconds=0.0)
     said = capsys.readouterr()
     assert said.out.splitlines() == [
         "waiting for Slurm job 12: 2 pending, 1 running", "waiting for Slurm job 12: 1 running"
     ]  # fmt: skip
-    assert said.err == "warning: slurm_load_jobs error: Unable to contact; asking again\n"
-    assert [line.rpartition("=")[2] for line in calls.read_text().splitlines()] == ["12"] * 5 + ["15"]
+    assert said.err.splitlines() == [
+        "warning: slurm_load_jobs error: Unable to contact; asking again",
+        "warning: squeue failed with exit code 3; asking again",
+    ]
+    asked = calls.read_text().splitlines()
+    assert [line.rpartition("=")[2] for line in asked] == ["12"] * 7 + ["15"] and all("--array" in one for one in asked)
 
 
 def test_a_job_that_slurm_has_forgotten_has_ended(squeue, capsys):
@@ -51,9 +56,6 @@ def test_a_job_that_slurm_does_not_know_is_refused(squeue):
     squeue("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     with pytest.raises(LabError, match=r"^wait=12: slurm_load_jobs error: Invalid job id specified; Slurm forgets"):
         wait_for([12])
-
-
-UNABLE = "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1"
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,19 @@ def test_without_slurm_the_commands_say_so(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit, match="2"):
             main(words)
         assert capsys.readouterr().err.startswith(says)
+
+
+def test_jobs_need_both_of_slurms_commands(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("srun", "sbatch"):
+        with pytest.raises(LabError, match="there is no sbatch here; run this on a machine of the cluster"):
+            check_slurm()
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    check_slurm()
+    (tmp_path / "srun").unlink()
+    with pytest.raises(LabError, match="there is no sbatch here"):
+        check_slurm()
 
 
 def test_without_the_plugin_the_extra_is_named():
