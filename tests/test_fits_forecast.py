@@ -2,18 +2,22 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from scipy.special import stdtrit
 
 from rbp_lab import metrics
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.errors import LabError
 from rbp_lab.fits.calibration import calibration_table, calibration_trend
+from rbp_lab.fits.documents import effects_by_dataset
 from rbp_lab.fits.fit import fit
 from rbp_lab.fits.forecast import backtest, forecast
+from rbp_lab.fits.gls import DocumentErrors
 from rbp_lab.fits.influence import document_influence, sensitivity_warnings
 from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
@@ -134,10 +138,28 @@ def test_calibration_gap_and_trend():
     trend = calibration_trend(table, "stdlib", "ladder")
     slope = np.polyfit(np.log10(table["size"]), table["gap"], 1)[0]
     assert trend.per_decade == pytest.approx(slope) and trend.low < slope < trend.high
+    effects = effects_by_dataset(records)["stdlib"]
+    along = np.sqrt(np.diag(effects.of_calibration(table["model"].tolist()).covariance))
+    documents = len(records[0].documents)
+    assert along * stdtrit(documents - 1, 0.975) == pytest.approx((table["high"] - table["gap"]).tolist(), rel=0.1)
+    shared = calibration_trend(table, "stdlib", "ladder", effects=effects)
+    assert shared.per_decade == pytest.approx(slope) and shared.high - shared.low > 0.9 * (trend.high - trend.low)
     none = calibration_trend(table.iloc[:2], "stdlib", "ladder")
     assert none.per_decade is None and "three models" in none.message
     single = calibration_table([synthetic_record("m", 1000, 0, documents=1)])
     assert np.isfinite(single["gap"]).all() and single["low"].isna().all()
+
+
+def test_the_trend_of_calibration_counts_errors_of_documents_that_leave_no_residual():
+    size = np.array([1e5, 1e6, 1e7, 1e8])
+    table = pd.DataFrame({"model": list("abcd"), "family": "f", "dataset": "d", "size": size, "gap": np.log10(size)})
+    tilt = np.log10(size) - np.log10(size).mean()  # ten documents, each of which tilts the line by as much as another
+    errors = DocumentErrors(np.outer([0.1, -0.1] * 5, tilt), np.arange(10), 10.0)
+    blind = calibration_trend(table, "d", "f")
+    assert blind.high - blind.low < 1e-9
+    seeing = calibration_trend(table, "d", "f", effects=SimpleNamespace(of_calibration=lambda models: errors))
+    half = (seeing.high - seeing.low) / 2
+    assert 0.9 * stdtrit(9, 0.975) < half / np.sqrt(10 * 0.1**2) < 1.2 * stdtrit(9, 0.975)
 
 
 def law_of(records, k):

@@ -46,12 +46,14 @@ def calibration_figure(table: pd.DataFrame, title: str, styles: dict[str, Family
         ])  # fmt: skip
     ax.axhline(0, color=GREY, lw=1)
     low, high = ax.get_ylim()
+    low, high = low - 0.07 * (high - low), high + 0.07 * (high - low)  # room for the words
+    ax.set_ylim(low, high)
     for y, text, va in ((high, "too cautious", "top"), (low, "too sure", "bottom")):
         if y * (1 if va == "top" else -1) > 0.15 * (high - low):
             ax.annotate(text, (1, y), xycoords=("axes fraction", "data"), ha="right", va=va, fontsize=8, color=GREY)
     size_ticks(ax, table["size"])
     ax.set_xlabel("S")
-    ax.set_title("entropy − CE (nats per token; bars: interval over documents)")
+    ax.set_title("entropy − CE (nats per token; bars: documents)")
     family_legend(figure, styles, families)
     headline(figure, title)
     return figure

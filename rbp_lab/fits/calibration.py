@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from rbp_lab.fits.documents import DocumentEffects
+from rbp_lab.fits.gls import fit_line
 from rbp_lab.records import RunRecord
 from rbp_lab.stats import UNIT
 
@@ -39,7 +41,7 @@ def calibration_table(
 
 @dataclass(frozen=True)
 class CalibrationTrend:
-    """Gap per decade of S in nats, with a t(n−2) interval over models; None with a sentence when there is none."""
+    """Gap per decade of S in nats, with its interval; None with a sentence when there is none."""
 
     per_decade: float | None
     low: float | None
@@ -48,12 +50,23 @@ class CalibrationTrend:
     message: str
 
 
-def calibration_trend(table: pd.DataFrame, dataset: str, family: str, confidence: float = 0.95) -> CalibrationTrend:
-    """Straight line of the gap (which may change sign, so no power law) against log10 S over one family's models."""
+def calibration_trend(
+    table: pd.DataFrame,
+    dataset: str,
+    family: str,
+    confidence: float = 0.95,
+    effects: DocumentEffects | None = None,
+) -> CalibrationTrend:
+    """Straight line of the gap (which may change sign, so no power law) against log10 S over one family's models.
+
+    effects: errors of documents, which the models share; without them the interval is of the residuals alone.
+    """
     rows = table[(table["dataset"] == dataset) & (table["family"] == family)]
     n = len(rows)
     if n < 3 or rows["size"].nunique() < 2:
         return CalibrationTrend(None, None, None, n, f"a trend needs three models at two sizes; got {n}")
-    (slope, _), covariance = np.polyfit(np.log10(rows["size"]), rows["gap"], 1, cov=True)
-    half = float(stdtrit(n - 2, 0.5 + confidence / 2) * math.sqrt(covariance[0, 0]))
+    design = np.stack([np.log10(rows["size"]), np.ones(n)], axis=1)
+    errors = None if effects is None else effects.of_calibration(rows["model"].tolist())
+    (slope, _), error = fit_line(design, rows["gap"].to_numpy(float), errors)
+    half = error.half((1, 0), confidence)
     return CalibrationTrend(float(slope), float(slope) - half, float(slope) + half, n, "fitted")

@@ -98,6 +98,16 @@ class DocumentEffects:
         )
         return replace(of_ce, values=moved / [s.self_alignment for s in splits])
 
+    def of_calibration(self, models: Sequence[str]) -> DocumentErrors | None:
+        """Errors of mean predictive entropy less cross-entropy, in nats per token."""
+
+        def moved(record: RunRecord) -> tuple[np.ndarray | None, np.ndarray]:
+            documents = record.documents
+            gap = (documents.entropy_units - documents.nll_units) * UNIT
+            return metrics.ratio_deviation(gap, documents.num_scored), documents.num_scored
+
+        return self._all(models, moved)
+
     def _all(self, models: Sequence[str], moved: Callable[[RunRecord], tuple | None]) -> DocumentErrors | None:
         found = []
         for name in models:

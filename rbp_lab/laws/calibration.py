@@ -11,7 +11,7 @@ from rbp_lab.figures.calibration import calibration_figure
 from rbp_lab.fits.calibration import CalibrationTrend, calibration_table, calibration_trend
 from rbp_lab.laws.base import Inputs, LawResult, families
 from rbp_lab.report.sections import Drawing, ReportTable, Section, switched
-from rbp_lab.text import interval
+from rbp_lab.text import interval, percent
 
 name = "calibration"
 needs_runs = "it needs the entropy of the predictive distributions"
@@ -28,7 +28,10 @@ def compute(inputs: Inputs) -> Calibration:
     """The gap of every run, and its trend in every family."""
     gap = calibration_table(inputs.records, inputs.size, inputs.confidence)
     last = calibration_table(inputs.runs, inputs.size, inputs.confidence)
-    trends = {(d, f): calibration_trend(last, d, f, inputs.confidence) for d, f, _ in families(inputs.records)}
+    trends = {
+        (d, f): calibration_trend(last, d, f, inputs.confidence, inputs.effects.get(d))
+        for d, f, _ in families(inputs.records)
+    }
     rows = pd.DataFrame([{"dataset": d, "family": f, **vars(trend)} for (d, f), trend in trends.items()])
     tables = {"calibration": gap, "calibration_trends": rows}
     return Calibration(inputs=inputs, tables=tables, over_documents=True, trends=trends)
@@ -48,9 +51,9 @@ def section(result: Calibration) -> Section:
     lead = (
         "Mean entropy of the predictive distribution minus cross-entropy, teacher-forced (after arXiv 2511.11966): 0 "
         "for a calibrated model, below 0 the model is surer than it should be. The gap changes sign, so its trend is a "
-        "straight line in log10 S, not a power law."
+        "straight line in log10 S, not a power law. Its interval counts the error of documents, which all models share."
     )
-    caption = "Bars: interval over documents."
+    caption = f"Bars: {percent(result.inputs.confidence)} over documents."
     return Section(
         "calibration", "Entropy calibration", lead, switched("calibration", figures, caption),
         (ReportTable("Trend", trends),),
