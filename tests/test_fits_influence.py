@@ -1,16 +1,17 @@
 """What exponents hang on: models left out, values that stand out, points that take no part, and the texts behind."""
 
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from rbp_lab.analysis.power_laws import fit_all
-from rbp_lab.fits.influence import leave_one_out, odd_values
+from rbp_lab.fits.influence import document_influence, leave_one_out, odd_values
 from rbp_lab.fits.points import FitPoints
 from rbp_lab.fits.power import fit_power
-from rbp_lab.laws import influence, texts
+from rbp_lab.laws import influence, overview, texts
 from rbp_lab.laws.base import Inputs
 from rbp_lab.points import points_from_records, validate
 from tests.fits_data import PYTHIA_K1, fit_points, ladder
@@ -128,3 +129,14 @@ def test_the_texts_behind_the_values():
     result = texts.compute(Inputs(known, fit_all(known)))
     assert "undertrained, 3.0 training tokens per parameter" in texts.section(result).notes[0]
     assert result.tables["texts"]["claim_met"].tolist() == [True] and pd.isna(result.tables["texts"]["documents"]).all()
+
+
+def test_a_single_document_has_no_influence_to_print_and_no_error_to_count():
+    runs = ladder(4, documents=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert document_influence(runs, 10)["shift"].isna().all()
+    for records, counted in ((runs, False), (ladder(4, documents=8), True)):
+        points = points_from_records(records, KS)
+        lead = overview.section(overview.compute(Inputs(points, fit_all(points, records=records), records))).lead
+        assert ("error of documents" in lead) == counted != ("of the residuals between models" in lead)

@@ -122,7 +122,9 @@ def test_emergence_figure_shows_measured_fitted_and_independent(runs):
     table = emergence_table(runs, [1, 2, 5])
     laws = [fit_emergence(table, "ladder", "stdlib", k) for k in (10, 100)]
     figure = emergence_figure(table, laws, "title")
-    ax = figure.axes[1]
+    ax, logarithmic = figure.axes[2:]
+    seen = table.query("k == 100 and not bound")["p"].min()
+    assert logarithmic.get_yscale() == "log" and ax.get_ylim() == (-0.02, 1.02) and logarithmic.get_ylim()[0] < seen
     dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
     solid = [line for line in ax.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 100]
     assert len(dashed) == 3 and len(solid) == len(laws[1].windows)

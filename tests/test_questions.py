@@ -157,7 +157,7 @@ def test_every_question_is_answered_from_runs(runs):
     assert shared.difference == pytest.approx(0, abs=1e-12) and shared.told is False
     assert "more than 10,000 would be needed" in by_question[questions.SHARED][0].sentence
     assert len(found.tables["questions"]) == len(found.lines()) == 9
-    assert "9 answers at 95% each: about one in 20 is told by chance" in questions.section(found).lead
+    assert "Of the 9 answers about one in 20 is yes or no by chance" in questions.section(found).lead
     assert questions.section(found).tables[0].frame["answer"].tolist() == [a.sentence for a in found.answered]
 
 
@@ -204,8 +204,8 @@ def asked(question, *families):
         (questions.ENTROPY, {"entropy_noise": 0.5}, "No: its forecast .* misses by {} % more", None),
         (questions.EXPONENTS, {"ce": 0.2}, "No: cross-entropy's is larger by {}", 0.1),
         (questions.EXPONENTS, {"ce": 0.04}, "No: cross-entropy's is smaller by {}", -0.06),
-        (questions.INDEPENDENT, {"order": "runs"}, "No: −log p grows slower than N, .* below 1 by {}", None),
-        (questions.INDEPENDENT, {"order": "apart"}, "No: −log p grows faster than N, .* above 1 by {}", None),
+        (questions.INDEPENDENT, {"order": "runs"}, "No: −log p grows more slowly than N; .* below 1 by {}", None),
+        (questions.INDEPENDENT, {"order": "apart"}, "No: −log p grows faster than N; .* above 1 by {}", None),
         (questions.AXIS, {"axis_noise": 0.5}, "S: the next larger model is missed by {} % less", None),
         (questions.AXIS, {"axis_noise": -0.5, "better": "total"}, "The total: .* is missed by {} % less", None),
     ],

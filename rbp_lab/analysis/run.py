@@ -138,7 +138,8 @@ def analyze(
         if papers_too is not None:
             show_papers(console, papers_too.comparisons, papers_too.lines)
         figures = [f for f in files if fit.formats and f.suffix == f".{fit.formats[0]}"]
-        lines = [f"{f.with_suffix('')}.{{{','.join(fit.formats)}}}" for f in figures]
+        formats = fit.formats[0] if len(fit.formats) == 1 else f"{{{','.join(fit.formats)}}}"
+        lines = [f"{f.with_suffix('')}.{formats}" for f in figures]
         what = "tables and figures" if fresh else "tables and figures, found as they were left,"
         for line in (*lines, f"{len(files)} files of {what} in {out}", str(AnalysisFiles(out).report)):
             print_line(console, line)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rbp_lab.errors import LabError
-from rbp_lab.figures.style import GREY, describe_points, grid, headline, new_figure, shades, size_ticks, styled
+from rbp_lab.figures.style import GREY, describe_points, headline, log_ticks, new_figure, shades, size_ticks, styled
 from rbp_lab.fits.emergence import EmergenceFit
 from rbp_lab.text import number, percent, si, significant
 
@@ -21,33 +21,34 @@ FIGURE7_KS = (1, 5, 10, 50, 100, 500, 2500, 10000)
 
 @styled
 def emergence_figure(table: pd.DataFrame, fits: Sequence[EmergenceFit], title: str) -> Figure:
-    """p_{N,k} against S for one family on one data set: a panel per k, a shade per N (darker for longer).
+    """p_{N,k} against S for one family on one data set: two panels per k, a shade per N (darker for longer).
 
-    table: rows of ``emergence_table`` of that family. Bars: interval over documents; an arrow hangs from the upper
-    bound where no window was hit. Solid: the fitted law with a free exponent of N, where there is one. Dashed: RBP_k^N,
-    what independent tokens would give. LabError without a fit's k in the table.
+    Left as the paper draws it, from 0 to 1; right with a logarithmic p, where small ones are seen as well. table: rows
+    of ``emergence_table`` of that family. Bars: interval over documents; an arrow hangs from the upper bound where no
+    window was hit. Solid: the fitted law with a free exponent of N, where there is one. Dashed: RBP_k^N, what
+    independent tokens would give. LabError without a fit's k in the table.
     """
-    panels = [fit for fit in fits if (table["k"] == fit.k).any()]
-    if not panels:
+    shown = [fit for fit in fits if (table["k"] == fit.k).any()]
+    if not shown:
         raise LabError("there is nothing to draw: no measured p_{N,k} for the k of these fits")
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = new_figure(3.9 * columns + (1.8 if columns == 1 else 0), 3.0 * rows + 0.8)
+    figure = new_figure(7.8, 3.0 * len(shown) + 0.8)
+    axes = figure.subplots(len(shown), 2, squeeze=False)
     windows = sorted(table["window"].unique())
     colors = shades(len(windows))
-    for ax, fit in zip(grid(figure, len(panels)), panels, strict=True):
-        _panel(ax, table[table["k"] == fit.k], fit, dict(zip(windows, colors, strict=True)))
+    for pair, fit in zip(axes, shown, strict=True):
+        for ax, logarithmic in zip(pair, (False, True), strict=True):
+            _panel(ax, table[table["k"] == fit.k], fit, dict(zip(windows, colors, strict=True)), logarithmic)
     handles = [
         Line2D([], [], color=c, marker="o", ls="-", label=f"N = {n}") for n, c in zip(windows, colors, strict=True)
     ]
     handles.append(Line2D([], [], color=GREY, ls="--", label="independent: RBP$_k^N$"))
-    title = f"{title} (bars: {percent(panels[0].confidence)}, documents)"
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4 if columns == 1 else 6, len(handles)))
+    title = f"{title} (bars: {percent(shown[0].confidence)}, documents)"
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
     headline(figure, title)
     return figure
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, fit: EmergenceFit, colors: dict[int, np.ndarray]) -> None:
+def _panel(ax: Axes, rows: pd.DataFrame, fit: EmergenceFit, colors: dict[int, np.ndarray], logarithmic: bool) -> None:
     sizes = rows["size"].to_numpy()
     span = np.geomspace(sizes.min(), sizes.max(), 100)
     for window, color in colors.items():
@@ -66,15 +67,27 @@ def _panel(ax: Axes, rows: pd.DataFrame, fit: EmergenceFit, colors: dict[int, np
             for s, r in zip(seen["size"], seen.itertuples(), strict=True)
         ])  # fmt: skip
         ax.errorbar(
-            bound["size"], bound["high"], yerr=0.04, uplims=True, fmt="none", ecolor=color, elinewidth=1, capsize=2
-        )
+            bound["size"], bound["high"], yerr=bound["high"] * 0.4 if logarithmic else 0.04, uplims=True, fmt="none",
+            ecolor=color, elinewidth=1, capsize=2,
+        )  # fmt: skip
         ax.plot(mine["size"], mine["independent"], color=color, ls="--", lw=0.9, zorder=1)
         if fit.alpha is not None and window in fit.windows:
             ax.plot(span, fit.predict(window, span), color=color, zorder=2)
     size_ticks(ax, sizes)
-    ax.set_ylim(-0.02, 1.02)
     ax.set_xlabel("S")
+    if logarithmic:
+        _logarithmic(ax, rows)
+        return
+    ax.set_ylim(-0.02, 1.02)
     note = "no law fitted"
     if fit.alpha is not None:
         note = f"$-\\log p \\propto N^{{{fit.beta:.2f}}}\\,S^{{{-fit.alpha:.3f}}}$"
     ax.set_title(f"$p_{{N,{fit.k}}}$: {note}")
+
+
+def _logarithmic(ax: Axes, rows: pd.DataFrame) -> None:
+    """A logarithmic p that ends below the least that was measured, or bounded; what lies deeper is cut."""
+    seen = pd.concat([rows.loc[~rows["bound"], "p"], rows.loc[rows["bound"], "high"]]).dropna()
+    ax.set_ylim(min(0.5, float(seen.min())) / 3, 1.3)
+    log_ticks(ax, "y")
+    ax.set_title("the same, logarithmic")

@@ -28,8 +28,8 @@ def document_influence(records: Sequence[RunRecord], k: int, size: str = "non_em
         table = record.documents
         row = np.searchsorted(table.document_id, common)
         hit, n = table.hits(k), table.num_scored
-        share = np.concatenate([[hit.sum() / n.sum()], (hit.sum() - hit[row]) / (n.sum() - n[row])])
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # nothing is left without the only document
+            share = np.concatenate([[hit.sum() / n.sum()], (hit.sum() - hit[row]) / (n.sum() - n[row])])
             y.append(np.log(-np.log(share)))
     x = np.log([record.model.params.size(size) for record in records])
     dx = x - x.mean()

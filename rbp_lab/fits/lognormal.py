@@ -107,7 +107,7 @@ def fit_lognormal(
     log_p = law.log_prob(theta, distinct)
     shape = law.shape(theta)
     if shape is None:
-        why = "the counts fall off slower than any lognormal (θ2 ≥ 0): it is a power law or heavier"
+        why = "the counts fall off more slowly than any lognormal (θ2 ≥ 0): it is a power law or heavier"
         return LognormalFit(model, xmin, vocab, n, "refused", why, theta=tuple(theta.tolist()), iterations=iterations)
     mu, sigma = shape
     gap_fit = np.abs(np.cumsum(weight / n) - law.cumulative(theta, distinct))

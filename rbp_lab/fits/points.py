@@ -60,9 +60,13 @@ class Label:
         entry = QUANTITIES.get(self.metric)
         return entry.in_tex(self.k, self.window) if entry else r"\mathrm{value}"
 
+    @property
+    def where(self) -> str:
+        """The training or family, and the data set, in print."""
+        return ", ".join(part for part in (self.training or family_name(self.family), self.dataset) if part)
+
     def __str__(self) -> str:
-        where = ", ".join(part for part in (self.training or family_name(self.family), self.dataset) if part)
-        return f"{self.quantity} ({where})" if where else self.quantity
+        return f"{self.quantity} ({self.where})" if self.where else self.quantity
 
 
 NO_LABEL = Label()

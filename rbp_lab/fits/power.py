@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import stdtrit
@@ -33,19 +34,24 @@ def why_not(points: FitPoints, minimum: int = 3) -> str | None:
         return f"all {n} {kind}s have {same}: a slope against {points.axis} needs two that differ"
     never = [name for name, value in zip(points.names, points.value, strict=True) if math.isinf(value)]
     if never:
-        return f"the event was never seen for {', '.join(never)}: the value is only a bound, and has no logarithm"
+        return f"the event was never seen for {_first(never)}: the value is only a bound, and has no logarithm"
     zero = [name for name, value in zip(points.names, points.value, strict=True) if value == 0]
     if len(zero) == n:
         return f"the value is 0 for every {kind} (every token within the threshold): its logarithm does not exist"
     if zero:
-        return f"the value is 0 for {', '.join(zero)}: it has no logarithm, and clipping it would bias the slope"
+        return f"the value is 0 for {_first(zero)}: it has no logarithm, and clipping it would bias the slope"
     named = zip(points.names, points.value, strict=True)
     negative = [f"{name} ({significant(value)})" for name, value in named if value < 0]
     if negative:
-        return f"the value is negative for {', '.join(negative)}: its logarithm does not exist"
+        return f"the value is negative for {_first(negative)}: its logarithm does not exist"
     if np.ptp(points.value) == 0:
         return f"the value is {significant(points.value[0], 6)} for every {kind}: there is no variation to fit"
     return None
+
+
+def _first(names: Sequence[str], most: int = 4) -> str:
+    """The names, or the first few and how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def fit_power(points: FitPoints, label: Label = NO_LABEL, confidence: float = 0.95) -> FitResult:

@@ -22,18 +22,29 @@ NOT_FALLING = "not_falling"
 
 # What each warning code means to a reader; every code a fit may carry is a key here.
 WARNINGS = {
-    "few_models": "fewer than 7 models: the form of the law cannot be tested, and the interval is wide",
-    "saturated": "fewer than 3 models have at least 5 effective events on both sides of the threshold",
-    "zero_counts": "some models missed (or hit) never: their values are bounds, not measurements",
-    "curvature": "the residuals bend: a quadratic term in log S (log D) differs from zero at the 5 % level",
-    "lack_of_fit": "the exponent of N changes with N or with S at the 5 % level: no one exponent holds for all windows",
-    "ridge": "the likelihood is flat along a ridge: the parameters trade off and their intervals say little",
-    "tie_sensitive": "the exponent moves by more than a tenth of its interval when ties are broken the other way",
-    "one_document_dominates": "one document left out moves the exponent by more than half of the residuals' interval",
-    "few_documents": "fewer than 20 documents by (Σn)²/Σn² of their tokens n: intervals over documents are too narrow",
-    "k_near_v": "k is more than half of the vocabulary or of the classes, where RBP_k nears 1 whatever the model",
-    "not_reproduced": "few of the starting points agree on the optimum",
-    NOT_FALLING: "α ≤ 0, or its interval holds 0: these points do not show that the value falls",
+    "few_models": "fewer than 7 models: the form of the law cannot be tested, and the interval is wide; measuring more "
+    "narrows it",
+    "saturated": "fewer than 3 models have at least 5 effective events on both sides of the threshold; more text or a "
+    "smaller k gives them",
+    "zero_counts": "some models never missed (or never hit): their values are bounds, not measurements; more text "
+    "measures them",
+    "curvature": "the residuals bend: a quadratic term in log S (log D) differs from zero at the 5 % level; α is an "
+    "average slope over these points and no basis for a forecast",
+    "lack_of_fit": "the exponent of N changes with N or with S at the 5 % level: no one exponent holds for all "
+    "windows; the table of exponents between neighbouring N shows how",
+    "ridge": "the likelihood is flat along a ridge: the parameters trade off and their intervals say little; compare "
+    "fitted values instead",
+    "tie_sensitive": "the exponent moves by more than a tenth of its interval when ties are broken the other way; "
+    "logits in fp32 (precision.logits=float32) have fewer ties",
+    "one_document_dominates": "one document left out moves the exponent by more than half of the residuals' interval; "
+    "look at it, or measure more documents",
+    "few_documents": "fewer than 20 documents by (Σn)²/Σn² of their tokens n: intervals over documents are too "
+    "narrow; measure more documents, or of more equal length",
+    "k_near_v": "k is more than half of the vocabulary or of the classes, where RBP_k nears 1 whatever the model; "
+    "leave such k out",
+    "not_reproduced": "few of the starting points agree on the optimum; read its parameters as one of several that fit",
+    NOT_FALLING: "α ≤ 0, or its interval holds 0: these points do not show that the value falls; points further apart "
+    "may",
     "earlier_checkpoints": "of the checkpoints of one size only the longest trained takes part",
 }
 

@@ -129,7 +129,8 @@ def _figures(result: Emergence) -> list[ReportFigure]:
         if panels:
             figures.append(ReportFigure(
                 f"emergence_{stem}", None,
-                f"Share of windows of N tokens whose ranks are all ≤ k ({family}, {dataset}). Bars: "
+                f"Share of windows of N tokens whose ranks are all ≤ k ({family}, {dataset}): left from 0 to 1, as the "
+                "paper draws it, right on a logarithmic axis, where small shares are seen as well. Bars: "
                 f"{percent(result.inputs.confidence)} over documents; an arrow hangs from an upper bound where no "
                 "window was hit. Solid: the fitted law. Dashed: RBP_k^N, what independent tokens would give.", panels,
             ))  # fmt: skip

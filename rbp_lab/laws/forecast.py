@@ -14,7 +14,7 @@ from rbp_lab.fits.forms import FORMS
 from rbp_lab.fits.points import Label
 from rbp_lab.fits.result import FitResult
 from rbp_lab.laws.base import Inputs, LawResult, by_dataset, join
-from rbp_lab.report.sections import Drawing, ReportTable, Section, some, switched
+from rbp_lab.report.sections import Drawing, ReportTable, Section, laws, switched
 from rbp_lab.text import interval, number, percent, si, significant
 
 name = "forecast"
@@ -74,10 +74,10 @@ def section(result: Forecast) -> Section | None:
         "half, refits, and compares."
     )
     tables, notes = _outcome(table, inputs.confidence)
-    about: dict[str, list[str]] = {}
+    about: dict[str, list[Label]] = {}
     for at, why in result.withheld.items():
-        about.setdefault(why, []).append(str(at))
-    notes = (*(f"No forecast for {some(laws)}: {why}." for why, laws in about.items()), *notes)
+        about.setdefault(why, []).append(at)
+    notes = (*(f"No forecast for {laws(labels)}: {why}." for why, labels in about.items()), *notes)
     return Section(
         "forecast", "Forecasts and how they did", lead,
         (*switched("forecast", ahead, "Solid within the sizes measured, dashed beyond: an extrapolation."),

@@ -12,7 +12,7 @@ from rbp_lab.laws.base import Inputs, LawResult, by_family, families, join
 from rbp_lab.points import longest_trained
 from rbp_lab.quantities import QUANTITIES, RBP
 from rbp_lab.report.sections import ReportTable, Section, some
-from rbp_lab.text import number, percent, significant
+from rbp_lab.text import number, significant
 
 name = "influence"
 needs_runs = ""
@@ -153,7 +153,7 @@ def _documents(result: LawResult) -> list[ReportTable]:
     if len(carried):
         rows = [
             {"data set": r.dataset, "family": r.family, "model": r.model, "k": r.k, "N": r.window,
-             "document": r.document, "share of the windows hit": percent(r.share), "windows hit": r.hits}
+             "document": r.document, "share of the windows hit": f"{number(100 * r.share, 1)}%", "windows hit": r.hits}
             for r in carried.itertuples()
         ]  # fmt: skip
         title = "Documents that carry the longest windows hit by the largest model"

@@ -35,7 +35,7 @@ def section(result: LawResult) -> Section:
         rows.append(row)
     sources = (
         "They count the scatter between models and the error of documents, which all models share"
-        if result.inputs.records else "They are of the residuals between models, t(n−2)"
+        if any(f.points.errors is not None for f in shown) else "They are of the residuals between models, t(n−2)"
     )  # fmt: skip
     lead = (
         "Exponents α of value = a·S^−α, by least squares of log10 value on log10 S over the models of a family, with "

@@ -114,8 +114,8 @@ def _independent(inputs: Inputs) -> Iterator[Answered]:
             )
         )  # fmt: skip
         yield Answered(INDEPENDENT, fit.dataset, fit.family, given, _sentence(
-            given, "the exponent of N less 1", "No: −log p grows faster than N, its exponent is above 1 by {}",
-            "No: −log p grows slower than N, its exponent is below 1 by {}",
+            given, "the exponent of N less 1", "No: −log p grows faster than N; its exponent is above 1 by {}",
+            "No: −log p grows more slowly than N; its exponent is below 1 by {}",
         ))  # fmt: skip
 
 
@@ -189,10 +189,10 @@ def section(result: Questions) -> Section | None:
     ])  # fmt: skip
     level = percent(result.inputs.confidence)
     lead = (
-        "What the papers leave open, as these models answer it. An answer is told when its "
-        f"{level} interval leaves out no difference; otherwise the number that would tell a difference as large as the "
-        "one seen, in four of five such studies. Forecasts are of every model from all smaller ones, at least three. "
-        f"{len(result.answered)} answers at {level} each: about one in {round(1 / (1 - result.inputs.confidence))} "
-        "is told by chance where there is nothing to tell."
+        f"What the papers leave open, as these models answer it. The answer is yes or no where the {level} interval of "
+        "the difference excludes 0; otherwise it says how many would show a difference as large as the one seen, in "
+        "four of five such studies. Forecasts are of every model from all smaller ones, at least three. Of the "
+        f"{len(result.answered)} answers about one in {round(1 / (1 - result.inputs.confidence))} is yes or no by "
+        "chance where there is no difference."
     )
     return Section("questions", "Open questions of the papers", lead, tables=(ReportTable("Answers", frame),))

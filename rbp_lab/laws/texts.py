@@ -7,7 +7,7 @@ import pandas as pd
 from rbp_lab import metrics
 from rbp_lab.laws.base import Inputs, LawResult
 from rbp_lab.quantities import WINDOW_RBP
-from rbp_lab.report.sections import ReportTable, Section
+from rbp_lab.report.sections import ReportTable, Section, some
 from rbp_lab.text import count, number, percent
 
 name = "texts"
@@ -57,7 +57,13 @@ def section(result: LawResult) -> Section:
          "largest document": None if pd.isna(r.largest_share) else percent(round(r.largest_share, 4))}
         for r in result.tables["texts"].itertuples()
     ])  # fmt: skip
-    notes = [_training_note(r) for r in result.tables["training"].itertuples()]
+    training = list(result.tables["training"].itertuples())
+    notes = [_training_note(r) for r in training if not pd.isna(r.tokens_per_parameter_high)]
+    if unknown := [r.family for r in training if pd.isna(r.tokens_per_parameter_high)]:
+        notes.append(
+            f"{some(unknown)}: training tokens are unknown, and with them whether small and large models are trained "
+            "alike."
+        )
     notes.append(
         "Contamination is not measured: a text that a model has seen in training raises its RBP_k, and neither values "
         "nor runs show it. A law over families trained before and after a text was published may bend for that reason."
@@ -78,8 +84,6 @@ def _span(low: str, high: str) -> str:
 
 def _training_note(row: object) -> str:
     low, high = row.tokens_per_parameter_low, row.tokens_per_parameter_high
-    if pd.isna(high):
-        return f"{row.family}: training tokens are unknown, so whether small and large models are trained alike is too."
     span = _span(number(low, 1), number(high, 1))
     if low < ENOUGH_TRAINING:
         return (

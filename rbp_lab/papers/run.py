@@ -18,6 +18,7 @@ from rbp_lab.papers.compare import compare_differences, compare_parts, compare_t
 from rbp_lab.papers.comparison import Comparison, comparisons_to_frame, remarks
 from rbp_lab.papers.published import DATASETS, FAMILIES, Claim, Papers, papers_from, published_claims, published_name
 from rbp_lab.records import RunRecord
+from rbp_lab.report.sections import some
 
 PAPER_LAWS: tuple[Law, ...] = (against_k, paired, decomposition)  # beside the power laws in S
 PROTOCOL = Windowing()  # its defaults are those of [RBP] section 4
@@ -72,7 +73,7 @@ def against_papers(inputs: Inputs, results: Mapping[str, LawResult]) -> AgainstP
     notes = [f"{dataset}: {why}" for dataset, why in reasons.items() if any(c.dataset == dataset for c in found)]
     if not found:
         have = points[["dataset", "family"]].drop_duplicates().sort_values(["dataset", "family"])
-        ours = ", ".join(f"{family} on {dataset}" for dataset, family in have.itertuples(index=False))
+        ours = some([f"{family} on {dataset}" for dataset, family in have.itertuples(index=False)])
         notes.append(
             f"the papers have no number for what was analysed ({ours}); they have the data sets {', '.join(DATASETS)} "
             f"and the families {', '.join(f for f in FAMILIES if f not in (POOLED, 'qwen'))}"

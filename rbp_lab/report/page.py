@@ -25,10 +25,11 @@ from rbp_lab.report.panels import Panel, draw_panels
 from rbp_lab.report.sections import NAMES, Format, ReportFigure, ReportTable, Section, file_stem
 from rbp_lab.report.svg import colour_rules, style_rules
 from rbp_lab.store.atomic import atomic_path
-from rbp_lab.text import count, is_missing, number, significant, visible
+from rbp_lab.text import DASH, count, is_missing, number, significant, visible
 
 _END = r"−?[\d∞][\d.,·⁻⁰¹²³⁴⁵⁶⁷⁸⁹]*%?"
 INTERVAL = re.compile(rf"\[{_END}, {_END}\]")  # as ``text.bracket`` and ``text.between`` print it
+PRINTED_NUMBER = re.compile(rf"{DASH}|[<>≤≥×+−]? ?(\d{{1,3}}(,\d{{3}})+|\d+)(\.\d+)? ?[%kMBT]?")
 LONG = 26  # characters: columns of longer texts wrap
 SHARED_ROWS = 3  # from so many rows on, a text that all rows share stands above the table, once
 
@@ -152,7 +153,8 @@ def _table(table: ReportTable) -> dict[str, Any]:
     ]
     if all(same):
         same = [False] * len(same)  # rows that are equal in everything are still rows
-    shared = [(str(frame.columns[i]), html[i][0]) for i in range(len(same)) if same[i]]
+    known = [i for i in range(len(same)) if same[i] and cells[i][0] != DASH]  # a column of dashes says nothing
+    shared = [(str(frame.columns[i]), html[i][0]) for i in known]
     kept = [i for i in range(len(same)) if not same[i]]
     return {
         "title": table.title, "name": file_stem(table.title), "folded": table.folded, "shared": shared,
@@ -170,13 +172,17 @@ def _cell(text: str, verbatim: bool) -> Markup:
 
 
 def _kind(table: ReportTable, name: str, texts: Sequence[str]) -> str:
-    """How a column is set: "n" for numbers, "w" for texts that wrap, "" for others."""
+    """How a column is set: "n" for numbers, "w" for texts that wrap, "name" for names that do not, "" for others."""
     values = table.frame[name]
     if isinstance(table.formats.get(name), int):
         return "n"
+    if name not in NAMES and any(text != DASH for text in texts) and all(map(PRINTED_NUMBER.fullmatch, texts)):
+        return "n"
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         return "n"
-    return "w" if any(len(line) > LONG for text in texts for line in text.split("\n")) else ""
+    if any(len(line) > LONG for text in texts for line in text.split("\n")):
+        return "w"
+    return "name" if name in NAMES else ""
 
 
 def cell_text(value: object, how: Format | None = None) -> str:

@@ -34,7 +34,7 @@ def provenance(
             "tokens": r.stats.num_tokens,
             "precision": f"{r.scoring.dtype}, logits {r.scoring.logits}"
             + (f", weights {r.model.quantisation}" if r.model.quantisation else ""),
-            "protocol": ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in r.scoring.protocol.items() if v is not None),
+            "protocol": ", ".join(_setting(k, v) for k, v in r.scoring.protocol.items() if v is not None),
             "finished": str(r.provenance.get("finished", ""))[:16].replace("T", " ") or None,
             "rbp_lab": r.provenance.get("rbp_lab"),
             "torch": r.provenance.get("torch"),
@@ -51,3 +51,8 @@ def provenance(
         row |= {"key": group["key"].iloc[0] or None, "tokens": int(n.max()) if len(n) else None, "values": len(group)}
         rows.append(row | {"source": source or "given as a table"})
     return pd.DataFrame(rows).convert_dtypes().dropna(axis=1, how="all")
+
+
+def _setting(name: str, value: object) -> str:
+    said = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+    return f"{name.replace('_', ' ')} {said}"

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rbp_lab.comparison.summary import TokenText
+from rbp_lab.fits.points import Label
 from rbp_lab.fits.result import WARNINGS, FitResult
 from rbp_lab.text import DASH, interval, number
 
@@ -122,11 +123,15 @@ def exponent(fit: FitResult) -> str:
 
 def warning_notes(fits: Iterable[FitResult]) -> list[str]:
     """One sentence per warning code that occurs, with the laws it is about."""
-    about: dict[str, list[str]] = {}
+    fits = list(fits)
+    about: dict[str, list[Label]] = {}
     for fit in fits:
         for code in fit.warnings:
-            about.setdefault(code, []).append(str(fit.label))
-    return [warning_note(code, names) for code, names in about.items()]
+            about.setdefault(code, []).append(fit.label)
+    return [
+        f"{code}: {WARNINGS[code]} ({'all of these laws' if len(labels) == len(fits) > 2 else laws(labels)})."
+        for code, labels in about.items()
+    ]
 
 
 def warning_note(code: str, names: Sequence[str]) -> str:
@@ -134,13 +139,24 @@ def warning_note(code: str, names: Sequence[str]) -> str:
     return f"{code}: {WARNINGS[code]} ({some(names)})."
 
 
-def refusal_notes(fits: Iterable[FitResult]) -> list[str]:
-    """One sentence per reason for refusing a fit, with the laws it is about."""
-    about: dict[str, list[str]] = {}
+def refusal_notes(fits: Iterable[FitResult], most: int = 8) -> list[str]:
+    """One sentence per reason for refusing a fit, with the laws it is about; reasons beyond ``most`` are counted."""
+    about: dict[str, list[Label]] = {}
     for fit in fits:
         if not fit.ok:
-            about.setdefault(fit.message, []).append(str(fit.label))
-    return [f"No fit for {some(names)}: {why}." for why, names in about.items()]
+            about.setdefault(fit.message, []).append(fit.label)
+    notes = [f"No fit for {laws(labels)}: {why}." for why, labels in about.items()]
+    rest = sum(len(labels) for labels in list(about.values())[most:])
+    return [*notes[:most], *([f"No fit for {rest} more, for reasons that the table gives."] if rest else [])]
+
+
+def laws(labels: Sequence[Label], most: int = 6) -> str:
+    """Laws by name, those of one family and data set together; of many the first few and how many more."""
+    groups: dict[str, list[str]] = {}
+    for label in labels[:most]:
+        groups.setdefault(label.where, []).append(label.quantity)
+    shown = "; ".join(", ".join(quantities) + (f" ({where})" if where else "") for where, quantities in groups.items())
+    return shown if len(labels) <= most else f"{shown} and {len(labels) - most} more"
 
 
 def some(names: Sequence[str], most: int = 6) -> str:

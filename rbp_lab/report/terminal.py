@@ -24,6 +24,8 @@ from rbp_lab.store.lease import STALE
 from rbp_lab.store.shards import read_plan
 from rbp_lab.text import DASH, bracket, count, number, one_line, percent, visible
 
+MOST_FITS = 30  # of a data set, beyond which the terminal has those of the k shown alone
+
 
 class Terminal(Console):
     """A console that ends a process whose output nobody reads with 141, as ``cli.main`` does; rich itself with 1."""
@@ -180,6 +182,18 @@ def bits_table(bits: pd.DataFrame, dataset: str) -> Table:
     return table
 
 
+def in_print(fits: Sequence[FitResult], dataset: str, ks: Sequence[int]) -> tuple[list[FitResult], str]:
+    """The fits of a data set to print, and a line about those left to the files: of many, those of other k."""
+    mine = [f for f in fits if f.label.dataset == dataset]
+    few = [f for f in mine if f.label.k is None or f.label.k in ks]
+    if len(mine) <= MOST_FITS or not any(f.ok for f in few):
+        return mine, ""
+    rest = [f for f in mine if f not in few]
+    refused = sum(not f.ok for f in rest)
+    left = f", {refused} of which could not be fitted" if refused else ""
+    return few, f"{len(rest)} more laws, of other k, are in the report and in fits.csv{left}" if rest else ""
+
+
 def show(
     console: Console,
     points: pd.DataFrame,
@@ -197,7 +211,8 @@ def show(
         if bits is not None and (bits["dataset"] == dataset).any():
             print_line(console, remark)
             print_table(console, bits_table(bits, dataset))
-        if any(f.ok and f.label.dataset == dataset for f in fits):
-            print_table(console, exponents_table(fits, dataset), names=2)
-        for line in notes(fits, dataset):
+        printed, rest = in_print(fits, dataset, ks)
+        if any(f.ok for f in printed):
+            print_table(console, exponents_table(printed, dataset), names=2)
+        for line in (*notes(printed, dataset), *([rest] if rest else [])):
             console.print(visible(line), style="dim", markup=False, highlight=False)
