@@ -12,9 +12,13 @@ from rbp_lab.analysis import run as stage
 from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.analysis.power_laws import fit_all
 from rbp_lab.analysis.run import ONLY_POWER_LAWS, analyze
+from rbp_lab.analysis.sources import Selection, gather
+from rbp_lab.config.schemas import Filters, KSpec
 from rbp_lab.errors import LabError
 from rbp_lab.fits.points import POOLED
 from rbp_lab.points import points_from_records, validate
+from rbp_lab.records import ParamCounts, record_key
+from rbp_lab.store.records import write_record
 from tests.fits_data import GPT2_K1, PYTHIA_K1, ladder, synthetic_record
 
 PNG = replace(ONLY_POWER_LAWS, formats=["png"])
@@ -169,3 +173,19 @@ def test_names_that_mean_something_to_a_program_stay_names(tmp_path):
     (tmp_path / "printable.csv").write_text("".join(line for line in lines if "\x1b" not in line))
     printable = {name for name in HOSTILE if name.isprintable()}
     assert set(points_from_csv(tmp_path / "printable.csv")["family"]) == printable != set(HOSTILE)
+
+
+def test_a_model_without_size_is_left_out_with_a_note_that_says_how_to_keep_it(tmp_path):
+    runs = ladder(4, documents=4)
+    model = replace(runs[0].model, params=ParamCounts(total=5000, embedding=5000, head=0))
+    key = record_key(model, runs[0].dataset, runs[0].scoring)
+    runs[0] = replace(runs[0], header=replace(runs[0].header, model=model, key=key))
+    for run in runs:
+        write_record(tmp_path, run)
+    inputs = gather(Selection(store=str(tmp_path), k=KSpec([1])))
+    assert len(inputs.records) == 3 and "ladder-0" not in set(inputs.points["model"])
+    assert inputs.notes == ["left out are models with S = 0 (non_embedding_params), where a law in S has no place: "
+                            "ladder-0; size=total_params counts all"]  # fmt: skip
+    assert len(gather(Selection(store=str(tmp_path), k=KSpec([1]), size="total_params")).records) == 4
+    with pytest.raises(LabError, match=r"every model has S = 0 .*: ladder-0; size=total_params counts all"):
+        gather(Selection(store=str(tmp_path), k=KSpec([1]), filters=Filters(model="ladder-0")))

@@ -1,17 +1,19 @@
 """What a report and the terminal say of many laws: each sentence once, the first few by name, and what to do."""
 
+import io
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
 from rbp_lab.fits.result import WARNINGS
 from rbp_lab.report.page import page
 from rbp_lab.report.sections import ReportTable, Section, laws, refusal_notes, warning_notes
-from rbp_lab.report.terminal import MOST_FITS, in_print, notes
+from rbp_lab.report.terminal import MOST_FITS, in_print, notes, print_note
 
 SIZES = np.geomspace(1e6, 1e9, 4)
 
@@ -69,3 +71,12 @@ def test_printed_numbers_stand_right_and_a_column_of_dashes_is_left_out():
     body = html[html.index("<tbody>") : html.index("</tbody>")]
     assert body.count('class="n"') == 6 and "<td>1 2</td>" in body and "floor" not in html
     assert "In every row: model 7; of 0.1.0." in re.sub("<[^>]*>", "", html)
+
+
+def test_a_note_is_one_line_in_a_file_and_broken_between_words_in_a_terminal():
+    sentence = "no fit for ladder: " + "the value is 0 [b]for every model " * 5
+    for terminal in (False, True):
+        console = Console(file=io.StringIO(), width=60, force_terminal=terminal, color_system=None)
+        print_note(console, sentence)
+        lines = console.file.getvalue().rstrip("\n").split("\n")
+        assert (len(lines) == 1) != terminal and " ".join(line.strip() for line in lines) == sentence.strip()

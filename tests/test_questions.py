@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -245,3 +246,13 @@ def test_an_analysis_fits_only_the_laws_that_are_named(runs, tmp_path):
     assert len(table) == 4 and table["answer"].notna().all()
     with pytest.raises(LabError, match=r"fit\.only: no such law 'question'; did you mean questions"):
         analyze(points, tmp_path / "other", FitChoices(only=["question"]), records=runs)
+
+
+def test_a_value_of_zero_is_why_a_forecast_cannot_be_asked_for():
+    runs, none, one = world(), np.zeros(9, np.int32), np.ones(9, np.float32)
+    perfect = DocumentScores(np.array([0]), np.array([9]), np.array([0]), one, none, none, one)
+    runs[3] = replace(runs[3], stats=rank_stats(perfect, 1000, (1,)))  # the entropy of its errors is 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = asked(questions.ENTROPY, runs)
+    assert found.sentence.startswith("It cannot be asked: the value is 0 for a3: it has no logarithm")

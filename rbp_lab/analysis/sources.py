@@ -128,6 +128,7 @@ def gather(selection: Selection) -> AnalysisInputs:
     if not found and notes:
         raise LabError("; ".join(["there is no run that can be analysed", *notes]))
     runs = sorted(_apart(deduplicated(found, notes), notes), key=lambda run: run.header.order)
+    runs = _with_size(runs, size, notes)
     if selection.compare and not any(one.precision for one in told_apart([run.header for run in runs]).values()):
         notes.append(
             "no data set was measured at two precisions, so there is nothing to compare; "
@@ -152,6 +153,17 @@ def gather(selection: Selection) -> AnalysisInputs:
         notes.append(f"run {run.where}: {run.why}, so its summary is used; that rules out {NEEDS_TABLES}{lacks}")
     points = validate(pd.concat(tables, ignore_index=True))
     return AnalysisInputs(points, records, selection.source, notes, compared)
+
+
+def _with_size(runs: list[LoadedRun], size: str, notes: list[str]) -> list[LoadedRun]:
+    """The runs whose model has a size; the others are noted. LabError when none has."""
+    kept = [run for run in runs if run.header.model.params.size(size) > 0]
+    if without := {run.header.model.name for run in runs if run.header.model.params.size(size) <= 0}:
+        why = f"S = 0 ({size}), where a law in S has no place: {some(sorted(without))}; size=total_params counts all"
+        if not kept:
+            raise LabError(f"every model has {why}")
+        notes.append(f"left out are models with {why}")
+    return kept
 
 
 def windows_of(axis: str, k: KSpec) -> list[int]:

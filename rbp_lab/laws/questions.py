@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -76,10 +76,9 @@ def compute(inputs: Inputs) -> Questions:
 def _entropy(inputs: Inputs) -> Iterator[Answered]:
     """|error of the forecast| of cross-entropy minus that of error entropy, over models forecast from smaller ones."""
     for dataset, family, mine in families(inputs.runs if inputs.records else ()):
-        errors = []
-        for value in (metrics.cross_entropy, lambda stats: metrics.decomposition(stats).error_entropy):
-            errors.append(forecast_errors(_points(inputs.size, mine, [value(r.stats) for r in mine])))
-        found = paired_errors(*errors, inputs.confidence, "forecasts")
+        splits = [metrics.decomposition(r.stats) for r in mine]
+        both = [[s.cross_entropy for s in splits], [s.error_entropy for s in splits]]
+        found = _forecasts([_points(inputs.size, mine, values) for values in both], inputs.confidence)
         yield Answered(ENTROPY, dataset, family, found, _sentence(
             found, "cross-entropy's miss less error entropy's",
             "Yes: its forecast of the next larger model misses by {} less",
@@ -123,11 +122,7 @@ def _axis(inputs: Inputs) -> Iterator[Answered]:
     """|error of the forecast| with S minus that with the total, of cross-entropy, from the smaller models."""
     for dataset, family, mine in families(inputs.runs if inputs.records else ()):
         values = [metrics.cross_entropy(r.stats) for r in mine]
-        by_axis = [_points(axis, mine, values) for axis in SIZES]
-        if why := next((why for why in map(why_not, by_axis) if why), None):
-            given = Answer(units=len(mine), message=why)
-        else:
-            given = paired_errors(*map(forecast_errors, by_axis), inputs.confidence, "forecasts")
+        given = _forecasts([_points(axis, mine, values) for axis in SIZES], inputs.confidence)
         yield Answered(AXIS, dataset, family, given, _sentence(
             given, "the miss by S less that by the total", "The total: the next larger model is missed by {} less",
             "S: the next larger model is missed by {} less", share=True,
@@ -146,6 +141,13 @@ def _shared(inputs: Inputs) -> Iterator[Answered]:
                 given, "α of the first less that of the second",
                 "No: that of the first is larger by {}", "No: that of the first is smaller by {}",
             ))  # fmt: skip
+
+
+def _forecasts(both: Sequence[FitPoints], confidence: float) -> Answer:
+    """By how much more the first are missed by forecasts of them than the second; why not where one has no law."""
+    if why := next((why for why in map(why_not, both) if why), None):
+        return Answer(units=len(both[0]), message=why)
+    return paired_errors(*map(forecast_errors, both), confidence, "forecasts")
 
 
 def _points(size: str, records: list[RunRecord], values: list[float]) -> FitPoints:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from rbp_lab.fits.points import family_name
 from rbp_lab.papers.comparison import EE, EXPONENT_DIFFERENCE, QUIET, TABLE1, Comparison
+from rbp_lab.report.terminal import print_note
 from rbp_lab.text import bracket, number, percent, visible
 
 
@@ -62,7 +63,7 @@ def show_papers(console: Console, comparisons: Sequence[Comparison], lines: Sequ
         title = title if source == EE else f"{title}, {level} intervals"
         console.print(papers_table(mine, title, dense=console.width < 100), "")
     for line in lines:
-        console.print(visible(line), style="dim", markup=False, highlight=False)
+        print_note(console, line)
 
 
 def _literal(name: str) -> Text:

@@ -46,6 +46,12 @@ def print_line(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def print_note(console: Console, sentence: str) -> None:
+    """Print a sentence in grey: broken between words in a terminal, whole on one line in a file or pipe."""
+    whole = not console.is_terminal
+    console.print(visible(sentence), style="dim", markup=False, highlight=False, soft_wrap=whole)
+
+
 def runs_table(headers: Sequence[Mapping[str, Any]]) -> Table:
     """One row per finished run: names, S, CE (nats), RBP_1, scored tokens, dtype, rounding, time (UTC), key.
 
@@ -215,4 +221,4 @@ def show(
         if any(f.ok for f in printed):
             print_table(console, exponents_table(printed, dataset), names=2)
         for line in (*notes(printed, dataset), *([rest] if rest else [])):
-            console.print(visible(line), style="dim", markup=False, highlight=False)
+            print_note(console, line)
