@@ -225,6 +225,11 @@ def test_runs_are_found_by_name_key_and_filters(store):
                        ("size=1", "no such filter 'size'"), ("two", "name the same run")):  # fmt: skip
         with pytest.raises(LabError, match=why):
             find_pairs(store, wrong, "two")
+    with pytest.raises(LabError, match="a=model=one,model=two gives model twice"):
+        find_pairs(store, "model=one,model=two", "two")
+    with pytest.raises(LabError, match="names several runs") as refused:
+        find_pairs(store, "model=*", "two")
+    assert re.search(r"for example (\S+) in", str(refused.value))[1].count("model=") == 1
     with pytest.raises(LabError, match="there are no finished runs"):
         find_pairs(store / "nothing", "a", "b")
 

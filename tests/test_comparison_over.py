@@ -50,6 +50,8 @@ def test_p_counts_every_comparison_and_the_verdict_every_data_set(sets):
                     "no difference is shown on 1 (p adjusted for 3 comparisons, Holm)")  # fmt: skip
     alone = [replace(one, differences=[replace(d, p=None, low=None) for d in one.differences]) for one in sets]
     assert verdict(together(alone), "one", "two") == "over 3 data sets no difference has an interval"
+    one = [sets[0], alone[1], alone[2]]
+    assert verdict(one, "one", "two").endswith("is worse on 1; there is no interval on 2")
     # Of many data sets without a difference few are called different: 40 at 5 % would be 2 without the adjustment.
     many = [replace(sets[2], differences=[replace(sets[2].differences[0], p=p)]) for p in np.linspace(0.02, 1, 40)]
     assert "no difference is shown on 40" in verdict(many, "one", "two")

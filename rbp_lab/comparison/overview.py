@@ -48,10 +48,13 @@ def verdict(sets: Sequence[OnDataSet], a: str, b: str) -> str:
     counts = {"worse": sum(apart), "better": len(apart) - sum(apart)}
     said = " and ".join(f"{how} on {number}" for how, number in counts.items() if number)
     parts = [f"run b, {visible(b)}, against run a, {visible(a)}, is {said}"] if said else []
-    if len(apart) < len(sets):
-        parts.append(f"no difference is shown on {len(sets) - len(apart)}")
+    if len(apart) < len(known):
+        parts.append(f"no difference is shown on {len(known) - len(apart)}")
+    if len(known) < len(sets):
+        parts.append(f"there is no interval on {len(sets) - len(known)}")
     names = " or ".join(dict.fromkeys(d.name for d in known))
-    return f"of {len(sets)} data sets, by {names}, {'; '.join(parts)} (p adjusted for {len(known)} comparisons, Holm)"
+    adjusted = f" (p adjusted for {len(known)} comparisons, Holm)" if len(known) > 1 else ""
+    return f"of {len(sets)} data sets, by {names}, {'; '.join(parts)}{adjusted}"
 
 
 def differences_over(sets: Sequence[OnDataSet]) -> pd.DataFrame:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
 
+from rbp_lab.dimensions import named_apart
 from rbp_lab.errors import LabError, no_such
 from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.stats import DocumentTable
@@ -53,7 +53,7 @@ def find_pairs(store: str, a: str, b: str) -> list[tuple[RunHeader, RunHeader]]:
     if not common:
         raise LabError(
             f"a={a} and b={b} were not measured on a common corpus with the same windows: "
-            f"{_corpora(sides[0])} against {_corpora(sides[1])}"
+            f"{' against '.join(_corpora(sides))}"
         )
     return [(sides[0][corpus], sides[1][corpus]) for corpus in common]
 
@@ -61,11 +61,8 @@ def find_pairs(store: str, a: str, b: str) -> list[tuple[RunHeader, RunHeader]]:
 def _named(name: str, text: str, headers: Sequence[RunHeader]) -> list[RunHeader]:
     described = [(header, _described(header)) for header in headers]
     if "=" in text:
-        wanted = dict(part.partition("=")[::2] for part in text.split(","))
-        for field in wanted:
-            if field.strip() not in FIELDS:
-                raise LabError(no_such(name, f"filter {field!r}", field, FIELDS))
-        found = [h for h, d in described if all(fnmatchcase(d[f.strip()], v.strip()) for f, v in wanted.items())]
+        wanted = _filters(name, text)
+        found = [h for h, d in described if all(fnmatchcase(d[field], value) for field, value in wanted.items())]
     else:
         found = [h for h, _ in described if len(text) >= 6 and h.key.startswith(text)]
         found = found or [h for h, d in described if fnmatchcase(d["model"], text)]
@@ -74,6 +71,19 @@ def _named(name: str, text: str, headers: Sequence[RunHeader]) -> list[RunHeader
         said = no_such(name, f"finished run {text!r}", text, names, "rbp-lab ls runs")
         raise LabError(f"{said}; a key or filters such as model=…,dtype=… are taken as well")
     return found
+
+
+def _filters(name: str, text: str) -> dict[str, str]:
+    """What the fields of a run must be; LabError on another name, and on one that is given twice."""
+    wanted: dict[str, str] = {}
+    for part in text.split(","):
+        field, _, value = map(str.strip, part.partition("="))
+        if field not in FIELDS:
+            raise LabError(no_such(name, f"filter {field!r}", field, FIELDS))
+        if field in wanted:
+            raise LabError(f"{name}={text} gives {field} twice; give it once, which may be a shell pattern")
+        wanted[field] = value
+    return wanted
 
 
 def _described(header: RunHeader) -> dict[str, str]:
@@ -94,7 +104,8 @@ def _by_protocol(name: str, text: str, headers: Sequence[RunHeader]) -> dict[str
             differ = {k: v for k, v in _described(header).items() if v != _described(same)[k]}
             raise LabError(
                 f"{name}={text} names several runs on {header.dataset.name} with the same windows, among them "
-                f"{same.key} and {header.key}; say which, for example {_narrowed(text, differ)} in the place of {text}"
+                f"{same.key} and {header.key}; say which, for example {_narrowed(name, text, differ)} in the place of "
+                f"{text}"
             )
     return found
 
@@ -111,13 +122,17 @@ def measured(header: RunHeader | RunRecord) -> tuple[object, ...]:
     return *what_counts(header), header.dataset.fingerprint, json.dumps(spec.protocol, sort_keys=True), spec.candidates
 
 
-def _narrowed(text: str, differ: Mapping[str, Any]) -> str:
-    field, value = next(iter(differ.items()))
-    return f"{text if '=' in text else f'model={text}'},{field}={value}"
+def _narrowed(name: str, text: str, differ: Mapping[str, str]) -> str:
+    """Filters that name the run which ``differ`` tells from another one that ``text`` names as well."""
+    given = _filters(name, text) if "=" in text else {"model": text}
+    return ",".join(f"{field}={value}" for field, value in (given | dict([next(iter(differ.items()))])).items())
 
 
-def _corpora(side: Mapping[str, RunHeader]) -> str:
-    return ", ".join(sorted({header.dataset.name for header in side.values()}))
+def _corpora(sides: Sequence[Mapping[str, RunHeader]]) -> list[str]:
+    """The data sets of each side, with what tells those of one name apart: their documents, windows or candidates."""
+    headers = [header for side in sides for header in side.values()]
+    names = dict(zip((h.key for h in headers), (h.dataset.name for h in named_apart(headers)), strict=True))
+    return ["; ".join(sorted({names[header.key] for header in side.values()})) for side in sides]
 
 
 def load_pair(store: str, a: RunHeader, b: RunHeader) -> Pair:
