@@ -13,8 +13,12 @@ from rbp_lab.commands.measure import measure
 from rbp_lab.comparison import differences
 from rbp_lab.comparison.differences import POWER, PairedSums, compare, holm, influence, paired_sums
 from rbp_lab.comparison.pairs import find_pairs, load_pair, of_documents
+from rbp_lab.comparison.summary import per_document
 from rbp_lab.counting import DocumentScores, document_table, rank_stats
 from rbp_lab.errors import LabError
+from rbp_lab.figures.comparison import comparison_figure
+from rbp_lab.report.comparison.page import documents_frame
+from rbp_lab.report.comparison.show import documents_table, worst_table
 from tests.sources import measure_config
 
 KS, WINDOWS, V = (1, 3, 10), (2, 3), 40
@@ -248,7 +252,19 @@ def test_the_command_prints_the_headline_and_keeps_the_tables(store, capsys):
         compare_command({"store": str(store), "a": "model=one,dtype=float32", "b": "two", "datasets": "x"})
 
 
-def test_other_tokens_leave_bits_per_byte(store, monkeypatch, capsys):
+def test_other_tokens_leave_bits_per_byte_of_the_whole_and_of_each_document(store):
     ((a, b),) = find_pairs(store, "model=one,dtype=float32", "two")
     other = replace(b, model=replace(b.model, tokenizer_size=b.model.tokenizer_size + 1))
-    assert not load_pair(store, a, other).same_tokens
+    for second, same, what in ((b, True, "nats per token"), (other, False, "bits per byte")):
+        pair = load_pair(store, a, second)
+        assert pair.same_tokens is same
+        chosen = paired_sums(pair.a_documents, pair.b_documents, KS, WINDOWS, same)
+        documents = documents_table(pair, chosen)
+        unit, *each = per_document(documents)
+        assert unit == what and f"{what}, a" in [str(c.header) for c in worst_table(documents, documents).columns]
+        assert f"{what}, a" in documents_frame(documents)
+        assert f"{what} of a document, a" == comparison_figure(compare(chosen), documents, "T").axes[1].get_xlabel()
+        for side, values in zip("ab", each, strict=True):
+            sizes = documents[f"{'tokens' if same else 'bytes'}_{side}"]
+            whole = getattr(compare(chosen)[0], side)
+            assert (values * sizes).sum() / sizes.sum() == pytest.approx(whole, rel=1e-12)

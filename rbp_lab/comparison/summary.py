@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ class Floor:
     distances: Mapping[str, float]
 
 
+NATS = "nats per token"
 NO_FLOOR: Mapping[str, Floor] = {}
 
 
@@ -108,3 +110,15 @@ def documents_table(record: PairRecord, first: PairedSums) -> pd.DataFrame:
         }
     )
     return table.iloc[np.argsort(-np.abs(carries), kind="stable")].reset_index(drop=True)
+
+
+def per_document(documents: pd.DataFrame) -> tuple[str, pd.Series, pd.Series]:
+    """The unit of documents' values, and those of a and of b; NaN where there is no token, or byte.
+
+    documents: as of ``report.comparison.show.documents_table``; with bytes, as tokens differ, bits per byte, otherwise
+    nats per token.
+    """
+    what, unit, nats = ("bytes", "bits per byte", math.log(2)) if "bytes_a" in documents else ("tokens", NATS, 1.0)
+    sizes = (documents[f"{what}_{side}"] for side in "ab")
+    a, b = (documents[f"nll_{side}"] / nats / n.where(n > 0) for side, n in zip("ab", sizes, strict=True))
+    return unit, a, b

@@ -11,16 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rbp_lab.comparison.differences import Difference
+from rbp_lab.comparison.summary import per_document
 from rbp_lab.figures.style import GREY, PALETTE, describe_points, headline, new_figure, styled
 from rbp_lab.text import bracket, number
 
 
 @styled
 def comparison_figure(found: Sequence[Difference], documents: pd.DataFrame, title: str) -> Figure:
-    """Left: (b − a)/a of every quantity with its interval, in percent. Right: nats per token of each document.
+    """Left: (b − a)/a of every quantity with its interval, in percent. Right: nats per token of each document, bits per
+    byte where tokens differ.
 
-    found: the differences; those without an interval, or of a quantity that is 0 for a, are left out. documents:
-    columns document, tokens_a, tokens_b, nll_a, nll_b; those without tokens are left out.
+    found: the differences; those without an interval, or of a quantity that is 0 for a, are left out. documents: as of
+    ``per_document``; those without a value are left out.
     """
     shown = [d for d in found if d.low is not None and d.a != 0]
     figure = new_figure(8.6, max(3.2, 0.3 * len(shown) + 1.4))
@@ -38,15 +40,20 @@ def comparison_figure(found: Sequence[Difference], documents: pd.DataFrame, titl
     left.xaxis.set_major_locator(MaxNLocator(6))
     left.invert_yaxis()
     left.set_xlabel("(b − a) / a, percent")
-    there = documents[(documents["tokens_a"] > 0) & (documents["tokens_b"] > 0)]
-    a, b = (there[f"nll_{side}"] / there[f"tokens_{side}"] for side in "ab")
+    unit, *each = per_document(documents)
+    there = each[0].notna() & each[1].notna()
+    a, b = (value[there] for value in each)
     (points,) = right.plot(a, b, "o", color=PALETTE[1], ms=4, mec="white", mew=0.4, alpha=0.8)
     describe_points(
-        points, [f"{name}\na {number(x)}, b {number(y)}" for name, x, y in zip(there["document"], a, b, strict=True)]
+        points,
+        [
+            f"{name}\na {number(x)}, b {number(y)}"
+            for name, x, y in zip(documents["document"][there], a, b, strict=True)
+        ],
     )
     ends = [min(a.min(), b.min()), max(a.max(), b.max())]
     right.plot(ends, ends, color=GREY, lw=0.9, zorder=0)
-    right.set_xlabel("nats per token of a document, a")
+    right.set_xlabel(f"{unit} of a document, a")
     right.set_ylabel("b")
     headline(figure, title)
     return figure

@@ -9,7 +9,7 @@ import pandas as pd
 
 from rbp_lab.comparison.differences import Difference
 from rbp_lab.comparison.pairs import Pair
-from rbp_lab.comparison.summary import NO_FLOOR, Floor
+from rbp_lab.comparison.summary import NO_FLOOR, Floor, per_document
 from rbp_lab.figures.comparison import comparison_figure
 from rbp_lab.records import RunHeader
 from rbp_lab.report.page import write_report
@@ -87,11 +87,10 @@ def differences_frame(
 
 
 def documents_frame(documents: pd.DataFrame) -> pd.DataFrame:
-    per_token = {side: documents[f"nll_{side}"] / documents[f"tokens_{side}"].where(documents[f"tokens_{side}"] > 0)
-                 for side in "ab"}  # fmt: skip
+    unit, a, b = per_document(documents)
     return pd.DataFrame({
         "document": documents["document"], "tokens": documents["tokens_a"].map(count),
-        "nats per token, a": per_token["a"].map(number), "b": per_token["b"].map(number),
+        f"{unit}, a": a.map(number), "b": b.map(number),
         "adds beyond its share": documents["carries"].map(lambda value: significant(value, 2)),
     })  # fmt: skip
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from rbp_lab.comparison.differences import Difference, PairedSums, compare, influence, paired_sums
 from rbp_lab.comparison.pairs import Pair, load_pair
-from rbp_lab.comparison.summary import NO_FLOOR, Floor
+from rbp_lab.comparison.summary import NO_FLOOR, Floor, per_document
 from rbp_lab.config.build import at_least
 from rbp_lab.errors import LabError, shown
 from rbp_lab.names import check_name
@@ -148,7 +148,7 @@ def documents_table(pair: Pair, chosen: Sequence[PairedSums]) -> pd.DataFrame:
     """One row a document, those that carry the first difference before the others.
 
     Columns: document, tokens of a and b, nll of a and b in nats, and ``carries``: what it adds to the first difference
-    beyond its share (``differences.influence``), which sums to 0.
+    beyond its share (``differences.influence``), which sums to 0. Where the tokens differ, also bytes of a and b.
     """
     a, b = pair.a_documents, pair.b_documents
     carries = influence(chosen[0]) if chosen else np.zeros(len(a))
@@ -160,6 +160,7 @@ def documents_table(pair: Pair, chosen: Sequence[PairedSums]) -> pd.DataFrame:
             "nll_a": a.nll_units * UNIT,
             "nll_b": b.nll_units * UNIT,
             "carries": carries,
+            **({} if pair.same_tokens else {"bytes_a": a.num_bytes, "bytes_b": b.num_bytes}),
         }
     )
     return table.iloc[np.argsort(-np.abs(carries), kind="stable")].reset_index(drop=True)
@@ -169,14 +170,14 @@ def worst_table(worst: pd.DataFrame, whole: pd.DataFrame) -> Table:
     """The documents that carry the first difference, with their share of its variance."""
     table = Table(title="documents that carry the difference", title_justify="left")
     table.add_column("document", overflow="fold")
-    for name in ("tokens", "nats per token, a", "b", "adds beyond its share", "share of the variance"):
+    unit, *each = per_document(worst)
+    for name in ("tokens", f"{unit}, a", "b", "adds beyond its share", "share of the variance"):
         table.add_column(name, justify="right")
     variance = float((whole["carries"] ** 2).sum())
-    for _, row in worst.iterrows():
+    for (_, row), value_a, value_b in zip(worst.iterrows(), *each, strict=True):
         share = row["carries"] ** 2 / variance if variance else 0.0
-        each = [row[f"nll_{side}"] / row[f"tokens_{side}"] if row[f"tokens_{side}"] else None for side in "ab"]
         table.add_row(
-            Text(visible(row["document"])), count(row["tokens_a"]), number(each[0]), number(each[1]),
+            Text(visible(row["document"])), count(row["tokens_a"]), number(value_a), number(value_b),
             significant(row["carries"], 2), f"{number(100 * share, 0)}%",
         )  # fmt: skip
     return table
