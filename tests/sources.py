@@ -6,37 +6,30 @@ import random
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rbp_lab.config.directory import CONF
 from rbp_lab.data.corpus import Corpus, build_corpus
 from rbp_lab.data.windows import Windowing
+from rbp_lab.jobs.composition import plain
 from rbp_lab.measurement.prepare import prepare
 from rbp_lab.models import LadderModel
 from rbp_lab.store.shards import Partial
 
-WORDS = tuple(
-    [
-        "def",
-        "add",
-        "left",
-        "right",
-        "return",
-        "index",
-        "range",
-        "print",
-        "quick",
-        "brown",
-        "fox",
-        "lazy",
-        "dog",
-        "best",
-        "worst",
-        "times",
-        "age",
-        "wisdom",
-    ]
-)
+WORDS = (
+    "def", "add", "left", "right", "return", "index", "range", "print", "quick", "brown", "fox", "lazy", "dog", "best",
+    "worst", "times", "age", "wisdom",
+)  # fmt: skip
+
+
+def composed(name: str, *overrides: str) -> dict[str, Any]:
+    """What the command line composes of a file of conf/ and overrides."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return plain(compose(name, list(overrides)))
 
 
 @dataclass(frozen=True)

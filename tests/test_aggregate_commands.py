@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
 from rbp_lab.cli import main
 from rbp_lab.config.build import build, locate
@@ -12,12 +11,12 @@ from rbp_lab.config.directory import CONF
 from rbp_lab.data.corpus import build_corpus
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
-from rbp_lab.jobs.composition import plain
 from rbp_lab.ladder.aggregate.characters import CLASSES, NextCharacter
 from rbp_lab.ladder.aggregate.networks import Architecture
 from rbp_lab.ladder.aggregate.observations import Observation
 from rbp_lab.ladder.aggregate.tasks import Task
 from rbp_lab.store.records import list_records
+from tests.sources import composed
 
 GROUPS = {"classifier": Architecture, "task": Task, "observation": Observation}
 NO_TASK = "next-token"  # of the language model
@@ -30,25 +29,20 @@ REQUIRED = {
 }
 
 
-def composed(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(compose("train", list(overrides)))
-
-
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_is_what_its_class_expects(group, name):
     objective = "likelihood" if group == "observation" else "supervised"
-    node = composed(f"objective={objective}", f"{group}={name}", *REQUIRED.get((group, name), []))[group]
+    node = composed("train", f"objective={objective}", f"{group}={name}", *REQUIRED.get((group, name), []))[group]
     assert isinstance(build(node, group), GROUPS[group])
     assert set(node) - {"_target_"} == {f.name for f in dataclasses.fields(locate(node["_target_"], group)) if f.init}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "objective").glob("*.yaml")))
 def test_an_objective_brings_what_it_needs(name):
-    config = composed(f"objective={name}", "task.label_noise=0.1")
+    config = composed("train", f"objective={name}", "task.label_noise=0.1")
     assert config["objective"]["kind"] == name and config["task"]["label_noise"] == 0.1
     assert (config.get("observation") is None) == (name == "supervised")
-    assert composed(f"objective={name}", "classifier=mlp-1")["classifier"]["width"] == 8
+    assert composed("train", f"objective={name}", "classifier=mlp-1")["classifier"]["width"] == 8
 
 
 def command_line(capsys, *words):
@@ -158,8 +152,7 @@ def test_the_packaged_study_goes_together():
     from rbp_lab.config.build import read
     from rbp_lab.ladder.aggregate.study import Study
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = plain(compose("demo", ["experiment=aggregate"]))
+    config = composed("demo", "experiment=aggregate")
     study = read(Study, config["study"])
     families = {(c.task.name, c.family) for c in study.configurations()}
     assert {("digits", "supervised"), ("characters", "proportions m=8 likelihood")} <= families

@@ -8,7 +8,7 @@ import torch
 
 from rbp_lab.errors import LabError
 from rbp_lab.ladder.aggregate.lattice import count_sums
-from rbp_lab.ladder.aggregate.losses import LOSSES, CustomLoss, FunctionLoss, find_loss
+from rbp_lab.ladder.aggregate.losses import LOSSES, CustomLoss, Loss, find_loss
 from rbp_lab.ladder.aggregate.observations import (
     Bag,
     Enumerated,
@@ -31,7 +31,7 @@ CASES = [
     (Enumerated(MODULO, 3, 4), 4), (Enumerated(FIRST, 3, 3), 3),
 ]  # fmt: skip
 NAMES = [f"{type(o).__name__}-m{o.m}-K{k}" for o, k in CASES]
-ALL_LOSSES = [*LOSSES.values(), FunctionLoss("signed", lambda logp: torch.einsum("...k,kj->...j", logp.exp(), SIGNED))]
+ALL_LOSSES = [*LOSSES.values(), Loss("signed", lambda logp: torch.einsum("...k,kj->...j", logp.exp(), SIGNED))]
 
 
 def posteriors(m, classes, scale=2.0, groups=1, dtype=torch.float64, seed=0):
@@ -76,7 +76,7 @@ def test_the_aggregate_risk_is_the_supervised_risk(observation, classes, loss):
     """E over labellings of Σ w ℓ / m, with w from the true posteriors, equals Σ_i Σ_j η_ij ℓ_ij / m."""
     if loss.name == "signed":
         table = SIGNED[:classes, :classes]
-        loss = FunctionLoss("signed", lambda logp: torch.einsum("...k,kj->...j", logp.exp(), table))
+        loss = Loss("signed", lambda logp: torch.einsum("...k,kj->...j", logp.exp(), table))
     truth = posteriors(observation.m, classes, seed=1)
     values = loss(posteriors(observation.m, classes, seed=2))
     y = labellings(observation.m, classes)
@@ -221,7 +221,7 @@ def test_a_negative_bag_is_known():
         (lambda: Enumerated(MODULO, 3, 4).check(10), "the task has 10 classes"),
         (lambda: find_loss("gcee"), "did you mean gce"),
         (lambda: find_loss(CustomLoss("math.nothing")), "cannot import 'math.nothing'"),
-        (lambda: FunctionLoss("short", lambda logp: logp[..., 0])(torch.zeros(2, 3)), "one value for each class"),
+        (lambda: Loss("short", lambda logp: logp[..., 0])(torch.zeros(2, 3)), "one value for each class"),
     ],
 )  # fmt: skip
 def test_mistakes_are_sentences(make, words):

@@ -5,20 +5,18 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from rbp_lab.commands.positions import of_positions
 from rbp_lab.config.build import build
-from rbp_lab.config.directory import CONF
 from rbp_lab.data.stdlib import StdlibText
 from rbp_lab.errors import LabError
-from rbp_lab.jobs.composition import plain
 from rbp_lab.ladder.aggregate.hub_classes import HubClasses
 from rbp_lab.ladder.aggregate.networks import CNN, MLP
 from rbp_lab.ladder.aggregate.positions import GroupedPositions
 from rbp_lab.ladder.model import LadderModel
 from rbp_lab.ladder.training import cross_entropy
 from rbp_lab.store.layout import Store
+from tests.sources import composed
 
 
 def test_the_gradient_is_that_of_the_likelihood_of_the_multisets():
@@ -50,22 +48,20 @@ def test_models_trained_before_there_were_groups_are_the_same():
 
 
 def test_an_objective_without_a_task_is_of_the_language_model():
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    def model(*words):
+        config = composed("train", "task=next-token", "model=ladder-1", "store=s", *words)
+        return build(of_positions(config)["model"], "model")
 
-        def model(*words):
-            config = plain(compose("train", ["task=next-token", "model=ladder-1", "store=s", *words]))
-            return build(of_positions(config)["model"], "model")
-
-        four = model("objective=aggregate", "observation=proportions", "observation.m=4")
-        assert four.groups == 4 and four == model("objective=likelihood", "observation.m=4")
-        assert model("objective=supervised").groups == 1
-        for words, message in [
-            (["objective=likelihood", "observation=similarity"], "choose observation=proportions; got similarity"),
-            (["objective=aggregate", "objective.loss=gce"], r"objective\.loss=cross_entropy.* got gce with stored"),
-            (["objective=supervised", "observation=proportions"], "objective=supervised sees every label"),
-        ]:
-            with pytest.raises(LabError, match=message):
-                model(*words)
+    four = model("objective=aggregate", "observation=proportions", "observation.m=4")
+    assert four.groups == 4 and four == model("objective=likelihood", "observation.m=4")
+    assert model("objective=supervised").groups == 1
+    for words, message in [
+        (["objective=likelihood", "observation=similarity"], "choose observation=proportions; got similarity"),
+        (["objective=aggregate", "objective.loss=gce"], r"objective\.loss=cross_entropy.* got gce with stored"),
+        (["objective=supervised", "observation=proportions"], "objective=supervised sees every label"),
+    ]:
+        with pytest.raises(LabError, match=message):
+            model(*words)
 
 
 def test_a_language_model_of_groups_has_a_law_of_its_own(tmp_path):

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -26,9 +26,9 @@ from rbp_lab.config.schemas import (
     Scoring,
 )
 from rbp_lab.errors import LabError
-from rbp_lab.jobs.composition import plain
 from rbp_lab.measurement.observers import Callback
 from rbp_lab.text import si
+from tests import sources
 from tests.published_models import MODELS, TOTALS
 from tests.sources import measure_config
 
@@ -47,10 +47,7 @@ STORE = "+store=here"
 OWN_MODELS = {name for name in GROUPS["model"] if name in REQUIRED or name.startswith("ladder-")}
 
 
-@cache
-def composed(command, *overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(compose(command, list(overrides)))
+composed = cache(sources.composed)
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])

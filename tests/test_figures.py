@@ -14,7 +14,6 @@ from rbp_lab.figures.style import family_styles, plain, save
 from rbp_lab.fits.points import FitPoints, Label
 from rbp_lab.fits.power import fit_power
 from rbp_lab.points import points_from_records
-from rbp_lab.text import si
 from tests.fits_data import GPT2_K1, PYTHIA_K1, fit_points, ladder
 
 
@@ -90,11 +89,6 @@ def test_families_differ_by_colour_and_marker():
     assert len({to_hex(s.color) for s in styles.values()}) == len({s.marker for s in styles.values()}) == 4
     many = family_styles(map(str, range(14)))
     assert len({(s.color, s.marker) for s in many.values()}) == 14
-
-
-@pytest.mark.parametrize(("value", "text"), [(85056000, "85.1M"), (11327027200, "11.3B"), (999.7e6, "1B"), (12, "12")])
-def test_short_counts(value, text):
-    assert si(value) == text
 
 
 def test_axis_numbers():

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rbp_lab.config.schemas import FitChoices
 from rbp_lab.counting import DocumentScores, document_table, rank_stats
 from rbp_lab.laws import aggregate
 from rbp_lab.laws.base import Inputs
@@ -62,7 +63,9 @@ def result():
         run(16000, 400, seed, value(16000, 400 * worth) * luck(seed), "proportions m=4 gce", "aggregate", 4, "gce")
         for seed, worth in enumerate((0.65, 0.7, 0.75))
     ]  # fmt: skip
-    return aggregate.compute(Inputs(points_from_records(records, [1, 2, 5]), (), records, (1, 2), everything=False))
+    return aggregate.compute(
+        Inputs(points_from_records(records, [1, 2, 5]), (), records, (1, 2), choices=FitChoices(laws=False))
+    )
 
 
 def test_equivalent_data_is_interpolated_at_the_size_and_never_beyond(result):

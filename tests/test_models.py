@@ -19,6 +19,7 @@ from rbp_lab.models.head import full_logits
 from rbp_lab.models.opening import checked_weights, is_local, listed, local_path, showing
 from tests import hub_server
 from tests.conftest import TINY_TEXTS, build_tiny_model, build_tiny_tokenizer, save_tiny_model
+from tests.sources import composed
 
 CONF = Path(__file__).parent.parent / "conf" / "model"
 IDS = torch.arange(12).reshape(2, 6)
@@ -29,13 +30,7 @@ def fingerprint(directory: Path) -> str:
 
 
 def compose(name: str, *overrides: str) -> dict:
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
-
-    with initialize_config_dir(str(CONF.parent), version_base="1.3"):
-        config = hydra_compose(f"model/{name}", overrides=["+store=here", *overrides])
-        return OmegaConf.to_container(config.model, resolve=True)
+    return composed(f"model/{name}", "+store=here", *overrides)["model"]
 
 
 def test_the_generic_model_takes_every_field_and_names_itself():

@@ -14,6 +14,7 @@ import pytest
 
 from rbp_lab.analysis.csv_points import points_from_csv
 from rbp_lab.analysis.power_laws import fit_all
+from rbp_lab.config.schemas import FitChoices
 from rbp_lab.errors import LabError
 from rbp_lab.figures.scaling import scaling_figure
 from rbp_lab.figures.style import describe_points, new_figure, point_titles
@@ -46,7 +47,7 @@ def local():
     """What is computed of a small ladder."""
     runs = ladder(7, documents=20, vocab=512)
     points = points_from_records(runs, KS)
-    return Inputs(points, fit_all(points, records=runs), runs, every_figure=True)
+    return Inputs(points, fit_all(points, records=runs), runs, choices=FitChoices(every_figure=True))
 
 
 def all_sections(inputs):
@@ -195,7 +196,7 @@ def test_figures_of_one_k_at_a_time_are_drawn_when_asked_for(local, found):
 
     everything = choices(found)
     assert len(everything.pop("each_k")) == 6 and [list(map(int, ks)) for ks in everything.values()] == [[1, 10, 100]]
-    few = choices(all_sections(replace(local, every_figure=False, shown=(10,))))
+    few = choices(all_sections(replace(local, choices=FitChoices(), shown=(10,))))
     assert list(few) == list(everything) and list(few.values()) == [["10"]]
 
 

@@ -73,7 +73,7 @@ def test_the_panels_and_files_are_those_of_one_process(tmp_path):
 def test_every_figure_of_an_analysis_can_be_sent():
     runs = ladder(7, documents=20)
     points = points_from_records(runs, [1, 2, 5, 10, 100])
-    inputs = Inputs(points, fit_all(points, records=runs), runs, every_figure=True)
+    inputs = Inputs(points, fit_all(points, records=runs), runs, choices=FitChoices(every_figure=True))
     shown = sections(LAWS, compute(LAWS, inputs))
     drawings = [drawing for section in shown for f in section.figures for drawing in panel_drawings(f)]
     assert len(drawings) > 20 and max(len(pickle.dumps(drawing)) for drawing in drawings) < 1e6

@@ -18,6 +18,7 @@ from rbp_lab.config.build import build
 from rbp_lab.data import HubText, LocalText
 from rbp_lab.errors import LabError
 from tests import hub_server
+from tests.sources import composed
 
 CONF = Path(__file__).parent.parent / "conf"
 ROWS = [{"question": f"What is {i}?", "answer": f"{i}", "meta": {"set": "even" if i % 2 == 0 else "odd"}, "n": i}
@@ -201,13 +202,7 @@ def test_a_local_source_refuses_in_words(case, tmp_path):
 
 
 def compose(name: str, *overrides: str) -> dict:
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = hydra_compose(f"dataset/{name}", overrides=["+store=there", *overrides])
-        return OmegaConf.to_container(composed.dataset, resolve=True)
+    return composed(f"dataset/{name}", "+store=there", *overrides)["dataset"]
 
 
 # Sources of [RBP] (arXiv 2510.20387), section 4 and its released code: path, config, split, text.

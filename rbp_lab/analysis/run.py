@@ -102,9 +102,7 @@ def analyze(
     )  # fmt: skip
     measured = sorted(int(k) for k in points["k"].dropna().unique())
     shown = tuple(k for k in fit.figure_ks if k in measured) or tuple(measured[:3])
-    inputs = Inputs(
-        points, fits, tuple(records), shown, size, fit.confidence, fit.laws, fit.every_figure, fit, tuple(compared)
-    )
+    inputs = Inputs(points, fits, tuple(records), shown, size, fit, tuple(compared))
     digest = _digest(points, records, fit, size, papers, source, axis, sorted(one.header.key for one in compared))
     files = _found(out, digest)
     fresh = not files

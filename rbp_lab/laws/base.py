@@ -34,9 +34,9 @@ class Inputs:
     """What every law is computed from.
 
     points: the tidy table. fits: the power laws of ``points`` in S. records: the runs behind the points, none for
-    published values. shown: the k drawn and listed at length. size: what S is. everything: False for the power laws in
-    S alone, without other forms, bands and counts. every_figure: also those of one k at a time. choices: of the rest.
-    compared: comparisons in one pass whose a is one of the records.
+    published values. shown: the k drawn and listed at length. size: what S is. choices: how laws are fitted and shown;
+    without ``laws`` only the power laws in S are, without other forms, bands and counts. compared: comparisons in one
+    pass whose a is one of the records.
     """
 
     points: pd.DataFrame
@@ -44,9 +44,6 @@ class Inputs:
     records: Sequence[RunRecord] = ()
     shown: Sequence[int] = (1, 10, 100)
     size: str = "non_embedding_params"
-    confidence: float = 0.95
-    everything: bool = True
-    every_figure: bool = False
     choices: FitChoices = field(default_factory=FitChoices)
     compared: Sequence[StoredPair] = ()
     _results: dict[str, LawResult] = field(default_factory=dict, init=False, repr=False)
@@ -56,6 +53,11 @@ class Inputs:
         if law.name not in self._results:
             self._results[law.name] = law.compute(self)
         return self._results[law.name]
+
+    @property
+    def confidence(self) -> float:
+        """How sure every interval is: the share of such intervals that hold the true value."""
+        return self.choices.confidence
 
     @cached_property
     def ks(self) -> list[int]:
@@ -107,7 +109,7 @@ class Inputs:
     @cached_property
     def forms(self) -> dict[Label, Comparison]:
         """What other forms make of the points of every power law of a family; empty for the power laws alone."""
-        laws = [f for f in self.fits if f.label.family is not None] if self.everything else []
+        laws = [f for f in self.fits if f.label.family is not None] if self.choices.laws else []
         return {law.label: compare(law) for law in laws}
 
     @property

@@ -139,7 +139,7 @@ def _figures(result: Emergence) -> list[ReportFigure]:
 
 def _drawn(fits: Sequence[EmergenceFit], inputs: Inputs) -> Sequence[EmergenceFit]:
     """The k of figure 7 when every figure is asked for, else those shown; of others the first few."""
-    ks = FIGURE7_KS if inputs.every_figure else inputs.shown
+    ks = FIGURE7_KS if inputs.choices.every_figure else inputs.shown
     return [f for f in fits if f.k in ks] or fits[: len(ks)]
 
 

@@ -35,7 +35,7 @@ def compute(inputs: Inputs) -> OverK:
     lacks = {} if inputs.records else {
         "exponents from counts": "they need hits and misses per model and the design effect of documents"
     }  # fmt: skip
-    if not inputs.everything:
+    if not inputs.choices.laws:
         return OverK(inputs=inputs, lacks=lacks)
     rbp = by_family(f for f in inputs.fits if f.label.metric == RBP.name)
     bands = [simultaneous_band(f).assign(dataset=d, family=name) for (d, name), f in rbp.items()]

@@ -33,7 +33,7 @@ def compute(inputs: Inputs) -> Scaling:
     """Fit other forms to the points of every power law in S of a family."""
     forms = inputs.forms
     frames = (found.to_frame().assign(**at.columns, verdict=found.verdict) for at, found in forms.items())
-    tables = {"forms": join(frames)} if inputs.everything else {}
+    tables = {"forms": join(frames)} if inputs.choices.laws else {}
     lacks = {} if inputs.records else {
         "error of documents in exponents": "documents are common to all models, so their error may run along S and "
         "leave no residual; only runs show it, and intervals here are of the residuals alone, t(n−2)",
@@ -52,7 +52,7 @@ def section(result: Scaling) -> Section:
         chosen = [f for f in mine if f.label.k is None or f.label.k in inputs.shown]
         title = f"Scaling laws on {dataset}"
         figures[dataset] = partial(scaling_figure, chosen, title, inputs.styles, inputs.size_name)
-    for k in sorted({f.label.k for f in _per_token(inputs.fits)} - {None}) if inputs.every_figure else ():
+    for k in sorted({f.label.k for f in _per_token(inputs.fits)} - {None}) if inputs.choices.every_figure else ():
         at = [f for f in _per_token(inputs.fits) if f.label.k == k]
         title = "One k at a time"
         every[str(k)] = partial(scaling_figure, at, title, inputs.styles, inputs.size_name)

@@ -7,32 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import torch
 
 from rbp_lab.errors import LabError, no_such, shown
 
 
-@runtime_checkable
-class Loss(Protocol):
+@dataclass(frozen=True)
+class Loss:
     """A loss. proper: its risk is least at the true posteriors. bounded: no prediction costs more than a constant.
 
     With weights from the model that is being trained, an improper loss sharpens the weights that sharpen the model.
     """
-
-    name: str
-    proper: bool
-    bounded: bool
-
-    def __call__(self, logp: torch.Tensor) -> torch.Tensor:
-        """ℓ(p, j) for every j, [..., K], from log-probabilities [..., K] whose rows sum to 1."""
-        ...
-
-
-@dataclass(frozen=True)
-class FunctionLoss:
-    """A loss made of a function of log-probabilities [..., K]."""
 
     name: str
     function: Callable[[torch.Tensor], torch.Tensor]
@@ -40,6 +26,7 @@ class FunctionLoss:
     bounded: bool = False
 
     def __call__(self, logp: torch.Tensor) -> torch.Tensor:
+        """ℓ(p, j) for every j, [..., K], from log-probabilities [..., K] whose rows sum to 1."""
         values = self.function(logp)
         if values.shape != logp.shape:
             raise LabError(
@@ -75,14 +62,14 @@ def focal(logp: torch.Tensor, gamma: float = 2.0) -> torch.Tensor:
     return -((-torch.expm1(logp)).clamp(min=0) ** gamma) * logp
 
 
-LOSSES: dict[str, FunctionLoss] = {
+LOSSES: dict[str, Loss] = {
     loss.name: loss
     for loss in (
-        FunctionLoss("cross_entropy", cross_entropy, proper=True),
-        FunctionLoss("mae", mae, bounded=True),
-        FunctionLoss("mse", mse, proper=True, bounded=True),
-        FunctionLoss("gce", gce, bounded=True),
-        FunctionLoss("focal", focal),
+        Loss("cross_entropy", cross_entropy, proper=True),
+        Loss("mae", mae, bounded=True),
+        Loss("mse", mse, proper=True, bounded=True),
+        Loss("gce", gce, bounded=True),
+        Loss("focal", focal),
     )
 }
 
@@ -99,11 +86,11 @@ class CustomLoss:
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.function)
 
-    def resolved(self) -> FunctionLoss:
+    def resolved(self) -> Loss:
         """The loss; LabError when the function cannot be imported."""
         from rbp_lab.config.build import locate
 
-        return FunctionLoss(self.function, locate(self.function, "objective.loss"), self.proper, self.bounded)
+        return Loss(self.function, locate(self.function, "objective.loss"), self.proper, self.bounded)
 
 
 def find_loss(given: str | CustomLoss) -> Loss:
