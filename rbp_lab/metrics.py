@@ -193,24 +193,24 @@ def ratio_influence(numerator: np.ndarray, denominator: np.ndarray, scale: str =
     return moved / (ratio * np.log(ratio)) if ratio < 1 else None
 
 
-def neg_log_rbp(documents: DocumentTable, k: int, level: float = 0.95) -> Estimate | None:
+def neg_log_rbp(documents: DocumentTable, k: int) -> Estimate | None:
     """−log RBP_k in nats with its document-level interval; None when RBP_k is 0 or 1, or documents are too few."""
-    return ratio_estimate(documents.hits(check_threshold(k)), documents.num_scored, level, "neg_log")
+    return ratio_estimate(documents.hits(check_threshold(k)), documents.num_scored, scale="neg_log")
 
 
-def neg_log_window_rbp(documents: DocumentTable, length: int, k: int, level: float = 0.95) -> Estimate | None:
+def neg_log_window_rbp(documents: DocumentTable, length: int, k: int) -> Estimate | None:
     """−log p_{N,k} in nats with its document-level interval; k must be one of the table's thresholds."""
-    return ratio_estimate(documents.window_hits(length, k), documents.windows(length), level, "neg_log")
+    return ratio_estimate(documents.window_hits(length, k), documents.windows(length), scale="neg_log")
 
 
-def cross_entropy_estimate(documents: DocumentTable, level: float = 0.95) -> Estimate | None:
+def cross_entropy_estimate(documents: DocumentTable) -> Estimate | None:
     """Cross-entropy in nats per token with its document-level interval."""
-    return ratio_estimate(documents.nll_units * UNIT, documents.num_scored, level, "log")
+    return ratio_estimate(documents.nll_units * UNIT, documents.num_scored)
 
 
 def bits_per_byte_estimate(documents: DocumentTable, level: float = 0.95) -> Estimate | None:
     """Bits per byte of the scored text with its document-level interval; None also when bytes are not known."""
-    return ratio_estimate(documents.nll_units * (UNIT / np.log(2)), documents.num_bytes, level, "log")
+    return ratio_estimate(documents.nll_units * (UNIT / np.log(2)), documents.num_bytes, level)
 
 
 def summary(stats: RankStats, thresholds: tuple[int, ...]) -> dict[str, object]:

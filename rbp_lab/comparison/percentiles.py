@@ -42,10 +42,10 @@ class Percentile:
     documents: int
 
 
-def all_percentiles(sums: PairSums, level: float = 0.95, wanted: Sequence[float] = PERCENTILES) -> list[Percentile]:
+def all_percentiles(sums: PairSums, level: float = 0.95) -> list[Percentile]:
     """Percentiles over all tokens, then over those of each confidence of a that occurs."""
     cells = np.unique(sums.moves.keys[:, 0]).tolist()
-    return [one for cell in (None, *cells) for one in percentiles(sums, cell, level, wanted)]
+    return [one for cell in (None, *cells) for one in percentiles(sums, cell, level)]
 
 
 def percentiles(

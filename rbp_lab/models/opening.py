@@ -120,6 +120,6 @@ def checked_weights(network: nn.Module, report: Mapping[str, Any], what: str) ->
     return LoadedModel(network.eval().requires_grad_(False), notes)
 
 
-def listed(names: list[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def listed(names: list[str]) -> str:
+    """The first five names, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

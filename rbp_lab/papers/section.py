@@ -19,7 +19,7 @@ LEAD = (
 )
 
 
-def papers_section(comparisons: Sequence[Comparison], claims: Sequence[Claim], notes: Sequence[str] = ()) -> Section:
+def papers_section(comparisons: Sequence[Comparison], claims: Sequence[Claim], notes: Sequence[str]) -> Section:
     """Every comparison, one table per published table, and the claims of [RBP] held against its own numbers."""
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for c in comparisons:

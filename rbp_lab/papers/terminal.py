@@ -15,7 +15,7 @@ from rbp_lab.report.terminal import print_note
 from rbp_lab.text import bracket, number, percent, visible
 
 
-def papers_table(comparisons: Sequence[Comparison], title: str, dense: bool = False) -> Table:
+def papers_table(comparisons: Sequence[Comparison], title: str, dense: bool) -> Table:
     """One row per comparison: ours beside the published number and the interval it implies, R², n and the verdict.
 
     dense: one space between columns, to fit into 80.

@@ -185,7 +185,7 @@ def _kind(table: ReportTable, name: str, texts: Sequence[str]) -> str:
     return "name" if name in NAMES else ""
 
 
-def cell_text(value: object, how: Format | None = None) -> str:
+def cell_text(value: object, how: Format | None) -> str:
     """A value in print: a dash when it is missing, never NaN."""
     if is_missing(value):
         return number(None)

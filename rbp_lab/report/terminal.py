@@ -105,7 +105,7 @@ def _unfinished_row(work: Unfinished) -> tuple[str, ...]:
     return *names, shards, state, work.files.directory.name
 
 
-def models_table(points: pd.DataFrame, dataset: str, ks: Sequence[int] = (1, 10, 100)) -> Table:
+def models_table(points: pd.DataFrame, dataset: str, ks: Sequence[int]) -> Table:
     """One row per model on a data set: name, S, CE (nats), RBP_k of those k that were measured, scored tokens."""
     rows = points[(points["dataset"] == dataset) & points["metric"].isin([CE.name, RBP.name])]
     rbp = rows[rows["metric"] == RBP.name]

@@ -23,7 +23,7 @@ class Unfinished:
 
     files: PartialFiles
     owners: tuple[Owner, ...]
-    silent: float = 0.0
+    silent: float
 
     @property
     def is_worked_on(self) -> bool:

@@ -123,10 +123,10 @@ class Partial:
         except FileNotFoundError:
             raise Gone from None
 
-    def last(self, leases: Leases, wait: float = WAIT) -> Lease:
+    def last(self, leases: Leases) -> Lease:
         """The lease on making the record of all shards, as soon as nobody else has it; raises Gone."""
         while (lease := self._lease(leases, "record")) is None:
-            time.sleep(wait)
+            time.sleep(WAIT)
         return lease
 
     def write(self, index: int, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:

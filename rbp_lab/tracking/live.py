@@ -14,6 +14,8 @@ import numpy as np
 from rbp_lab.metrics import Estimate
 from rbp_lab.stats import UNIT, DocumentTable
 
+LEVEL = 0.95
+
 
 class LiveIntervals:
     """Running document-level intervals of RBP_k for k in ``thresholds`` and of cross-entropy."""
@@ -38,18 +40,18 @@ class LiveIntervals:
             self._n += n.sum()
             self._nn += n @ n
 
-    def rbp(self, index: int, level: float = 0.95) -> Estimate | None:
+    def rbp(self, index: int) -> Estimate | None:
         """−log RBP_k of the ``index``-th threshold, as ``metrics.neg_log_rbp`` gives it; None when undefined."""
         ratio, variance = self._ratio(index)
         if not 0 < ratio < 1:
             return None
         value = -np.log(ratio)
-        return self._estimate(value, np.sqrt(variance) / (ratio * value), level)
+        return self._estimate(value, np.sqrt(variance) / (ratio * value))
 
-    def cross_entropy(self, level: float = 0.95) -> Estimate | None:
+    def cross_entropy(self) -> Estimate | None:
         """Cross-entropy in nats, as ``metrics.cross_entropy_estimate`` gives it; None when undefined."""
         ratio, variance = self._ratio(-1)
-        return self._estimate(ratio, np.sqrt(variance) / ratio, level) if ratio > 0 else None
+        return self._estimate(ratio, np.sqrt(variance) / ratio) if ratio > 0 else None
 
     def _ratio(self, column: int) -> tuple[float, float]:
         """Σx/Σn and its linearised variance over documents; (0, 0) for fewer than two documents."""
@@ -60,17 +62,17 @@ class LiveIntervals:
         squares = self._xx[column] - 2 * ratio * self._xn[column] + ratio**2 * self._nn
         return float(ratio), float(m / (m - 1) * max(0.0, squares) / n**2)
 
-    def _estimate(self, value: float, se_log: float, level: float) -> Estimate:
-        t = _quantile(level, self._documents - 1)
+    def _estimate(self, value: float, se_log: float) -> Estimate:
+        t = _quantile(self._documents - 1)
         lower, upper = value * np.exp(np.array([-t, t]) * se_log)
-        return Estimate(float(value), float(lower), float(upper), float(se_log), None, self._documents, level)
+        return Estimate(float(value), float(lower), float(upper), float(se_log), None, self._documents, LEVEL)
 
 
 @lru_cache(maxsize=4)  # slow, and the same for every k of a row
-def _quantile(level: float, freedom: int) -> float:
+def _quantile(freedom: int) -> float:
     from scipy.special import stdtrit  # not where a record is found
 
-    return float(stdtrit(freedom, 0.5 + level / 2))
+    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
 
 
 def _hits(table: DocumentTable, thresholds: np.ndarray) -> np.ndarray:

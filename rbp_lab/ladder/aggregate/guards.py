@@ -33,7 +33,7 @@ class Alignment:
 
     output: tuple[int, ...]
     margin: float
-    empty: tuple[int, ...] = ()
+    empty: tuple[int, ...]
 
     @property
     def merged(self) -> bool:

@@ -37,7 +37,7 @@ class Measured:
 
 
 def measure_member(
-    member: Member, configuration: Configuration, split: Split, k: KSpec, store: Store, force: bool = False
+    member: Member, configuration: Configuration, split: Split, k: KSpec, store: Store, force: bool
 ) -> Measured:
     """The record of a member on the test instances of its split: found, or made.
 

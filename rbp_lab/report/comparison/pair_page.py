@@ -30,8 +30,8 @@ def write_pair_page(
     record: PairRecord,
     found: Summary,
     said: Sequence[str],
-    detect: float | None = None,
-    tokens: Sequence[TokenText] = (),
+    detect: float | None,
+    tokens: Sequence[TokenText],
 ) -> Path:
     """Write the page. said: its headlines. detect: as of ``differences_frame``. tokens: documents to show token by
     token."""

@@ -95,8 +95,8 @@ def sections(ks: Sequence[int], windows: Sequence[int], k: int) -> list[Any]:
             legend_template=LEGEND,
         )  # fmt: skip
 
-    def curve(name: str, x: str = "tokens") -> Any:
-        return panels.LinePlot(title=name, x=x, y=[name, f"{name}/lower", f"{name}/upper"])
+    def curve(name: str) -> Any:
+        return panels.LinePlot(title=name, x="tokens", y=[name, f"{name}/lower", f"{name}/upper"])
 
     laws = [against_size(f"neg_log_rbp/{n}", f"−log RBP_{n} against S") for n in ks]
     shares = [against_size(f"rbp/{n}", f"RBP_{n} against S", log_y=False) for n in ks]

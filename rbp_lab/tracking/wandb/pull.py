@@ -37,7 +37,7 @@ def pull_runs(
     entity: str | None,
     filters: Filters,
     store: Store,
-    timeout: float = 30.0,
+    timeout: float,
 ) -> Pulled:
     """The measurements in a project that pass ``filters``, each with its record when that is there and sound.
 

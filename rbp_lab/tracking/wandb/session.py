@@ -46,11 +46,11 @@ class ClientError(Exception):
 class ClientProcess:
     """The process of ``client``. Requests are answered in order; neither making one nor a dead process blocks."""
 
-    def __init__(self, command: Sequence[str] = CLIENT):
+    def __init__(self) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         environment.pop("WANDB_SERVICE", None)  # else it would share what wandb has started in this process
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+            CLIENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
             text=True, encoding="utf-8", start_new_session=True,
         )  # fmt: skip
         self._requests: queue.Queue[tuple[str, Future[Any]] | None] = queue.Queue()
@@ -138,18 +138,11 @@ class RunSpec:
 class Session:
     """A W&B run that may fail. ``ok``: it is open and has not failed."""
 
-    def __init__(
-        self,
-        tracking: Tracking,
-        where: Destination,
-        store: str | Path,
-        hint: str = "",
-        client: ClientProcess | None = None,
-    ):
+    def __init__(self, tracking: Tracking, where: Destination, store: str | Path, hint: str):
         """store: offline runs go to <store>/wandb. hint: end of the warning's sentence, what is not lost."""
         self._tracking, self._where, self._store = tracking, where, Path(store)
         self._hint = hint
-        self._client = client
+        self._client: ClientProcess | None = None
         self._pending: list[tuple[str, Future[Any]]] = []  # requests that nobody has waited for
         self._open = False
         self.failed = where.online and where.server in _given_up
@@ -171,7 +164,7 @@ class Session:
             "step": spec.step,
         }  # fmt: skip
         with self.guarded("starting a run"):
-            self._client = self._client or shared_client()
+            self._client = shared_client()
             self._open = True
             where = {"mode": self._where.mode, "server": self._where.server, "key": self._where.key}
             self._send("start", where, tracking.timeout, str(self._store), run)

@@ -29,7 +29,7 @@ class Missing:
     send: Callable[[], str | None]
 
 
-def mirror_store(store: Store, tracking: Tracking, force: bool = False) -> str:
+def mirror_store(store: Store, tracking: Tracking, force: bool) -> str:
     """Mirror everything of ``store`` that has not been mirrored to where ``tracking`` points; returns a line about it.
 
     force: also what has been mirrored. Raises LabError when W&B cannot be reached or refuses (here it is the user's
