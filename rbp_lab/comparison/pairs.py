@@ -12,7 +12,7 @@ import numpy as np
 from rbp_lab.dimensions import named_apart
 from rbp_lab.errors import LabError, no_such
 from rbp_lab.records import RunHeader, RunRecord
-from rbp_lab.stats import DocumentTable
+from rbp_lab.stats import PER_DOCUMENT, DocumentTable
 from rbp_lab.store.header import run_header
 from rbp_lab.store.layout import Store
 from rbp_lab.store.records import list_headers, read_record
@@ -162,11 +162,9 @@ def of_documents(table: DocumentTable, ids: np.ndarray) -> DocumentTable:
     new_row = np.full(len(table), -1)
     new_row[rows] = np.arange(len(rows))
     runs = new_row[table.run_row] >= 0
-    per_row = ("document_id", "num_scored", "num_bytes", "nll_units", "entropy_units", "num_tied", "nll_sq",
-               "log_rank", "log_rank_sq")  # fmt: skip
     return DocumentTable(
         thresholds=table.thresholds,
-        **{name: getattr(table, name)[rows] for name in per_row},
+        **{name: getattr(table, name)[rows] for name in PER_DOCUMENT},
         indptr=indptr.astype(np.int64),
         rank=table.rank[take],
         count=table.count[take],
