@@ -199,7 +199,8 @@ def test_causes_without_a_server_are_explained_too(error, words, monkeypatch):
 @pytest.mark.parametrize("value", ["1", "on", "Yes", "TRUE"])
 def test_a_hub_that_may_not_be_asked_is_not_said_to_be_out_of_reach(value, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
-    assert explain(ConnectionError("x")) == f"it is {NOT_HERE} and HF_HUB_OFFLINE is set; unset it or download it first"
+    for error in (ConnectionError("x"), named("LocalEntryNotFoundError")("x")):
+        assert explain(error) == f"it is {NOT_HERE} and HF_HUB_OFFLINE is set; unset it or download it first"
 
 
 def test_an_error_in_a_circle_of_causes_is_explained():
