@@ -50,8 +50,8 @@ def section(result: Calibration) -> Section:
     ])  # fmt: skip
     lead = (
         "Mean entropy of the predictive distribution minus cross-entropy, teacher-forced (after arXiv 2511.11966): 0 "
-        "for a calibrated model, below 0 the model is surer than it should be. The gap may change sign, so its trend is a "
-        "straight line in log10 S, not a power law. Its interval counts the error of documents, which all models share."
+        "for a calibrated model, below 0 the model is surer than it should be. The gap may change sign, so its trend "
+        "is a straight line in log10 S, not a power law. Its interval counts the shared error of documents."
     )
     caption = f"Bars: {percent(result.inputs.confidence)} over documents."
     return Section(
