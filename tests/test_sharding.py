@@ -76,6 +76,8 @@ def test_shards_of_other_rules_are_not_gone_on_with(ready):
 def test_what_ran_most_shards_is_named_and_of_the_others_what_was_different():
     gpu = HERE | {"device": "cuda", "kernel": "triton"}
     assert provenance([HERE]) == HERE | {"shards": 1}
+    turned = dict(reversed((HERE | {"rows": dict(reversed(HERE["rows"].items()))}).items()))
+    assert provenance([HERE, turned]) == HERE | {"shards": 2}
     assert provenance([gpu, HERE, HERE]) == HERE | {
         "shards": 3, "other_shards": [{"shards": 1, "device": "cuda", "kernel": "triton"}],
     }  # fmt: skip
