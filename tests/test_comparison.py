@@ -1,6 +1,7 @@
 """Comparing two runs: the differences, intervals that hold, and runs that cannot be compared."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.figures.comparison import comparison_figure
 from rbp_lab.report.comparison.page import documents_frame
 from rbp_lab.report.comparison.show import documents_table, worst_table
+from rbp_lab.store.layout import Store
 from tests.sources import measure_config
 
 KS, WINDOWS, V = (1, 3, 10), (2, 3), 40
@@ -236,6 +238,15 @@ def test_runs_are_found_by_name_key_and_filters(store):
     assert re.search(r"for example (\S+) in", str(refused.value))[1].count("model=") == 1
     with pytest.raises(LabError, match="there are no finished runs"):
         find_pairs(store / "nothing", "a", "b")
+
+
+def test_a_damaged_run_is_left_out_and_said(store, tmp_path, capsys):
+    copy = shutil.copytree(store, tmp_path / "copy")
+    ((_, b),) = find_pairs(copy, "model=one,dtype=float32", "two")
+    Store(copy).record(b.key).table("ranks").unlink()
+    with pytest.raises(LabError, match="no such finished run 'two'"):
+        find_pairs(copy, "model=one,dtype=float32", "two")
+    assert re.search(f"note: .*{b.key} is not a readable record", capsys.readouterr().err)
 
 
 def test_the_command_prints_the_headline_and_keeps_the_tables(store, capsys):

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from rbp_lab.dimensions import named_apart
-from rbp_lab.errors import LabError, no_such
+from rbp_lab.errors import LabError, no_such, note
 from rbp_lab.records import RunHeader, RunRecord
 from rbp_lab.stats import PER_DOCUMENT, DocumentTable
 from rbp_lab.store.header import run_header
@@ -41,9 +41,13 @@ def find_pairs(store: str, a: str, b: str) -> list[tuple[RunHeader, RunHeader]]:
     """The finished runs that ``a`` and ``b`` name, paired by corpus, windows and candidates.
 
     Each is a key or its beginning, the name of a model (a shell pattern), or filters such as
-    "model=gpt2,dtype=float32". Raises LabError when one names nothing, or two runs of one corpus and protocol.
+    "model=gpt2,dtype=float32". Runs that cannot be read are left out, and noted. Raises LabError when one names
+    nothing, or two runs of one corpus and protocol.
     """
-    headers = [run_header(header) for header in list_headers(store)[0]]
+    found, damaged = list_headers(store)
+    for error in damaged:
+        note(str(error))
+    headers = list(map(run_header, found))
     if not headers:
         raise LabError(f"there are no finished runs in {Store(store).root}; rbp-lab measure makes some")
     sides = [_by_protocol(name, text, _named(name, text, headers)) for name, text in (("a", a), ("b", b))]
