@@ -37,6 +37,7 @@ from rbp_lab.jobs.failures import Failures, print_error, sentence
 from rbp_lab.jobs.outcomes import JobOutcome, count, leave, left_in
 from rbp_lab.jobs.own_places import WRITING, Place, own_places
 from rbp_lab.jobs.slurm import array_of, check_slurm, job_failure, wait_for, watch_queue
+from rbp_lab.jobs.subcommand_help import wrapped
 from rbp_lab.store.layout import check_root
 
 if TYPE_CHECKING:
@@ -97,11 +98,15 @@ def usage() -> str:
             "usage: rbp-lab SUBCOMMAND [flags and hydra overrides, in any order]",
             "",
             "subcommands:",
-            *(f"  {name:11}{text}" for name, text in COMMANDS.items()),
+            *(wrapped(f"  {name:11}{text}", " " * 13) for name, text in COMMANDS.items()),
             "",
-            "rbp-lab SUBCOMMAND --help shows its configuration, --cfg job prints it composed, -m sweeps,",
-            "--config-dir DIR puts YAML files of your own before the packaged ones (DIR/model/mine.yaml: model=mine).",
-            "Exit codes: 0 all held, 1 something failed, 2 wrong usage, seen before any work began.",
+            wrapped(
+                "rbp-lab SUBCOMMAND --help shows its keys and what they mean, --cfg job prints the composed "
+                "configuration, -m sweeps, --config-dir DIR puts YAML files of your own before the packaged ones "
+                "(DIR/model/mine.yaml: model=mine).",
+                "",
+            ),
+            wrapped("Exit codes: 0 all held, 1 something failed, 2 wrong usage, seen before any work began.", "  "),
         ]
     )
 

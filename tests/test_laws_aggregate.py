@@ -140,3 +140,14 @@ def test_data_sets_without_enough_sizes_take_no_part_in_laws():
     both = pd.concat([points, few])
     assert set(with_sizes(both, 3)["dataset"]) == {"made"} and len(with_sizes(both, 1)) == len(both)
     assert len(with_sizes(few, 3)) == len(few)  # rather all than nothing
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+def test_bags_of_whatever_size_have_no_m(supervised):
+    records = [run(1000, 400, seed, 0.5, "bag likelihood", "likelihood", None) for seed in range(2)]
+    records += [run(1000, n, seed, 0.4) for seed in range(2) for n in DATA] if supervised else []
+    found = aggregate.compute(Inputs(points_from_records(records, [1, 2]), (), records))
+    accuracy = found.tables["aggregate_accuracy"].set_index("family")
+    assert pd.isna(accuracy.loc["bag likelihood", "m"])
+    assert not supervised or set(accuracy.loc[["supervised"], "m"]) == {1}
+    assert aggregate.section(found) is not None

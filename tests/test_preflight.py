@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import psutil
 import pytest
@@ -45,6 +46,16 @@ def test_rounded_layers_need_less_memory(tiny_model_dir):
     )
     params = HFModel(path=str(tiny_model_dir)).look().params
     assert plain.memory - rounded.memory == 3 * params.non_embedding
+
+
+def test_a_package_that_rounding_lacks_is_said_before_the_weights_are_loaded(tiny_model_dir, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    said = [
+        check(HFModel(path=str(tiny_model_dir), quantisation=kind), SHORT, "float32", "cpu").problem
+        for kind in (None, "int8", "int4+head")
+    ]
+    needs = "rounding weights to {} needs torchao: pip install 'rbp-lab[torchao]'"
+    assert said == ["", needs.format("int8"), needs.format("int4")]
 
 
 def test_a_rounded_head_is_no_longer_the_embedding(tiny_gpt2_dir):

@@ -13,9 +13,11 @@ from rbp_lab.counting import DocumentScores, document_table
 from rbp_lab.errors import LabError
 from rbp_lab.measurement.observers import RunInfo
 from rbp_lab.records import DatasetInfo, ModelInfo, ParamCounts, RunHeader, ScoringSpec
+from rbp_lab.store.layout import Store
 from rbp_lab.tracking.live import LiveIntervals
 from rbp_lab.tracking.settings import PUBLIC_SERVER, Tracking, api_key, destination
 from rbp_lab.tracking.wandb import measurement, names, session
+from rbp_lab.tracking.wandb.sync import mirror_store
 from tests.sources import measure_config
 
 OFFLINE = {"mode": "offline", "seconds": 1e-9, "timeout": 20.0, "project": "tests", "tags": ["a"], "notes": "why"}
@@ -154,3 +156,26 @@ def some_model():
 
 def some_spec():
     return ScoringSpec("float32", False, "float32", "rows", {}, (1, 5), (1,))
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked", "said"),
+    [
+        ("auto", None, "no W&B key is configured here, .* wandb login"),
+        ("auto", "offline", "WANDB_MODE=offline keeps W&B off; unset it, or .* tracking.mode=offline"),
+        ("auto", "disabled", "WANDB_MODE=disabled keeps W&B off"),
+        ("none", None, "tracking.mode=none asks for no mirror; rbp-lab sync takes tracking=auto"),
+    ],
+)
+def test_sync_says_why_there_is_nowhere_to_mirror_to(bare, monkeypatch, mode, asked, said):
+    if asked:
+        monkeypatch.setenv("WANDB_MODE", asked)
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)  # a key is not what lacks
+    with pytest.raises(LabError, match=said):
+        mirror_store(Store(bare / "store"), Tracking(mode=mode), force=False)
+
+
+def test_a_store_without_results_is_not_one_that_is_mirrored(bare):
+    """Written wrong, the name of a store means a directory that is not there."""
+    said = mirror_store(Store(bare / "nowhere"), Tracking(mode="offline"), force=False)
+    assert said == f"{bare / 'nowhere'} has no results that could be mirrored" and not (bare / "nowhere").exists()

@@ -108,6 +108,17 @@ def test_filters_choose_among_runs(mirrored):
     assert len(pull(elsewhere, filters=filters | {"wandb": {"config.dataset": "text-0"}}).records) == 2
 
 
+def test_a_project_without_measurements_is_named(mirrored):
+    _, local, elsewhere = mirrored
+    with pytest.raises(LabError, match=r"no run that can be analysed; http://\S+ has no finished measurement in the "
+                                       r"project me/nosuch; check project and entity, or mirror"):  # fmt: skip
+        pull(elsewhere, project="nosuch", entity="me")
+    asked = dict.fromkeys(("model", "family", "dataset", "dtype", "key")) | {"wandb": {"tags": "none"}}
+    with pytest.raises(LabError, match="in the project rbp-lab that the filters ask for;"):
+        pull(elsewhere, filters=asked)
+    assert any("project nosuch" in note for note in pull(local, source="local+wandb", project="nosuch").notes)
+
+
 def test_the_servers_share_of_filters():
     assert query(Filters()) == {}
     assert query(Filters(model="a", family=["x*"], dtype=["float32"])) == {

@@ -185,6 +185,13 @@ def _load(name: str, selection: Selection, notes: list[str]) -> list[LoadedRun]:
     project, entity = selection.project or selection.tracking.project, selection.entity or selection.tracking.entity
     pulled = pull_runs(where, project, entity, selection.filters, Store(selection.store), selection.tracking.timeout)
     notes += pulled.notes
+    if not pulled.runs and not pulled.notes:
+        path = f"{entity}/{project}" if entity else project
+        asked = " that the filters ask for" if str(selection.filters) or selection.filters.wandb else ""
+        notes.append(
+            f"{where.server} has no finished measurement in the project {path}{asked}; check project and entity, or "
+            "mirror a store there with rbp-lab sync"
+        )
     runs = [LoadedRun(name, run.record.header if run.record else run.header, run.record, run) for run in pulled.runs]
     return sorted(runs, key=lambda run: str(run.record and run.record.provenance.get("finished", "")), reverse=True)
 

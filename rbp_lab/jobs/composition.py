@@ -21,7 +21,8 @@ import yaml
 from rbp_lab.config.arguments import Arguments
 from rbp_lab.config.directory import CONF
 from rbp_lab.errors import WrongUsage, first_line, no_such
-from rbp_lab.jobs.subcommand_help import help_template
+from rbp_lab.jobs.config_comments import comments
+from rbp_lab.jobs.subcommand_help import help_text
 from rbp_lab.store.atomic import may_be_written
 from rbp_lab.text import one_line
 
@@ -70,11 +71,19 @@ def register_resolvers(command: str, about: str) -> None:
     """What ``conf/output/store.yaml`` asks for. about: what the command is for."""
     from omegaconf import OmegaConf
 
-    def template() -> str:
-        return help_template(command.partition("_")[0], about, _groups_of(command), choices)
+    def template(*, _root_: DictConfig) -> str:
+        nodes, said = OmegaConf.to_container(_root_), comments_of(_root_.hydra)
+        del nodes["hydra"]
+        text = help_text(command.partition("_")[0], about, _groups_of(command), choices, nodes, said)
+        return text.replace("$", "$$")  # Hydra fills in what stands behind a single one
 
     OmegaConf.register_new_resolver("writable", writable, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("help_template", template, replace=True)
+
+
+def comments_of(hydra: Any) -> dict[str, str]:
+    """What the YAML files say of each key, by its path; hydra: what Hydra says of a composed configuration."""
+    return comments(hydra.job.config_name, hydra.runtime.choices, users_first().directory)
 
 
 @cache
@@ -187,12 +196,17 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def _composed_sentence(error: Any) -> str:
     """OmegaConf's complaint as one line: the config path, what is wrong, and the choices."""
-    from omegaconf.errors import MissingMandatoryValue
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
     full = str(error.full_key or "")
     first = str(error.msg or error).splitlines()[0]
-    if isinstance(error, MissingMandatoryValue):
-        return f"{full} must be given, e.g. {full}=…"
+    missing = isinstance(error, InterpolationToMissingValueError) and re.search(r"mandatory value: ([\w.]+)", first)
+    if missing:  # of another key, which this one is made from
+        full = missing[1]
+    if missing or isinstance(error, MissingMandatoryValue):
+        said = comments_of(HydraConfig.get()).get(full) if HydraConfig.initialized() else None
+        return f"{full} must be given, as {full}=…" + (f" ({said})" if said else "")
     if first.startswith("Key ") and "not in" in first and isinstance(error.parent_node, Mapping):
         return no_such(full, "key", str(error.key), [str(k) for k in error.parent_node if k != "hydra"])
     return f"{full}: {first}" if full else first

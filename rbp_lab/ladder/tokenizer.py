@@ -32,7 +32,8 @@ def bpe_tokenizer(corpus: Corpus, vocabulary: int, store: Store) -> PreTrainedTo
 
     if vocabulary < SMALLEST_VOCABULARY:
         raise LabError(
-            f"vocabulary must be at least {SMALLEST_VOCABULARY} (256 bytes and the end-of-text token); got {vocabulary}"
+            f"model.vocabulary must be at least {SMALLEST_VOCABULARY} (256 bytes and the end-of-text token); "
+            f"got {vocabulary}"
         )
     what = json.dumps(["byte-level bpe", corpus.fingerprint, vocabulary])
     directory = store.tokenizer(hashlib.sha256(what.encode()).hexdigest()[:24])

@@ -56,7 +56,7 @@ def _accuracy(runs: pd.DataFrame, confidence: float) -> pd.DataFrame:
     for names, mine in against.groupby([*SETTING, "family"], sort=False):
         classes = int(mine["classes"].iloc[0])
         row = dict(zip([*SETTING, "family"], names, strict=True))
-        row |= {"observation": mine["observation"].iloc[0], "m": int(mine["m"].iloc[0]), "loss": mine["loss"].iloc[0],
+        row |= {"observation": mine["observation"].iloc[0], "m": _group_size(mine), "loss": mine["loss"].iloc[0],
                 "noise": mine["noise"].iloc[0], "classes": classes, "seeds": len(mine)}  # fmt: skip
         for k in sorted(mine["rbp"].iloc[0]):
             row[f"rbp_{k}"] = float(np.mean([r[k] for r in mine["rbp"]]))
@@ -70,6 +70,12 @@ def _accuracy(runs: pd.DataFrame, confidence: float) -> pd.DataFrame:
         row["worst_than_supervised"] = float(mine["than_supervised"].min()) if compared else None
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _group_size(runs: pd.DataFrame) -> int | None:
+    """m of runs that share it; None for bags of whatever size."""
+    m = runs["m"].iloc[0]
+    return None if pd.isna(m) else int(m)
 
 
 def _exponents(runs: pd.DataFrame, confidence: float) -> list[FitResult]:
@@ -136,7 +142,7 @@ def _equivalents(runs: pd.DataFrame, confidence: float) -> pd.DataFrame:
             kept = {c: found[c].where(outside[c] == 0) for c in outside}
             per_seed = {c: np.exp(np.log(kept[c]).groupby(found["seed"]).mean()) for c in kept}
             for size, at in [*found.groupby("size"), (POOLED_SIZES, found)]:
-                row = {"task": task, "classifier": classifier, "family": family, "m": int(mine["m"].iloc[0]),
+                row = {"task": task, "classifier": classifier, "family": family, "m": _group_size(mine),
                        "size": size, "instances": int(mine["instances"].max())}  # fmt: skip
                 for column, null in (("data", null_data), ("sizes", null_size)):
                     values = per_seed[column] if size == POOLED_SIZES else kept[column][at.index]

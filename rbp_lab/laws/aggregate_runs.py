@@ -20,8 +20,9 @@ def classifier_runs(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row per run of a classifier; no row for language models.
 
     task, classifier: names. size: S. instances: trained on. family: what was observed, loss and weights. kind: of the
-    objective. observation, m, loss, noise, seed. groups: the same for runs that see the same groups. classes: K. rbp:
-    RBP_k by k. ce: nats. value: −log RBP_1, nats. entropy: residual label entropy, nats. key: of the record.
+    objective. observation, m (None: bags of whatever size), loss, noise, seed. groups: the same for runs that see the
+    same groups. classes: K. rbp: RBP_k by k. ce: nats. value: −log RBP_1, nats. entropy: residual label entropy, nats.
+    key: of the record.
     """
     rows = []
     for record in records:

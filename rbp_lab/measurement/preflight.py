@@ -12,7 +12,7 @@ from rbp_lab.errors import LabError
 from rbp_lab.hub.files import cache_alone_when_unreachable
 from rbp_lab.measurement.devices import choose_device
 from rbp_lab.models.hub_snapshot import weights_of
-from rbp_lab.models.opening import HEAD
+from rbp_lab.models.opening import HEAD, lacks_torchao
 from rbp_lab.models.source import ModelSource
 from rbp_lab.records import ModelInfo
 from rbp_lab.text import byte_size
@@ -60,14 +60,18 @@ def check(source: ModelSource, protocol: Windowing, dtype: str, device: str, roo
     dtype = getattr(source, "dtype", None) or dtype
     size = BYTES[dtype]
     kind = info.quantisation or ""
-    layers = info.params.non_embedding * ROUNDED.get(kind.removesuffix(HEAD), size)
+    rounding = kind.removesuffix(HEAD)
+    layers = info.params.non_embedding * ROUNDED.get(rounding, size)
     # Rounded, the head is no longer the embedding.
     head = info.params.head or (info.params.embedding if kind.endswith(HEAD) else 0)
     memory = int(layers + (info.params.embedding + head) * size) + BESIDE
     download, lacks = _download(source, info)
     return Check(
         info.name,
-        _too_short(info, protocol) or lacks or _too_large(memory, device, room),
+        _too_short(info, protocol)
+        or lacks
+        or (lacks_torchao(rounding) if rounding in ROUNDED else "")
+        or _too_large(memory, device, room),
         info.params.total,
         memory,
         download,

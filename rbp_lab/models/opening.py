@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 # Of weights, by ``rounding.round_weights``; with HEAD behind it also of the output layer's.
 ROUNDINGS, HEAD = ("int8", "int4", "fp8"), "+head"
+
+
+def lacks_torchao(kind: str) -> str:
+    """A sentence when weights cannot be rounded because what rounds them is not installed; "" when it is."""
+    if find_spec("torchao") is not None:
+        return ""
+    return f"rounding weights to {kind} needs torchao: pip install 'rbp-lab[torchao]'"
 
 
 def check_fields(source: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rbp_lab.errors import LabError
 from rbp_lab.hub.errors import quiet
-from rbp_lab.models.opening import HEAD
+from rbp_lab.models.opening import HEAD, lacks_torchao
 from rbp_lab.text import count, number
 
 GROUP = 32  # weights that share a scale in int4
@@ -55,8 +54,8 @@ def round_weights(network: nn.Module, kind: str, what: str) -> str:
         raise LabError(
             f"{what}: int4 needs layers of {GROUP} inputs or a multiple, but {odd} has {asked[odd].weight.shape[1]}"
         )
-    if find_spec("torchao") is None:
-        raise LabError(f"{what}: rounding weights to {kind} needs torchao: pip install 'rbp-lab[torchao]'")
+    if lacks := lacks_torchao(kind):
+        raise LabError(f"{what}: {lacks}")
     never_called = _never_called(network, layers)
     with quiet():
         from torchao.quantization import quantize_

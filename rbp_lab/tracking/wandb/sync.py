@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +38,7 @@ def mirror_store(store: Store, tracking: Tracking, force: bool) -> str:
     """
     where = destination(tracking)
     if where is None or (not where.online and tracking.mode != "offline"):
-        raise LabError(
-            "no W&B key is configured here, so there is nowhere to mirror to: run wandb login, set WANDB_API_KEY, "
-            "or write offline runs with tracking.mode=offline"
-        )
+        raise LabError(_nowhere(tracking))
     ledger = Ledger(store.root, tracking, where)
     count, damaged = 0, []
     # Models before records before analyses, so that each finds what it used.
@@ -57,8 +55,23 @@ def mirror_store(store: Store, tracking: Tracking, force: bool) -> str:
         count += 1
     if damaged:
         raise LabError(f"{count} results mirrored, {len(damaged)} could not be read: {'; '.join(damaged)}")
+    if not count and not any(True for find in kinds for _ in find(tracking, store, ledger, True)):
+        return f"{store.root} has no results that could be mirrored"
     return f"{count} results mirrored to {where.server if where.online else store.offline_runs}" + (
         "" if count else "; everything was there already"
+    )
+
+
+def _nowhere(tracking: Tracking) -> str:
+    """Why there is nothing to mirror to, and what to change."""
+    asked = os.environ.get("WANDB_MODE", "")
+    if tracking.mode == "none":
+        return "tracking.mode=none asks for no mirror; rbp-lab sync takes tracking=auto"
+    if tracking.mode == "auto" and asked.lower() in {"disabled", "offline", "dryrun"}:
+        return f"WANDB_MODE={asked} keeps W&B off; unset it, or write offline runs with tracking.mode=offline"
+    return (
+        "no W&B key is configured here, so there is nowhere to mirror to: run wandb login, set WANDB_API_KEY, or write "
+        "offline runs with tracking.mode=offline"
     )
 
 
