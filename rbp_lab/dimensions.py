@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rbp_lab.records import ModelInfo, RunHeader, RunRecord
+from rbp_lab.text import several
 
 UNDONE = ("not rounded", "no tf32")
 
@@ -105,7 +106,7 @@ def corpora_named_apart(headers: Sequence[RunHeader]) -> list[RunHeader]:
     for header in headers:
         of, mine = header.dataset, corpora[header.dataset.name]
         told = len(set(mine.values())) == len(mine)
-        word = f"{of.num_documents} documents" if told else f"texts {of.fingerprint[:12]}"
+        word = several(of.num_documents, "document") if told else f"texts {of.fingerprint[:12]}"
         name = with_dimension(of.name, word if len(mine) > 1 else "")
         named.append(header.named(header.model.name, header.model.family, name))
     return named
@@ -132,7 +133,7 @@ def _choices(header: RunHeader) -> dict[str, str]:
     """What may differ between runs whose names, dtype and rounding are shown."""
     of, spec = header.dataset, header.scoring
     return {
-        "documents": f"{of.num_documents} documents",
+        "documents": several(of.num_documents, "document"),
         "texts": f"texts {of.fingerprint[:8]}",
         "weights": f"weights {header.model.fingerprint[:8]}",
         **protocol_of(header),

@@ -63,6 +63,11 @@ def count(value: object) -> str:
     return DASH if is_missing(value) else f"{int(value):,}".replace("-", "−")
 
 
+def several(number: int, noun: str) -> str:
+    """So many of something: "1 document", "2,000 documents"."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def bracket(low: object, high: object, digits: int = 4) -> str:
     """An interval: "[0.0412, 0.0533]", a dash when either end is missing."""
     return DASH if is_missing(low) or is_missing(high) else f"[{number(low, digits)}, {number(high, digits)}]"

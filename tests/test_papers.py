@@ -234,7 +234,9 @@ def test_tables_fit_into_80_columns_and_sentences_follow(width):
     points = points_from_records(paper_runs(), [*TABLE1_KS, 10000])
     result = beside(points, paper_runs())
     stream = io.StringIO()
-    show_papers(Console(file=stream, width=width), result.comparisons, result.lines)
+    show_papers(
+        Console(file=stream, width=width, force_terminal=True, color_system=None), result.comparisons, result.lines
+    )
     text = stream.getvalue()
     assert "…" not in text and "nan" not in text.lower() and max(map(len, text.splitlines())) <= width
     assert "not fitted ([RBP] table 2, wikipedia, gpt2: −log RBP_10000" in text.replace("\n", " ")

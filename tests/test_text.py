@@ -17,6 +17,7 @@ from rbp_lab.text import (
     interval,
     number,
     percent,
+    several,
     shortened,
     si,
     significant,
@@ -40,6 +41,10 @@ def test_numbers_have_decimals_a_true_minus_and_no_minus_zero(value, digits, tex
 )  # fmt: skip
 def test_short_counts_end_at_thousands_of_t(value, text):
     assert si(value) == text
+
+
+def test_one_of_something_has_no_s():
+    assert [several(n, "document") for n in (0, 1, 2000)] == ["0 documents", "1 document", "2,000 documents"]
 
 
 def test_small_numbers_show_their_power():

@@ -17,7 +17,7 @@ import numpy as np
 
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
-from rbp_lab.text import count
+from rbp_lab.text import count, several
 
 LONGEST_NAME = 200  # characters; a name becomes part of labels, tables and file names
 
@@ -48,8 +48,7 @@ class Corpus:
             return None
         reasons = ", ".join(f"{count(number)} {reason}" for reason, number in left_out.items())
         number = sum(left_out.values())
-        documents = f"{count(number)} document{'' if number == 1 else 's'}"
-        return f"dataset {self.name}: {documents} left out before the selection ({reasons})"
+        return f"dataset {self.name}: {several(number, 'document')} left out before the selection ({reasons})"
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import pandas as pd
 
 from rbp_lab.fits.points import family_name
-from rbp_lab.text import bracket, number
+from rbp_lab.text import bracket, number, several
 
 VERDICTS = (
     "agrees", "within_interval", "in_our_interval", "outside", "differs", "not_comparable", "not_fitted", "degenerate",
@@ -118,7 +118,7 @@ def remarks(comparisons: Sequence[Comparison]) -> list[str]:
     largest = f" (within {number(max(gaps), 4)})" if gaps else ""
     counts = {v: sum(c.verdict == v for c in comparisons) for v in VERDICTS}
     found = ", ".join(f"{v.replace('_', ' ')} {n}{largest if v == 'agrees' else ''}" for v, n in counts.items() if n)
-    lines = [f"{len(comparisons)} comparisons with the papers: {found}"]
+    lines = [f"{several(len(comparisons), 'comparison')} with the papers: {found}"]
     shared: dict[tuple[str, ...], list[Comparison]] = {}
     for c in comparisons:
         if c.verdict in ("differs", "not_comparable", "not_fitted"):

@@ -26,7 +26,7 @@ from rbp_lab.report.terminal import print_line
 from rbp_lab.stats import UNIT
 from rbp_lab.store.layout import Store
 from rbp_lab.store.tables import write_csv
-from rbp_lab.text import bracket, count, decimals, number, significant, visible
+from rbp_lab.text import bracket, count, decimals, number, several, significant, visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def headline(found: Sequence[Difference], a: str, b: str) -> str:
     between = f"b − a of {first.name} is {number(first.difference, digits)}{unit} {ends}"
     if first.low <= 0 <= first.high:
         between += f"; one of {number(first.detectable, digits)} would have been with a probability of 80 %"
-    return f"{said}: {between} over {count(first.documents)} documents"
+    return f"{said}: {between} over {several(first.documents, 'document')}"
 
 
 def notes(pair: Pair, found: Sequence[Difference]) -> list[str]:
