@@ -107,6 +107,7 @@ USAGE = [
     "measure hydra/launcher=devices",
     "measure launch.processes=many",
     "measure launch.placement=far",
+    "measure dataset.num_documents=-1",
     "train observation=bag",
     "train objective=supervised task=digits classifier=cnn observation=similarity",
     "train objective=supervised task=digits classifier=mlp-1 training.draw=balanced",

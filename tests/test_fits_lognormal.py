@@ -114,7 +114,7 @@ def test_a_power_law_is_a_ridge_or_refused():
     assert ridge.status == "ridge" and "power law" in ridge.message
     heavier = np.round(1e9 * k**-1.5 * np.exp(0.02 * np.log(k) ** 2))
     refused = fit_lognormal(k, heavier, "pmf", 1, V)
-    assert refused.status == "refused" and refused.mu is None and "slower than any lognormal" in refused.message
+    assert refused.status == "refused" and refused.mu is None and "more slowly than any lognormal" in refused.message
 
 
 def test_refusals_and_mistakes():

@@ -88,6 +88,16 @@ def fingerprint(ids: Sequence[str], texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
+def check_selection(shuffle_seed: int | None, num_documents: int | None, min_chars: int) -> None:
+    """LabError, naming the key, when one of a data set's choices of documents is out of range; see Selection."""
+    if min_chars < 0:
+        raise LabError(f"dataset.min_chars must be 0 or more; got {min_chars}")
+    if num_documents is not None and num_documents < 1:
+        raise LabError(f"dataset.num_documents must be at least 1, or null for all; got {num_documents}")
+    if shuffle_seed is not None and shuffle_seed < 0:
+        raise LabError(f"dataset.shuffle_seed must be 0 or more, or null for file order; got {shuffle_seed}")
+
+
 @dataclass(frozen=True)
 class Selection:
     """Which documents are scored, and in which order.
@@ -106,13 +116,7 @@ class Selection:
     unique: bool = False
 
     def __post_init__(self) -> None:
-        where = f"dataset {self.name!r}"
-        if self.min_chars < 0:
-            raise LabError(f"{where}: min_chars must be 0 or more; got {self.min_chars}")
-        if self.num_documents is not None and self.num_documents < 1:
-            raise LabError(f"{where}: num_documents must be at least 1, or null for all; got {self.num_documents}")
-        if self.shuffle_seed is not None and self.shuffle_seed < 0:
-            raise LabError(f"{where}: shuffle_seed must be 0 or more, or null for file order; got {self.shuffle_seed}")
+        check_selection(self.shuffle_seed, self.num_documents, self.min_chars)
 
     def order(self, candidates: int, left_out: Mapping[str, int]) -> np.ndarray:
         """Indices int64 [M] of the chosen among ``candidates`` documents, in scoring order.

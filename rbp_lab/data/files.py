@@ -11,7 +11,7 @@ from dataclasses import field as default
 from pathlib import Path
 from typing import Any
 
-from rbp_lab.data.corpus import Corpus, Selection, check_name
+from rbp_lab.data.corpus import Corpus, Selection, check_name, check_selection
 from rbp_lab.data.decoding import CHUNK, COMPRESSED, read_pieces
 from rbp_lab.data.readers import read_rows
 from rbp_lab.data.rows import RowReader, as_cells, flat, row_text
@@ -55,6 +55,7 @@ class LocalText:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        check_selection(self.shuffle_seed, self.num_documents, self.min_chars)
         if self.format is not None and self.format not in FORMATS:
             raise LabError(f"dataset.format must be one of {', '.join(FORMATS)}, or null; got {self.format!r}")
         row_text(self.field, self.template)

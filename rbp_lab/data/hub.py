@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rbp_lab.data.corpus import Corpus, Selection, check_name
+from rbp_lab.data.corpus import Corpus, Selection, check_name, check_selection
 from rbp_lab.data.corpus_cache import keep_corpus, read_corpus
 from rbp_lab.data.rows import RowReader, flat, row_text
 from rbp_lab.data.spool import Spool
@@ -69,6 +69,7 @@ class HubText:
         if not self.name:
             object.__setattr__(self, "name", self.path.rstrip("/").rpartition("/")[2])
         check_name(self.name)
+        check_selection(self.shuffle_seed, self.num_documents, self.min_chars)
         if not all(part.strip() for part in self.split.split("+")):
             raise LabError(f"dataset.split names splits joined by +, for example validation+test; got {self.split!r}")
         row_text(self.field, self.template)

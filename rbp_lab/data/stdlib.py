@@ -15,7 +15,7 @@ import tokenize
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from rbp_lab.data.corpus import Corpus, build_corpus, check_name
+from rbp_lab.data.corpus import Corpus, build_corpus, check_name, check_selection
 from rbp_lab.data.windows import Windowing
 from rbp_lab.errors import LabError
 
@@ -53,6 +53,7 @@ class StdlibText:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        check_selection(self.shuffle_seed, self.num_documents, self.min_chars)
         if self.split not in SPLITS:
             raise LabError(f"dataset.split must be one of {', '.join(SPLITS)}; got {self.split!r}")
 
