@@ -7,15 +7,12 @@ imported by the commands alone.
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import signal
-import socket
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rbp_lab import __version__
 from rbp_lab.config.arguments import Arguments, parse
@@ -26,19 +23,14 @@ from rbp_lab.interrupts import CODES, end_on_signals
 from rbp_lab.jobs.composition import (
     NO_JOB,
     check_override,
-    explain,
-    plain,
-    refuse_hidden_files,
     register_resolvers,
     shown_jobs,
     users_first,
 )
-from rbp_lab.jobs.failures import Failures, print_error, sentence
-from rbp_lab.jobs.outcomes import JobOutcome, count, leave, left_in
-from rbp_lab.jobs.own_places import WRITING, Place, own_places
-from rbp_lab.jobs.slurm import array_of, check_slurm, job_failure, wait_for, watch_queue
+from rbp_lab.jobs.failures import Failures, print_error
+from rbp_lab.jobs.slurm import check_slurm
 from rbp_lab.jobs.subcommand_help import wrapped
-from rbp_lab.store.layout import check_root
+from rbp_lab.running import Jobs
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -146,136 +138,51 @@ def _run(words: list[str]) -> int:
 def _compose_and_run(command: str, arguments: Arguments) -> Failures:
     """Let Hydra compose and run the command's jobs. LabError when there is nothing to run."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
-    from rbp_lab.jobs.sweeps import (
-        BASIC,
-        SLURM,
-        Refused,
-        SweepStart,
-        compose_once,
-        composed_jobs,
-        jobs_of,
-        launcher_of,
-        refuse_what_is_not_here,
-    )
-    from rbp_lab.measurement import devices
+    from rbp_lab.jobs.sweeps import Refused
 
     for override in arguments.overrides:
         check_override(override, arguments.multirun)
-    failures, process = Failures(), (socket.gethostname(), os.getpid())
-    broken: list[str] = []  # what a launcher raised once jobs had begun
-    launched: list[tuple[str, list[str]]] = []  # of jobs that run elsewhere: their directory, and what each is called
-    stores: list[str] = []  # of the sweep
-    compared: list[dict[str, Any]] = []  # configurations of a sweep of comparisons
-    places: dict[int, Place] = {}  # of jobs that would write over each other's results
-
-    def job(config: DictConfig) -> None:
-        failures.jobs += 1
-        chosen = HydraConfig.get()
-        name, store, ended, said, misused = "", None, None, None, False
+    jobs, full_errors = Jobs(command, arguments), "HYDRA_FULL_ERROR" in os.environ
+    with _hydra_as_told(command, arguments, jobs.begin):
         try:
-            if chosen.mode == RunMode.MULTIRUN:
-                name = " ".join(chosen.overrides.task) or f"job {chosen.job.num}"
-            refuse_hidden_files(chosen.runtime.config_sources)
-            composed = plain(config)
-            if name and chosen.job.num in places:
-                composed |= places[chosen.job.num].change
-            store = composed["store"] if isinstance(composed.get("store"), str) else None
-            check_root(store or ".")
-            ended = importlib.import_module(f"rbp_lab.commands.{command}").run(composed) or "done"
-            failures.ended[ended] += 1
-        except BrokenPipeError:
+            if arguments.shows_jobs:
+                for text in shown_jobs(command, arguments):
+                    print(text)
+                return jobs.failures
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(jobs.run)()
+        except (LabError, BrokenPipeError):
             raise
+        except Refused as refused:
+            raise refused.mistake from None
         except Exception as error:
-            said = failures.add(name, error, store)  # a sweep goes on; what failed is listed at its end
-            misused = isinstance(error, WrongUsage)
-        if (socket.gethostname(), os.getpid()) != process:
-            leave(JobOutcome(chosen.job.num, name, ended, said, misused), chosen.runtime.output_dir)
+            if full_errors:
+                raise
+            jobs.broke(error)
+    jobs.finish()
+    return jobs.failures
 
-    def begin(sweep: DictConfig) -> None:
-        """Before the first job of a sweep; where it measures in this process, look at all of its models."""
-        refuse_what_is_not_here(sweep, {"gpus": lambda: len(devices.visible_gpus()), "cpus": devices.processors})
-        stores.append(str(sweep.store))
-        if (launcher := launcher_of(sweep)) == BASIC:
-            compose_once()
-        else:
-            launched.append((sweep.hydra.sweep.dir, [" ".join(overrides) for overrides in jobs_of(sweep)]))
-            if launcher == SLURM:
-                watch_queue()
-        if command in WRITING:
-            composed = composed_jobs(sweep)
-            places.update(own_places(command, jobs_of(sweep), composed))
-            if command == "compare_models":
-                compared.extend(one | (places[i].change if i in places else {}) for i, one in enumerate(composed))
-        if command == "measure" and launcher == BASIC:
-            from rbp_lab.commands.sweep import look_ahead
 
-            look_ahead(composed_jobs(sweep))
+@contextmanager
+def _hydra_as_told(command: str, arguments: Arguments, begin: Callable[[DictConfig], None]) -> Iterator[None]:
+    """Within, Hydra finds the command line's words, the user's files, and what to do before a sweep; restored after."""
+    from rbp_lab.jobs.sweeps import SweepStart
 
-    looks = gc.get_threshold()
+    looks, argv, full_errors = gc.get_threshold(), sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     if command not in DRAWING:
         look_seldom()
-    # Hydra would print its own shortened report and exit; asked for full errors it lets exceptions through to us.
     register_resolvers(command, COMMANDS[command.partition("_")[0]])
-    asked = os.environ.get("HYDRA_FULL_ERROR")
+    # Hydra would print its own shortened report and exit; asked for full errors it lets exceptions through to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    argv, sys.argv = sys.argv, [f"rbp-lab {command}", *arguments.flags, *arguments.overrides]
+    sys.argv = [f"rbp-lab {command}", *arguments.flags, *arguments.overrides]
     users_first().directory = arguments.config_dir
+    SweepStart.hook = staticmethod(begin)
     try:
-        if arguments.shows_jobs:
-            for text in shown_jobs(command, arguments):
-                print(text)
-            return failures
-        SweepStart.hook = staticmethod(begin)
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(job)()
-    except (LabError, BrokenPipeError):
-        raise
-    except Refused as refused:
-        raise refused.mistake from None
-    except Exception as error:
-        if asked:
-            raise
-        message = _in_words(error, command, arguments, stores[0] if stores else None)
-        if (array := array_of(error)) is not None:
-            with suppress(LabError):
-                wait_for([array])  # one task was lost; the others are not
-        if not launched or not (left_in(launched[0][0]) or (array is not None and len(launched[0][1]) > 1)):
-            raise message from error
-        print_error(str(message))
-        broken.append(str(message))
+        yield
     finally:
         sys.argv = argv
         gc.set_threshold(*looks)
         users_first().directory = None
         SweepStart.hook = staticmethod(lambda sweep: None)
-        if asked is None:
+        if full_errors is None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
-    if launched and not failures.jobs:
-        directory, names = launched[0]
-        count(failures, left_in(directory), names)
-        if broken and not failures.failed:
-            failures.failed.append(("a job", broken[0]))
-    for place in places.values():
-        if place.directory is not None and place.directory.is_dir():
-            print(f"results of a job of this sweep: {place.directory}", flush=True)
-    if len({repr(config["dataset"]) for config in compared}) > 1:
-        from rbp_lab.commands.compare_over import show_sweep
-
-        show_sweep(compared)
-    return failures
-
-
-def _in_words(error: Exception, command: str, arguments: Arguments, store: str | None) -> LabError:
-    """What Hydra or a launcher raised: jobs keep their exceptions, so it is of composing, or of launching."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, OSError) and error.errno is not None:
-        return LabError(f"cannot write {error.filename or 'the store'}: {error.strerror}")
-    if (failed := job_failure(error)) is not None:
-        return LabError(failed)
-    if not arguments.launcher or isinstance(error, (HydraException, OmegaConfBaseException, yaml.YAMLError)):
-        return WrongUsage(explain(error, command, arguments))
-    return LabError(sentence(error, store, "a mistake in hydra.launcher, or a defect of that launcher"))
