@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -23,12 +24,25 @@ class WrongUsage(LabError):
     """A mistake in what was asked for, seen before any work on it began: exit code 2 where nothing else was asked."""
 
 
+# What libraries say of memory that the system refuses: torch on a CPU and on a GPU, the system itself (also of a library
+# that is loaded), Python of the stack of a thread.
+_LACKING = (
+    "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "Cannot allocate memory", "std::bad_alloc",
+    "can't start new thread",
+)  # fmt: skip
+
+
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device's memory, or the computer's, was not enough. Needs no torch to be told."""
+    """Whether an error, or what caused it, says that a device's memory, or the computer's, was not enough.
+
+    Needs no torch to be told.
+    """
     return (
         type(error).__name__ == "OutOfMemoryError"  # of torch, for GPUs
         or isinstance(error, MemoryError)
-        or any(words in str(error) for words in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED"))
+        or getattr(error, "errno", None) == errno.ENOMEM
+        or any(words in str(error) for words in _LACKING)
+        or (error.__cause__ is not None and out_of_memory(error.__cause__))
     )
 
 

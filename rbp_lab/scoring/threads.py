@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, partial
-from threading import Barrier
+from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
 import torch
@@ -60,19 +60,35 @@ def by_positions(
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """``threads`` Python threads in which torch's operations use one thread each."""
-    together = Barrier(threads + 1)
+    """``threads`` Python threads in which torch's operations use one thread each.
+
+    Where not all of them can begin, for want of memory, those that wait for the others end: none is left that the end
+    of Python would wait for.
+    """
+    together = Barrier(threads)
 
     def begin() -> None:
-        torch.set_num_threads(1)
-        torch.get_num_threads()  # settles it: else the thread's first operation asks for the process's number again
-        together.wait()
+        try:
+            torch.set_num_threads(1)
+            torch.get_num_threads()  # settles it: else the thread's first operation asks for the process's number again
+            together.wait()
+        except BaseException:
+            together.abort()
+            raise
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="rbp-lab-scores")
-    for _ in range(threads):
-        pool.submit(begin)  # the barrier makes each of them start a thread of its own
-    together.wait()
-    torch.set_num_threads(threads)  # torch would give later threads of this process the last number it was given
+    try:
+        begun = [pool.submit(begin) for _ in range(threads)]  # the barrier makes each of them start a thread of its own
+        wait(begun)
+        errors = [error for one in begun if (error := one.exception())]
+        if errors:
+            raise min(errors, key=lambda error: isinstance(error, BrokenBarrierError))
+    except BaseException:
+        together.abort()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    finally:
+        torch.set_num_threads(threads)  # torch would give later threads of this process the last number it was given
     return pool
 
 
