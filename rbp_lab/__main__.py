@@ -6,6 +6,9 @@ import atexit
 import os
 import sys
 
+from rbp_lab.errors import memory_sentence, out_of_memory
+from rbp_lab.room import make_sure_of_room
+
 
 def run() -> None:
     """``cli.main`` as a process of its own.
@@ -24,9 +27,15 @@ def run() -> None:
     atexit.register(end)
     _open_streams()
     wait_briefly()
-    from rbp_lab.cli import main
-
+    make_sure_of_room()
     try:
+        try:
+            from rbp_lab.cli import main
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            print(f"error: {memory_sentence(error)}", file=sys.stderr)
+            sys.exit(1)
         main()
     except SystemExit as ended:
         code = ended.code

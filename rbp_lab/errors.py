@@ -24,25 +24,33 @@ class WrongUsage(LabError):
     """A mistake in what was asked for, seen before any work on it began: exit code 2 where nothing else was asked."""
 
 
-# What libraries say of memory that the system refuses: torch on a CPU and on a GPU, the system itself (also of a library
-# that is loaded), Python of the stack of a thread.
+# What is said of memory that the system refuses: by torch on a CPU and on a GPU, by the system (of a library, too), by
+# C++, and by Python of the stack of a thread.
 _LACKING = (
     "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "Cannot allocate memory", "std::bad_alloc",
-    "can't start new thread",
+    "can't start new thread", "failed to map segment from shared object",
 )  # fmt: skip
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error, or what caused it, says that a device's memory, or the computer's, was not enough.
 
-    Needs no torch to be told.
+    A LabError has its own sentence. Needs no torch to be told.
     """
-    return (
+    return not isinstance(error, LabError) and (
         type(error).__name__ == "OutOfMemoryError"  # of torch, for GPUs
         or isinstance(error, MemoryError)
         or getattr(error, "errno", None) == errno.ENOMEM
         or any(words in str(error) for words in _LACKING)
         or (error.__cause__ is not None and out_of_memory(error.__cause__))
+    )
+
+
+def memory_sentence(error: BaseException) -> str:
+    """What to do about a lack of memory that was met where nothing smaller can be chosen: while something is loaded."""
+    return (
+        f"memory is not enough ({first_line(error)}); let this process have more (ulimit -v, the memory of a cluster's "
+        "job), end what else runs, use fewer launch.processes, or take a smaller model"
     )
 
 

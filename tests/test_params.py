@@ -6,7 +6,8 @@ from functools import cache
 
 import pytest
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, out_of_memory
+from rbp_lab.jobs.failures import Failures
 from rbp_lab.models.params import count_parameters, empty_model
 from tests.conftest import TINY_MODELS, build_tiny_model
 from tests.published_models import MODELS, TOTALS
@@ -158,3 +159,24 @@ def test_the_empty_model_holds_no_memory():
 def test_a_config_that_is_no_causal_lm_is_a_sentence():
     with pytest.raises(LabError, match="no causal LM from this 'vit' config"):
         counted(config_of("vit", {}))
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        MemoryError("64 MiB"),
+        OSError(12, "Cannot allocate memory"),
+        ImportError("libx.so: failed to map segment from shared object"),
+    ],
+)
+def test_a_lack_of_memory_is_no_defect_of_the_config(lacking, monkeypatch):
+    import transformers
+
+    def build(*_, **__):
+        raise RuntimeError("Could not import module GPT2LMHeadModel") from lacking
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_config", build)
+    with pytest.raises(RuntimeError) as caught:
+        empty_model(config_of("gpt2", {}))
+    assert Failures().add("", caught.value, None).startswith("memory is not enough (Could not import")
+    assert not out_of_memory(LabError("x"))

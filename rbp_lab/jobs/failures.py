@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from rbp_lab.errors import LabError, WrongUsage
+from rbp_lab.errors import LabError, WrongUsage, memory_sentence, out_of_memory
 from rbp_lab.store.atomic import REFUSALS
 from rbp_lab.store.layout import Store
 from rbp_lab.text import alike, one_line
@@ -75,6 +75,8 @@ def sentence(error: Exception, store: str | None, whose: str = OURS) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno in REFUSALS:
         return f"cannot write {error.filename or 'the store'}: {error.strerror}; nothing half-written is left"
+    if out_of_memory(error):
+        return memory_sentence(error)
     lines = [line for line in str(error).splitlines() if line.strip()]
     what = f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
     report = "".join(traceback.format_exception(error))

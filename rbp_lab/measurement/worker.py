@@ -12,11 +12,12 @@ import traceback
 from importlib import import_module
 from typing import Any
 
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, memory_sentence, out_of_memory
 from rbp_lab.garbage import look_seldom
 from rbp_lab.interrupts import end_on_signals
 from rbp_lab.measurement.devices import Runtime
 from rbp_lab.models.placement import remove_written_weights
+from rbp_lab.room import make_sure_of_room
 from rbp_lab.store.layout import Store
 
 
@@ -57,6 +58,8 @@ def answer_to(work_order: dict[str, Any]) -> dict[str, Any]:
             import_module(job.worker).work(prepare(job, corpus, identity, place.device), place)
         return {"done": True}
     except Exception as error:
+        if out_of_memory(error):
+            return {"user": True, "message": memory_sentence(error)}
         what = "".join(traceback.format_exception_only(error)).strip()
         return {
             "user": isinstance(error, LabError),
@@ -70,6 +73,7 @@ if __name__ == "__main__":
         if hasattr(signal, warning):
             signal.signal(getattr(signal, warning), signal.SIG_IGN)
     look_seldom()
+    make_sure_of_room()
     with end_on_signals():
         if "SUBMITIT_EXECUTOR" in os.environ:
             # Every process of a cluster's job gets it before the job is killed, perhaps to be put into the queue again.

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rbp_lab.errors import LabError, no_such
+from rbp_lab.errors import LabError, no_such, out_of_memory
 from rbp_lab.hub.errors import explain, quiet
 from rbp_lab.hub.files import persistently
 from rbp_lab.models.description import describe
@@ -182,6 +182,8 @@ class GGUFModel:
             try:
                 config = AutoConfig.from_pretrained(**where)
             except Exception as error:
+                if out_of_memory(error):
+                    raise
                 raise LabError(
                     f"model {self.name}: transformers does not convert GGUF files of the architecture {kind!r} "
                     f"({explain(error)}); take the repository that it was converted from with model=hf"
@@ -189,6 +191,8 @@ class GGUFModel:
             try:
                 tokenizer = AutoTokenizer.from_pretrained(**where)
             except Exception as error:
+                if out_of_memory(error):
+                    raise
                 raise LabError(
                     f"model {self.name}: transformers does not convert the tokenizer of {path.name} "
                     f"(kind {values['tokenizer.ggml.model']!r}: {explain(error)}); take the repository that it was "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from rbp_lab.errors import LabError, first_line
+from rbp_lab.errors import LabError, first_line, out_of_memory
 from rbp_lab.hub.errors import quiet
 from rbp_lab.records import ParamCounts
 
@@ -28,6 +28,8 @@ def empty_model(config: Any, trust_remote_code: bool = False) -> nn.Module:
         with quiet(), torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     except Exception as error:  # whatever a config can break in the model's constructor is the config's fault
+        if out_of_memory(error):
+            raise
         kind = getattr(config, "model_type", type(config).__name__)
         raise LabError(f"transformers builds no causal LM from this {kind!r} config: {first_line(error)}") from error
 

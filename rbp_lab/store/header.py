@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rbp_lab.errors import LabError, first_line
+from rbp_lab.errors import LabError, first_line, out_of_memory
 from rbp_lab.records import RECORD_VERSION, DatasetInfo, ModelInfo, ParamCounts, RunHeader, RunRecord, ScoringSpec
 from rbp_lab.stats import UNIT
 from rbp_lab.store.layout import PairFiles, RecordFiles
@@ -95,6 +95,8 @@ def damage_named(files: RecordFiles | PairFiles) -> Iterator[None]:
     except PermissionError as error:
         raise LabError(f"{error.filename or files.directory} may not be read: {error.strerror}") from error
     except Exception as error:
+        if out_of_memory(error):  # the record is not to blame
+            raise
         what = first_line(error)
         if isinstance(error, FileNotFoundError):
             what = f"{Path(error.filename).name} is missing"
