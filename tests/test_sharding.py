@@ -73,6 +73,14 @@ def test_shards_of_other_rules_are_not_gone_on_with(ready):
     refuse_other_rules(ready, other, "cuda")  # found when the record is made
 
 
+def test_shards_of_another_implementation_are_gone_on_with_and_noted(ready, capsys):
+    ready.partial.write(1, {"x": np.arange(2)}, {"ran": HERE | {"implementation": "numba"}})
+    refuse_other_rules(ready, ROWS, "cpu", "numba")
+    assert not capsys.readouterr().err
+    refuse_other_rules(ready, ROWS, "cpu", "torch")
+    assert f"run {KEY} were scored by numba, the others are scored by torch; " in capsys.readouterr().err
+
+
 def test_what_ran_most_shards_is_named_and_of_the_others_what_was_different():
     gpu = HERE | {"device": "cuda", "kernel": "triton"}
     assert provenance([HERE]) == HERE | {"shards": 1}

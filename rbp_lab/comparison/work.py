@@ -46,7 +46,7 @@ def work(ready: Prepared, runtime: Runtime) -> Path:
                 until_all_are_there(ready, apart.make, finish, fits=apart.fits)
             return path
         pair = load_pair(ready.identity, ready.plan, ready.job, runtime)
-        refuse_other_rules(ready, pair.ran["rows"], pair.ran["device"])
+        refuse_other_rules(ready, pair.ran["rows"], pair.ran["device"], pair.ran["implementation"])
         with closing(_Progress(ready, runtime.is_main)) as progress:
 
             def make(shards: list[int]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rbp_lab.errors import LabError, note
+from rbp_lab.errors import LabError, note, note_once
 from rbp_lab.measurement.prepare import Prepared
 from rbp_lab.store.lease import Leases
 from rbp_lab.store.shards import DamagedShard, alone
@@ -59,8 +59,11 @@ def read_shard(ready: Prepared, index: int, wrong: Callable[[Mapping[str, np.nda
         raise
 
 
-def refuse_other_rules(ready: Prepared, rules: Mapping[str, Any], device: str) -> None:
-    """LabError when a finished shard was computed by other rules for rows than ``rules``; raises Gone."""
+def refuse_other_rules(ready: Prepared, rules: Mapping[str, Any], device: str, implementation: str = "") -> None:
+    """LabError when a finished shard was computed by other rules for rows than ``rules``; raises Gone.
+
+    One that another implementation of the scores computed is gone on with, and noted: all agree to rounding.
+    """
     for index in sorted(ready.partial.finished())[:1]:
         try:
             _, about = ready.partial.read(index)
@@ -71,6 +74,12 @@ def refuse_other_rules(ready: Prepared, rules: Mapping[str, Any], device: str) -
                 f"finished shards of run {ready.identity.key} were computed on {about['ran']['device']} with rows "
                 f"{about['ran']['rows']}, which here are {rules} on {device}; go on there, or delete "
                 f"{ready.partial.files.directory}"
+            )
+        before = about["ran"].get("implementation", implementation)
+        if implementation and before != implementation:
+            note_once(
+                f"finished shards of run {ready.identity.key} were scored by {before}, the others are scored by "
+                f"{implementation}; the two agree to rounding, and the record says what scored how many"
             )
 
 

@@ -30,7 +30,7 @@ def work(ready: Prepared, runtime: Runtime) -> Path:
     path = record_path(job.store, header.key)
     try:
         instrument = load_instrument(ready.identity.opened, header.scoring, ready.plan, job, runtime)
-        refuse_other_rules(ready, instrument.ran["rows"], instrument.ran["device"])
+        refuse_other_rules(ready, instrument.ran["rows"], instrument.ran["device"], instrument.ran["implementation"])
         run = RunInfo(
             model=header.model.name,
             dataset=header.dataset.name,

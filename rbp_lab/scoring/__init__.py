@@ -11,7 +11,7 @@ from importlib import import_module
 import torch
 
 from rbp_lab.config.schemas import LOGITS
-from rbp_lab.errors import LabError
+from rbp_lab.errors import LabError, first_line, note_once, out_of_memory
 from rbp_lab.scoring.error_bounds import rounding_bound
 from rbp_lab.scoring.linear import product_for
 from rbp_lab.scoring.tiling import operand_dtype
@@ -51,10 +51,16 @@ def missing(impl: str, device: str) -> str:
 
 
 def _imports(package: str) -> bool:
-    """Whether an optional package is there and works: numba, for one, refuses versions of numpy it does not know."""
+    """Whether an optional package is there and works: numba, for one, refuses versions of numpy it does not know.
+
+    One that is there and does not work is noted.
+    """
     try:
         import_module(package)
-    except Exception:
+    except Exception as error:
+        if not (isinstance(error, ModuleNotFoundError) and error.name == package):
+            why = "memory is not enough" if out_of_memory(error) else "it is installed and does not work"
+            note_once(f"{package} cannot be used, {why} ({first_line(error)}); without it torch scores, more slowly")
         return False
     return True
 
