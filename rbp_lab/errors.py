@@ -37,12 +37,13 @@ def out_of_memory(error: BaseException) -> bool:
 
     A LabError has its own sentence. Needs no torch to be told.
     """
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return not isinstance(error, LabError) and (
         type(error).__name__ == "OutOfMemoryError"  # of torch, for GPUs
         or isinstance(error, MemoryError)
         or getattr(error, "errno", None) == errno.ENOMEM
         or any(words in str(error) for words in _LACKING)
-        or (error.__cause__ is not None and out_of_memory(error.__cause__))
+        or (before is not None and out_of_memory(before))
     )
 
 

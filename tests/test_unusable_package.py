@@ -22,11 +22,17 @@ def importing(monkeypatch):
     scoring.missing.cache_clear()
 
 
+def _while_handling(first, error):
+    error.__context__ = first
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "why"),
     [
         (ImportError("Numba needs NumPy 2.3 or less"), "it is installed and does not work (Numba needs NumPy"),
         (ImportError("x.so: failed to map segment from shared object"), "memory is not enough (x.so: failed"),
+        (_while_handling(MemoryError(), OSError("cannot find x.so")), "memory is not enough (cannot find x.so)"),
         (MemoryError(), "memory is not enough (MemoryError)"),
         (ModuleNotFoundError("No module named 'llvmlite'", name="llvmlite"), "does not work (No module named"),
     ],
