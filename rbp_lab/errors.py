@@ -99,13 +99,13 @@ def no_such(path: str, what: str, given: str, choices: Iterable[str], listed: st
         return f"{path}: no such {what}; there is none to choose from"
     if len(choices) <= MANY:
         return f"{path}: no such {what}; {_near(given, choices, '', ' ')}expected one of {', '.join(choices)}"
-    few = near(given, choices)
+    few = _nearest(given, choices)
     meant = f"did you mean {' or '.join(few)}? " if few else ""
     listing = f", which {listed} lists" if listed else f", such as {', '.join(choices[:NEAREST])}"
     return f"{path}: no such {what}; {meant}there are {len(choices)} to choose from{listing}"
 
 
-def near(given: str, choices: list[str]) -> list[str]:
+def _nearest(given: str, choices: list[str]) -> list[str]:
     """The few choices nearest to a name, best first: those that contain it, otherwise those with like letters."""
     lower = {choice.lower(): choice for choice in choices}
     given = given.lower()

@@ -33,7 +33,8 @@ class Jobs:
         self.command, self.arguments = command, arguments
         self.failures, self.process = Failures(), _this_process()
         self.store: str | None = None  # of a sweep
-        self.elsewhere: tuple[str, list[str]] | None = None  # what jobs leave that run there, and their names
+        # Of jobs that run in other processes: the directory in which they leave their outcomes, and their names.
+        self.elsewhere: tuple[str, list[str]] | None = None
         self.broken: str | None = None  # what a launcher raised once jobs had begun
         self.places: dict[int, Place] = {}  # of jobs that would write over each other's results
         self.compared: list[dict[str, Any]] = []  # configurations of a sweep of comparisons
